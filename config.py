@@ -1,0 +1,606 @@
+"""Typed configuration of every script: dataclasses, checks, `--help`, one-line errors.
+
+Every script is started by `run_script`, which composes `conf/<script>.yaml` with the `key=value` arguments (hydra),
+checks the result against the dataclasses below, and only then calls the script's `main`. Nothing here imports torch.
+"""
+
+import difflib
+import inspect
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import hydra
+from docstring_parser.attrdoc import add_attribute_docstrings
+from docstring_parser.google import GoogleParser
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+CONF_DIR = Path(__file__).resolve().parent / "conf"
+
+
+class InputError(ValueError):
+    """What the user gave cannot work: the message names the key or file, the rule and the way out. Exit status 2."""
+
+
+class Direction(Enum):
+    """The end of the text from which a model reads: its first token (forward) or its last (backward)."""
+
+    forward = "forward"
+    backward = "backward"
+
+
+class CorpusFormat(Enum):
+    """What separates documents in a text file: a blank line (as in CC-100), the end of the file, or of the line."""
+
+    cc100 = "cc100"
+    file = "file"
+    line = "line"
+
+
+class Block(Enum):
+    """The transformer block: GPT-2's, or Llama's (RMSNorm, rotary positions, SwiGLU, grouped-query attention)."""
+
+    gpt2 = "gpt2"
+    llama = "llama"
+
+
+class Cell(Enum):
+    """The recurrent cell."""
+
+    gru = "gru"
+    lstm = "lstm"
+
+
+class Schedule(Enum):
+    """The shape of the learning rate after its warm-up."""
+
+    constant = "constant"
+    linear = "linear"
+    cosine = "cosine"
+    cosine_restarts = "cosine_restarts"
+
+
+class Precision(Enum):
+    """The number format of the training step; bf16 and fp16 are mixed precision and need a GPU."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class WandbMode(Enum):
+    """Where Weights & Biases keeps a run: on this disk, on its server, or nowhere."""
+
+    offline = "offline"
+    online = "online"
+    disabled = "disabled"
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise InputError(message)
+
+
+def _require_positive(prefix: str, config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(value is None or value > 0, f"{prefix}{name}={value} must be greater than 0.")
+
+
+def _require_share(prefix: str, config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(0 <= value < 1, f"{prefix}{name}={value} must be at least 0 and less than 1.")
+
+
+# --------------------------------------------------------------------------------------------------------- tokenizer
+
+
+@dataclass
+class TokenizerConfig:
+    """Train a byte-level BPE tokenizer on a corpus and save it as a Hugging Face tokenizer folder."""
+
+    corpus: str = MISSING
+    """Text to learn from: a file, a folder (its files in sorted order) or a glob; .txt, also .xz, .gz, .bz2, .zst."""
+    out: str = MISSING
+    """Folder for the tokenizer; it must not hold anything else."""
+    vocab_size: int = 50257
+    """Number of token ids, special tokens included."""
+    reference: str | None = None
+    """Tokenizer folder or Hub name whose normalizer, pre-tokenizer, decoder and special tokens are taken over."""
+    sample_bytes: int | None = None
+    """Learn from about this many bytes, drawn over the whole corpus by the seed; null for all of it."""
+    corpus_format: CorpusFormat = CorpusFormat.cc100
+    """What separates documents in a text file: cc100 (a blank line), file or line."""
+    seed: int = 0
+    """Seed of the sample."""
+
+    def __post_init__(self) -> None:
+        _require_positive("", self, "vocab_size", "sample_bytes")
+        _require(self.seed >= 0, f"seed={self.seed} must be at least 0.")
+
+
+# -------------------------------------------------------------------------------------------------------- conversion
+
+
+@dataclass
+class ConvertConfig:
+    """Tokenize a corpus, or take over tokens converted before, split it by documents, and write it for training."""
+
+    corpus: str = MISSING
+    """Text (a file, folder or glob), a .h5 file with a `tokens` dataset, or a folder that was converted before."""
+    tokenizer: str = MISSING
+    """Folder of the tokenizer; for tokens converted before, the one that made them."""
+    out: str = MISSING
+    """Folder for the result; it must not hold anything else."""
+    block_length: int = 2048
+    """Tokens in a stored block; training can use every context length that divides it."""
+    val_share: float = 0.01
+    """Share of the documents that are held out for validation; at least one always is."""
+    corpus_format: CorpusFormat = CorpusFormat.cc100
+    """What separates documents in a text file: cc100 (a blank line), file or line."""
+    seed: int = 0
+    """Seed of the hash of a document's number that sends it to training or validation."""
+    shard_bytes: int = 1 << 26
+    """Size of a shard before compression, in bytes, at most (a shard holds at least one block)."""
+    compression: str | None = None
+    """Compression of MDS shards, e.g. zstd or zstd:7; null for none."""
+    hashes: list[str] = field(default_factory=lambda: ["xxh64"])
+    """Hashes of every MDS shard that the index records, e.g. [xxh64] or [sha256]; [] for none."""
+    workers: int | None = None
+    """Threads that tokenize; null for one a core."""
+
+    def __post_init__(self) -> None:
+        _require_positive("", self, "block_length", "shard_bytes", "workers")
+        _require(0 < self.val_share < 1, f"val_share={self.val_share} must be greater than 0 and less than 1.")
+        _require(self.seed >= 0, f"seed={self.seed} must be at least 0.")
+
+
+# ------------------------------------------------------------------------------------------------------------ models
+
+
+@dataclass
+class ModelConfig:
+    """What all models have; model=NAME picks a named one from conf/model/."""
+
+    name: str = MISSING
+    """Name of the model in run names and tables."""
+    n_layers: int = MISSING
+    """Number of layers."""
+    d_model: int = MISSING
+    """Width of the residual stream (GPT) or of the hidden state (RNN)."""
+    context_length: int = 256
+    """Tokens in a window; GPT's longest with learned positions, and the default of data.context_length."""
+    vocab_size: int | None = None
+    """Number of token ids; null takes it from the tokenizer of the data."""
+    tied_head: bool = False
+    """Whether the output projection is the embedding's weight."""
+    dropout: float = 0.0
+    """Dropout inside the layers during training."""
+    embedding_dropout: float = 0.0
+    """Dropout on the embedded input during training."""
+
+    def __post_init__(self) -> None:
+        _require_positive("model.", self, "n_layers", "d_model", "context_length", "vocab_size")
+        _require_share("model.", self, "dropout", "embedding_dropout")
+
+
+@dataclass
+class GPTConfig(ModelConfig):
+    """A decoder-only transformer."""
+
+    n_heads: int = MISSING
+    """Number of attention heads; divides d_model."""
+    n_kv_heads: int | None = None
+    """Number of key and value heads (block=llama); divides n_heads; null for n_heads."""
+    block: Block = Block.gpt2
+    """gpt2 (LayerNorm, learned positions, GELU) or llama (RMSNorm, rotary positions, SwiGLU)."""
+    mlp_ratio: float = 4.0
+    """Width of the MLP's hidden layer over d_model."""
+    rope_theta: float = 10000.0
+    """Base of the rotary frequencies (block=llama)."""
+    norm_eps: float = 1e-5
+    """Added to the variance in LayerNorm and RMSNorm."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_positive("model.", self, "n_heads", "n_kv_heads", "mlp_ratio", "rope_theta", "norm_eps")
+        _require(
+            self.d_model % self.n_heads == 0,
+            f"model.n_heads={self.n_heads} does not divide model.d_model={self.d_model}; choose a divisor.",
+        )
+        if self.n_kv_heads is not None:
+            _require(
+                self.block is Block.llama,
+                f"model.n_kv_heads={self.n_kv_heads} needs model.block=llama; leave it null for model.block=gpt2.",
+            )
+            _require(
+                self.n_heads % self.n_kv_heads == 0,
+                f"model.n_kv_heads={self.n_kv_heads} does not divide model.n_heads={self.n_heads}; choose a divisor.",
+            )
+        if self.block is Block.llama:
+            _require(
+                (self.d_model // self.n_heads) % 2 == 0,
+                f"model.d_model/model.n_heads={self.d_model // self.n_heads} is odd; rotary positions turn pairs of "
+                "numbers, so choose sizes with an even quotient.",
+            )
+
+
+@dataclass
+class RNNConfig(ModelConfig):
+    """A stack of recurrent layers."""
+
+    cell: Cell = MISSING
+    """gru or lstm."""
+
+
+# ---------------------------------------------------------------------------------------------------------- training
+
+
+@dataclass
+class DataConfig:
+    """What to train and evaluate on."""
+
+    path: str = MISSING
+    """Folder made by convert_to_mds.py or convert_to_h5.py; its train split is trained on."""
+    val_path: str | None = None
+    """Another such folder whose val split is evaluated; null for that of data.path."""
+    tokenizer: str | None = None
+    """Folder of the tokenizer; null for the copy inside data.path. It must be the one that made the tokens."""
+    context_length: int | None = None
+    """Tokens in a window; divides the block length of the data; null for model.context_length."""
+    num_workers: int = 0
+    """Processes that read ahead for each device; 0 reads in the training process."""
+    shuffle: bool = True
+    """Whether windows are seen in an order drawn by the seed, anew in every epoch."""
+
+    def __post_init__(self) -> None:
+        _require_positive("data.", self, "context_length")
+        _require(self.num_workers >= 0, f"data.num_workers={self.num_workers} must be at least 0.")
+
+
+@dataclass
+class OptimConfig:
+    """AdamW (arXiv:1711.05101) and its learning rate."""
+
+    lr: float = 6e-4
+    """Peak learning rate, reached after warmup_steps."""
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
+    """Decay rates of the running mean of the gradient and of its square."""
+    eps: float = 1e-8
+    """Added to the denominator of the update."""
+    weight_decay: float = 0.1
+    """Decoupled weight decay of the matrices; norms, biases and embeddings have none."""
+    grad_clip: float | None = 1.0
+    """Largest norm of the gradient, which is scaled down to it; null for no limit."""
+    schedule: Schedule = Schedule.cosine
+    """constant (with a cool-down), linear, cosine or cosine_restarts."""
+    warmup_steps: int = 100
+    """Optimizer steps of linear warm-up from lr_init; 0 for none."""
+    lr_init: float = 0.0
+    """Learning rate at the start of the warm-up."""
+    lr_min: float = 0.0
+    """Learning rate at the end of the schedule, and of each period of cosine_restarts."""
+    cooldown_share: float = 0.2
+    """Share of all steps, at the end, over which schedule=constant falls linearly to lr_min; 0 for none."""
+    period_steps: int = 1000
+    """Optimizer steps from one restart to the next (cosine_restarts)."""
+    shrink: float = 1.0
+    """Each peak of cosine_restarts over the one before."""
+
+    def __post_init__(self) -> None:
+        _require_positive("optim.", self, "lr", "eps", "grad_clip", "period_steps", "shrink")
+        _require(self.warmup_steps >= 0, f"optim.warmup_steps={self.warmup_steps} must be at least 0.")
+        _require(self.weight_decay >= 0, f"optim.weight_decay={self.weight_decay} must be at least 0.")
+        _require_share("optim.", self, "cooldown_share")
+        _require(
+            len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
+            f"optim.betas={self.betas} must be two numbers, each at least 0 and less than 1.",
+        )
+        for name in ("lr_init", "lr_min"):
+            value = getattr(self, name)
+            _require(0 <= value <= self.lr, f"optim.{name}={value} must lie between 0 and optim.lr={self.lr}.")
+
+
+@dataclass
+class CheckpointConfig:
+    """What is kept to resume from."""
+
+    interval: str = "100ba"
+    """Steps (ba), tokens (tok) or epochs (ep) between two checkpoints."""
+    keep: int = 2
+    """Number of newest checkpoints that stay; -1 for all."""
+    backup_interval: str | None = None
+    """Steps, tokens or epochs between two backups, which stay for ever; null for none."""
+    folder: str | None = None
+    """Folder of the checkpoints; null for runs_dir/run_name/checkpoints."""
+
+    def __post_init__(self) -> None:
+        _require_duration("checkpoint.interval", self.interval)
+        if self.backup_interval is not None:
+            _require_duration("checkpoint.backup_interval", self.backup_interval)
+        _require(
+            self.keep == -1 or self.keep > 0,
+            f"checkpoint.keep={self.keep} must be greater than 0, or -1 to keep all.",
+        )
+
+
+@dataclass
+class WandbConfig:
+    """Weights & Biases."""
+
+    mode: WandbMode = WandbMode.offline
+    """offline (under runs_dir/run_name), online or disabled."""
+    project: str = "hindsight"
+    """Project of the run."""
+    entity: str | None = None
+    """Team or user of the run; null for the default of the login."""
+
+
+@dataclass
+class SamplesConfig:
+    """Texts that the model writes while it is trained, to samples.jsonl and the loggers."""
+
+    interval: str | None = "500ba"
+    """Steps, tokens or epochs between two rounds of samples (one is always written at the end); null for none."""
+    prompts: list[str] = field(default_factory=lambda: ["The", "And it came to pass"])
+    """Texts to continue: to their right (forward) or to their left (backward)."""
+    length: int = 48
+    """Tokens to write after each prompt."""
+    temperature: float = 0.8
+    """Divides the logits before sampling."""
+    top_k: int | None = 50
+    """Sample from this many likeliest tokens; null for all."""
+
+    def __post_init__(self) -> None:
+        if self.interval is not None:
+            _require_duration("samples.interval", self.interval)
+        _require_positive("samples.", self, "length", "temperature", "top_k")
+
+
+@dataclass
+class TrainConfig:
+    """Train a language model in one direction; a second call with the same run_name goes on where the first stopped."""
+
+    direction: Direction = MISSING
+    """forward predicts the next token, backward the previous one."""
+    model: ModelConfig = MISSING
+    """Named model of conf/model/; its fields are model.KEY."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """The data."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimizer and learning rate."""
+    max_duration: str = "1ep"
+    """How long the run is, all resumes together: steps (1000ba), tokens (20_000_000tok) or epochs (5ep)."""
+    batch_size: int = 32
+    """Windows in an optimizer step, over all devices."""
+    microbatch_size: int | None = None
+    """Windows that one device takes at once, the rest by gradient accumulation; null for batch_size over devices."""
+    seed: int = 0
+    """Seed of the initial weights, the order of the data, dropout and samples."""
+    run_name: str | None = None
+    """Name of the run and of its folder; null for <model>-<data>-<direction>-seed<seed>."""
+    runs_dir: str = "runs"
+    """Folder of all runs."""
+    eval_interval: str = "100ba"
+    """Steps, tokens or epochs between two evaluations; one is always made at the end."""
+    eval_batches: int | None = None
+    """Batches of an evaluation; null for the whole validation set."""
+    log_interval: int = 1
+    """Optimizer steps between two lines of training metrics."""
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """Checkpoints."""
+    precision: Precision = Precision.fp32
+    """fp32, bf16 or fp16; the last two need a GPU."""
+    compile: bool = False
+    """Whether to compile the model with torch.compile."""
+    activation_checkpointing: bool = False
+    """Whether to compute each layer's activations again in the backward pass, to save memory."""
+    metrics: bool = True
+    """Whether accuracy and bits per byte are measured in training too (in evaluation they always are)."""
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+    """Weights & Biases."""
+    tensorboard: bool = False
+    """Whether to write TensorBoard files under runs_dir/run_name/tensorboard."""
+    samples: SamplesConfig = field(default_factory=SamplesConfig)
+    """Sampled texts."""
+    progress_bar: bool = True
+    """Whether to show progress bars."""
+    sanity_check: bool = False
+    """Only try the whole path: three steps, an evaluation, a save and a resume on a scrap of the data."""
+
+    def __post_init__(self) -> None:
+        _require_positive("", self, "batch_size", "microbatch_size", "eval_batches", "log_interval")
+        _require(self.seed >= 0, f"seed={self.seed} must be at least 0.")
+        _require_duration("max_duration", self.max_duration)
+        _require_duration("eval_interval", self.eval_interval)
+        name = self.run_name
+        _require(
+            name is None or (re.fullmatch(r"[\w.+=-]+", name) is not None and name.strip(".") != ""),
+            f"run_name={name} names a folder; use letters, digits and . _ - + = only.",
+        )
+
+
+# -------------------------------------------------------------------------------------------------------- comparison
+
+
+@dataclass
+class CompareConfig:
+    """Pair runs that differ only in direction; print and write how much harder backward is than forward."""
+
+    runs: list[str] = MISSING
+    """Folders of runs, e.g. [runs/a,runs/b]; each forward run needs its backward twin."""
+    out: str = "comparison"
+    """Folder for comparison.csv, comparison.json and comparison.png; files of an earlier comparison are replaced."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.runs) >= 2, f"runs={self.runs} must name at least a forward run and its backward twin.")
+
+
+# --------------------------------------------------------------------------------------------------------- durations
+
+_DURATION = re.compile(r"([0-9][0-9_]*)(ba|ep|tok)")
+
+
+def parse_duration(text: str) -> tuple[int, str]:
+    """Split a duration such as 1000ba or 20_000_000tok into its number and its unit (ba, ep or tok)."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise InputError(f"{text!r} is no duration; write steps as 1000ba, tokens as 20_000_000tok, epochs as 5ep.")
+    return int(match[1].replace("_", "")), match[2]
+
+
+def _require_duration(key: str, text: str) -> None:
+    try:
+        number, _ = parse_duration(text)
+    except InputError as error:
+        raise InputError(f"{key}={text}: {error}") from None
+    _require(number > 0, f"{key}={text} must be greater than 0.")
+
+
+# ----------------------------------------------------------------------------------------------------------- scripts
+
+ConfigT = TypeVar("ConfigT")
+SCHEMAS: dict[str, type] = {
+    "train_tokenizer": TokenizerConfig,
+    "convert_to_mds": ConvertConfig,
+    "convert_to_h5": ConvertConfig,
+    "train_composer": TrainConfig,
+    "compare_directions": CompareConfig,
+}
+
+
+def register_schemas() -> None:
+    """Make the dataclasses known to hydra, as the schema of each script's YAML file and of each model."""
+    store = ConfigStore.instance()
+    for script, schema in SCHEMAS.items():
+        store.store(name=f"{script}_schema", node=schema)
+    store.store(group="model", name="gpt_schema", node=GPTConfig)
+    store.store(group="model", name="rnn_schema", node=RNNConfig)
+
+
+def to_dataclass(composed: Any) -> Any:
+    """Turn hydra's config into its dataclass, which runs the checks of every `__post_init__`."""
+    return OmegaConf.to_object(composed)
+
+
+def run_script(script: str, main: Callable[[Any], None]) -> None:
+    """Run a script: compose its configuration from `conf/<script>.yaml` and key=value, check it, call `main`.
+
+    Bad input ends with one line on standard error and exit status 2; any other failure with its traceback.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
+    logging.getLogger("hindsight").setLevel(logging.INFO)
+    register_schemas()
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        sys.stdout.write(help_text(script))
+        return
+    # hydra's documented switch: exceptions come through, instead of being shortened and ended with status 1.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+
+    refused: list[Exception] = []
+
+    def task(composed: Any) -> None:
+        try:
+            main(to_dataclass(composed))
+        except (InputError, OmegaConfBaseException) as error:
+            refused.append(error)  # raised below: hydra would print its own lines first
+
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=script)(task)()
+        if refused:
+            raise refused[0]
+    except (InputError, HydraException, OmegaConfBaseException) as error:
+        sys.stderr.write(f"{script}.py: {explain(error, SCHEMAS[script])}\n")
+        sys.exit(2)
+
+
+def explain(error: BaseException, schema: type) -> str:
+    """One line for an error of the user's: the key, the rule, the way out."""
+    if isinstance(error, InputError):
+        return " ".join(str(error).split())
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = " ".join(str(error).split("full_key:")[0].split())
+    key = str(getattr(error, "full_key", "") or "")
+    if isinstance(error, MissingMandatoryValue) or "missing mandatory value" in text.lower():
+        key = key or text.rsplit(" ", 1)[-1]
+        described = {row[0]: row[3] for row in describe(schema)}
+        return f"{key}= is required: {described.get(key, 'see --help.')}"
+    if "is not in struct" in text or ("not in" in text and key):
+        known = [row[0] for row in describe(schema)]
+        if key in known:
+            return f"{key}= is no key of this kind of model; choose another model= or drop it."
+        close = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {close[0]}=? " if close else ""
+        return f"{key}= is no key of this script; {hint}--help shows all keys."
+    if (match := re.search(r"Could not find '(\w+)/(\S+)'", text)) is not None:
+        return f"{match[1]}={match[2]} does not exist; choose one of {', '.join(model_names())}."
+    return f"{key}: {text}; see --help." if key else f"{text}; see --help."
+
+
+def describe(schema: type, prefix: str = "") -> list[tuple[str, str, str, str]]:
+    """All keys below a dataclass as (key, type, default, docstring), nested ones with their full name."""
+    rows: list[tuple[str, str, str, str]] = []
+    docs: dict[str, str] = {}
+    for base in reversed([c for c in schema.__mro__ if is_dataclass(c)]):
+        parsed = GoogleParser().parse("")
+        add_attribute_docstrings(base, parsed)
+        docs.update({p.arg_name: " ".join((p.description or "").split()) for p in parsed.params})
+    hints = get_type_hints(schema)
+    for item in fields(schema):
+        hint, key = hints[item.name], prefix + item.name
+        if hint is ModelConfig:
+            rows.append((key, "one of " + ", ".join(model_names()), "", docs[item.name]))
+            inner: dict[str, tuple[str, str, str, str]] = {}
+            for model in (GPTConfig, RNNConfig):
+                inner |= {row[0]: row for row in describe(model, f"{key}.")}
+            rows.extend(inner.values())
+        elif is_dataclass(hint):
+            rows.extend(describe(hint, f"{key}."))  # type: ignore[arg-type]
+        else:
+            rows.append((key, _type_name(hint), _default(item), docs[item.name]))
+    return rows
+
+
+def model_names() -> list[str]:
+    """The named models under conf/model/."""
+    return sorted(path.stem for path in (CONF_DIR / "model").glob("*.yaml"))
+
+
+def help_text(script: str) -> str:
+    """What `--help` prints: every key with its type, its default in the dataclass, and its docstring."""
+    schema = SCHEMAS[script]
+    lines = [f"python {script}.py key=value ...", "", inspect.cleandoc(schema.__doc__ or ""), ""]
+    for key, kind, default, doc in describe(schema):
+        lines.append(f"  {key}=  ({kind}{'; ' + default if default else ''})")
+        lines.append(f"      {doc}")
+    lines.append("")
+    lines.append(f"Defaults of this script: conf/{script}.yaml. hydra's own options: --hydra-help.")
+    return "\n".join(lines) + "\n"
+
+
+def _type_name(hint: Any) -> str:
+    if inspect.isclass(hint) and issubclass(hint, Enum):
+        return "|".join(member.name for member in hint)
+    if inspect.isclass(hint) and not getattr(hint, "__args__", ()):
+        return hint.__name__
+    return str(hint).replace("typing.", "").replace(" | None", " or null")
+
+
+def _default(item: Any) -> str:
+    value = item.default_factory() if callable(item.default_factory) else item.default
+    if value == MISSING:
+        return "required"
+    if isinstance(value, Enum):
+        value = value.name
+    return f"default {'null' if value is None else value}"
