@@ -106,6 +106,14 @@ def _require_share(prefix: str, config: object, *names: str) -> None:
 
 
 @dataclass
+class DemoCorpusConfig:
+    """Write the demo's corpus, an English text in the public domain that a Python package ships."""
+
+    out: str = MISSING
+    """File to write; chapters are separated by a blank line, as corpus_format=cc100 expects."""
+
+
+@dataclass
 class TokenizerConfig:
     """Train a byte-level BPE tokenizer on a corpus and save it as a Hugging Face tokenizer folder."""
 
@@ -459,6 +467,12 @@ def parse_duration(text: str) -> tuple[int, str]:
     return int(match[1].replace("_", "")), match[2]
 
 
+def plain_duration(text: str) -> str:
+    """Write a duration as Composer reads it, without underscores."""
+    number, unit = parse_duration(text)
+    return f"{number}{unit}"
+
+
 def _require_duration(key: str, text: str) -> None:
     try:
         number, _ = parse_duration(text)
@@ -471,6 +485,7 @@ def _require_duration(key: str, text: str) -> None:
 
 ConfigT = TypeVar("ConfigT")
 SCHEMAS: dict[str, type] = {
+    "demo_corpus": DemoCorpusConfig,
     "train_tokenizer": TokenizerConfig,
     "convert_to_mds": ConvertConfig,
     "convert_to_h5": ConvertConfig,

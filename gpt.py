@@ -1,0 +1,212 @@
+"""GPT: a decoder-only transformer of GPT-2's blocks or of Llama's, both pre-norm.
+
+Shapes: B sequences, T tokens, D d_model, V vocab_size, H heads, G key and value heads, K = D / H numbers in a head,
+F = round(mlp_ratio * D) numbers in the MLP's hidden layer.
+
+Sources: block=gpt2 and the initialisation from "Language Models are Unsupervised Multitask Learners" (Radford et al.,
+2019); block=llama from arXiv:2302.13971, with RMSNorm (arXiv:1910.07467), rotary positions (arXiv:2104.09864), SwiGLU
+(arXiv:2002.05202) and grouped-query attention (arXiv:2305.13245). Both give the logits of Hugging Face's models with
+the same weights (tests/test_gpt.py).
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from config import Block, GPTConfig, InputError
+
+INIT_STD = 0.02
+
+
+class Attention(nn.Module):
+    """Causal self-attention: `qkv` holds the rows of the queries, then of the keys, then of the values."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.n_heads = config.n_heads
+        self.n_kv_heads = config.n_kv_heads or config.n_heads
+        self.d_head = config.d_model // config.n_heads
+        self.dropout = config.dropout
+        bias = config.block is Block.gpt2
+        self.qkv = nn.Linear(config.d_model, (self.n_heads + 2 * self.n_kv_heads) * self.d_head, bias=bias)
+        self.out = nn.Linear(config.d_model, config.d_model, bias=bias)
+
+    def forward(self, x_BTD: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Mix each position with those before it.
+
+        Args:
+            x_BTD: normed residual stream.
+            rotation: cos_TK and sin_TK of `rotary_angles`; None where positions are learned.
+
+        Returns:
+            out_BTD, to be added to the residual stream.
+        """
+        q_size, kv_size = self.n_heads * self.d_head, self.n_kv_heads * self.d_head
+        q, k, v = self.qkv(x_BTD).split([q_size, kv_size, kv_size], dim=-1)
+        q_BHTK = q.unflatten(-1, (self.n_heads, self.d_head)).transpose(1, 2)
+        k_BGTK = k.unflatten(-1, (self.n_kv_heads, self.d_head)).transpose(1, 2)
+        v_BGTK = v.unflatten(-1, (self.n_kv_heads, self.d_head)).transpose(1, 2)
+        if rotation is not None:
+            q_BHTK, k_BGTK = rotate(q_BHTK, *rotation), rotate(k_BGTK, *rotation)
+        # Repeated here and not by enable_gqa=True, which the memory-efficient kernel (fp32 on a GPU) does not know:
+        # it would fall back to a kernel that stores all T x T weights.
+        repeats = self.n_heads // self.n_kv_heads
+        k_BHTK = k_BGTK.repeat_interleave(repeats, dim=1) if repeats > 1 else k_BGTK
+        v_BHTK = v_BGTK.repeat_interleave(repeats, dim=1) if repeats > 1 else v_BGTK
+        dropout = self.dropout if self.training else 0.0
+        mixed_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, dropout_p=dropout, is_causal=True)
+        return self.out(mixed_BHTK.transpose(1, 2).flatten(2))
+
+
+class GELUMLP(nn.Module):
+    """GPT-2's MLP: D -> F -> D with biases, and GELU in its tanh approximation."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        d_hidden = mlp_width(config)
+        self.up = nn.Linear(config.d_model, d_hidden)
+        self.down = nn.Linear(d_hidden, config.d_model)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Map each position by itself."""
+        return self.down(F.gelu(self.up(x_BTD), approximate="tanh"))
+
+
+class SwiGLUMLP(nn.Module):
+    """Llama's MLP: D -> F -> D without biases, the hidden layer gated by SiLU."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        d_hidden = mlp_width(config)
+        self.gate = nn.Linear(config.d_model, d_hidden, bias=False)
+        self.up = nn.Linear(config.d_model, d_hidden, bias=False)
+        self.down = nn.Linear(d_hidden, config.d_model, bias=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Map each position by itself."""
+        return self.down(F.silu(self.gate(x_BTD)) * self.up(x_BTD))
+
+
+class Layer(nn.Module):
+    """A transformer block: attention and MLP, each normed before and added to the residual stream after."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.attention_norm = make_norm(config)
+        self.attention = Attention(config)
+        self.mlp_norm = make_norm(config)
+        self.mlp = GELUMLP(config) if config.block is Block.gpt2 else SwiGLUMLP(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x_BTD: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Return the residual stream after this block."""
+        x_BTD = x_BTD + self.dropout(self.attention(self.attention_norm(x_BTD), rotation))
+        return x_BTD + self.dropout(self.mlp(self.mlp_norm(x_BTD)))
+
+
+class GPT(nn.Module):
+    """A decoder-only transformer; position t of its logits predicts target t from inputs 0..t.
+
+    The weights are drawn from torch's global random state, so seed it first.
+
+    Args:
+        config: sizes and kind of block.
+        vocab_size: number of token ids.
+        activation_checkpointing: whether training keeps only each block's input and computes the rest of its
+            activations again in the backward pass.
+    """
+
+    def __init__(self, config: GPTConfig, vocab_size: int, activation_checkpointing: bool = False):
+        super().__init__()
+        self.config = config
+        self.activation_checkpointing = activation_checkpointing
+        self.embedding = nn.Embedding(vocab_size, config.d_model)
+        learned_positions = config.block is Block.gpt2
+        self.positions = nn.Embedding(config.context_length, config.d_model) if learned_positions else None
+        self.dropout = nn.Dropout(config.embedding_dropout)
+        self.blocks = nn.ModuleList(Layer(config) for _ in range(config.n_layers))
+        self.norm = make_norm(config)
+        self.head = nn.Linear(config.d_model, vocab_size, bias=False)
+        if config.tied_head:
+            self.head.weight = self.embedding.weight
+        self._init_weights()
+
+    def _init_weights(self) -> None:
+        """Draw the weights as GPT-2 does; norms keep torch's 1 and 0.
+
+        2 * n_layers projections are added to the residual stream; theirs are smaller, so that its variance does not
+        grow with depth.
+        """
+        residual_std = INIT_STD / math.sqrt(2 * self.config.n_layers)
+        for name, weight in self.named_parameters():  # a tied weight comes once
+            if name.endswith((".out.weight", ".down.weight")):
+                nn.init.normal_(weight, std=residual_std)
+            elif weight.ndim == 2:
+                nn.init.normal_(weight, std=INIT_STD)
+            elif name.endswith(".bias"):
+                nn.init.zeros_(weight)
+
+    def hidden(self, inputs_BT: Tensor) -> Tensor:
+        """Return hidden_BTD, the residual stream after the final norm: what the head sees."""
+        T = inputs_BT.shape[1]
+        x_BTD = self.embedding(inputs_BT)
+        if self.positions is not None:
+            if self.config.context_length < T:
+                raise InputError(
+                    f"model.context_length={self.config.context_length} is less than the {T} tokens of a window, and "
+                    f"model.block=gpt2 has no positions beyond; set model.context_length={T} or shorten the window "
+                    "(in training, data.context_length)."
+                )
+            x_BTD = x_BTD + self.positions(torch.arange(T, device=inputs_BT.device))
+            rotation = None
+        else:
+            rotation = rotary_angles(T, self.config, inputs_BT.device)
+        x_BTD = self.dropout(x_BTD)
+        for block in self.blocks:
+            if self.activation_checkpointing and self.training:
+                x_BTD = checkpoint(block, x_BTD, rotation, use_reentrant=False)
+            else:
+                x_BTD = block(x_BTD, rotation)
+        return self.norm(x_BTD)
+
+    def forward(self, inputs_BT: Tensor) -> Tensor:
+        """Return logits_BTV."""
+        return self.head(self.hidden(inputs_BT))
+
+
+def mlp_width(config: GPTConfig) -> int:
+    """F, rounded to the nearest whole number, so that mlp_ratio=2.6667 gives what 8/3 does at the usual widths."""
+    return round(config.mlp_ratio * config.d_model)
+
+
+def make_norm(config: GPTConfig) -> nn.Module:
+    """LayerNorm (with bias) or RMSNorm."""
+    norm = nn.LayerNorm if config.block is Block.gpt2 else nn.RMSNorm
+    return norm(config.d_model, eps=config.norm_eps)
+
+
+def rotary_angles(T: int, config: GPTConfig, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return cos_TK and sin_TK of the rotary angles, in float32.
+
+    Computed anew in each forward pass, once for all blocks: a buffer would be lost where a model is built on the meta
+    device, and would limit the length of a window.
+    """
+    d_head = config.d_model // config.n_heads
+    exponents = torch.arange(0, d_head, 2, device=device, dtype=torch.float32) / d_head
+    frequencies = 1.0 / config.rope_theta**exponents
+    positions_T = torch.arange(T, device=device, dtype=torch.float32)
+    angles_TK = (positions_T[:, None] * frequencies).repeat(1, 2)
+    return angles_TK.cos(), angles_TK.sin()
+
+
+def rotate(x_BHTK: Tensor, cos_TK: Tensor, sin_TK: Tensor) -> Tensor:
+    """Turn the pairs (i, i + K/2) of each head by their position's angles: Hugging Face's order, not the paper's.
+
+    The products are in float32 also under autocast, where bfloat16 would blur far positions.
+    """
+    first, second = x_BHTK.chunk(2, dim=-1)
+    turned_BHTK = torch.cat((-second, first), dim=-1)
+    return (x_BHTK * cos_TK + turned_BHTK * sin_TK).type_as(x_BHTK)

@@ -1,0 +1,150 @@
+"""Build a model from its config, wrap it for Composer, and let it write text.
+
+Shapes: B windows, T tokens, D width, V token ids.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from composer.models import ComposerModel
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from config import Direction, GPTConfig, InputError, ModelConfig, RNNConfig
+from direction import turn
+from gpt import GPT
+from loss_utils import METRICS, TokenMetric, mean_nats, sums, target_nats
+from rnn import RNN
+
+
+def build_model(config: ModelConfig, vocab_size: int, seed: int, activation_checkpointing: bool = False) -> GPT | RNN:
+    """Build a GPT or an RNN with initial weights that depend on the config and the seed alone.
+
+    Args:
+        config: the model; its vocab_size, if set, must be at least the tokenizer's.
+        vocab_size: number of token ids of the tokenizer.
+        seed: seed of the initial weights; the global random state is left as it was.
+        activation_checkpointing: whether to compute activations again in the backward pass.
+    """
+    if config.vocab_size is not None and config.vocab_size < vocab_size:
+        raise InputError(
+            f"model.vocab_size={config.vocab_size} is less than the tokenizer's {vocab_size}; leave it null."
+        )
+    vocab_size = config.vocab_size or vocab_size
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if isinstance(config, GPTConfig):
+            return GPT(config, vocab_size, activation_checkpointing)
+        if isinstance(config, RNNConfig):
+            return RNN(config, vocab_size, activation_checkpointing)
+    raise TypeError(f"{type(config).__name__} is neither GPTConfig nor RNNConfig.")
+
+
+class LanguageModel(ComposerModel):
+    """A GPT or an RNN with its loss and metrics.
+
+    The forward pass ends in the loss and the sums of `loss_utils.sums`, not in logits: every metric comes from the one
+    cross-entropy that training needs, and torch.compile sees all of it.
+
+    Args:
+        module: the model, inputs_BT -> logits_BTV.
+        bytes_per_token: (V,) UTF-8 bytes of each token id.
+        train_metrics: whether to take all the sums in training too, or only the loss.
+    """
+
+    def __init__(self, module: GPT | RNN, bytes_per_token: NDArray[np.int64], train_metrics: bool = True) -> None:
+        super().__init__()
+        self.module = module
+        self.train_metrics = train_metrics
+        vocab_size = module.head.weight.shape[0]
+        bytes_V = torch.zeros(vocab_size, dtype=torch.int64)
+        bytes_V[: len(bytes_per_token)] = torch.from_numpy(bytes_per_token)
+        # No buffer: DDP would send it from rank 0 in every step.
+        self.bytes_V = bytes_V
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Score a batch.
+
+        Args:
+            batch: {"input_ids", "targets"}, each (B, T) int64.
+
+        Returns:
+            {"loss": mean nats of the targets, shape (); "sums": see `loss_utils.sums`, shape (4,)}; training without
+            train_metrics leaves out the sums.
+        """
+        targets_N = batch["targets"].flatten()
+        logits_NV = self.module(batch["input_ids"]).flatten(0, 1)
+        nats_N = target_nats(logits_NV, targets_N)
+        outputs = {"loss": mean_nats(nats_N, targets_N)}
+        if self.train_metrics or not self.training:
+            outputs["sums"] = sums(nats_N.detach(), logits_NV.detach(), targets_N, self._bytes_on(logits_NV.device))
+        return outputs
+
+    def loss(self, outputs: dict[str, Tensor], batch: Any) -> Tensor:
+        """Mean nats of the targets, shape ()."""
+        return outputs["loss"]
+
+    def eval_forward(self, batch: dict[str, Tensor], outputs: dict[str, Tensor] | None = None) -> Tensor:
+        """Sums of a batch, shape (4,)."""
+        return (outputs or self.forward(batch))["sums"]
+
+    def get_metrics(self, is_train: bool) -> dict[str, Metric]:
+        """Metrics of an evaluation; in training, `logging_composer.TrainMetrics` takes the sums as they come."""
+        return {} if is_train else {name: TokenMetric(name) for name in METRICS}
+
+    def update_metric(self, batch: Any, outputs: Tensor, metric: Metric) -> None:
+        """Add the sums of a batch to a metric."""
+        metric.update(outputs)
+
+    def _bytes_on(self, device: torch.device) -> Tensor:
+        if self.bytes_V.device != device:
+            self.bytes_V = self.bytes_V.to(device)
+        return self.bytes_V
+
+
+@torch.no_grad()
+def generate(
+    module: nn.Module,
+    prompt_1T: Tensor,
+    direction: Direction,
+    bos_id: int,
+    eos_id: int,
+    length: int,
+    context_length: int,
+    temperature: float,
+    top_k: int | None,
+    generator: torch.Generator,
+) -> Tensor:
+    """Write on from a prompt: after it (forward) or before it (backward).
+
+    Args:
+        module: inputs_BT -> logits_BTV.
+        prompt_1T: the prompt's tokens in reading order, (1, T) int64; T may be 0.
+        direction: the direction that the module was trained in.
+        bos_id: id that starts every input.
+        eos_id: id between documents; writing stops there.
+        length: tokens to write at most.
+        context_length: tokens that the module sees at most, BOS included.
+        temperature: divides the logits.
+        top_k: sample from this many likeliest tokens; None for all.
+        generator: source of the randomness, on the CPU.
+
+    Returns:
+        Prompt and continuation in reading order, (1, T + up to length) int64.
+    """
+    device = next(module.parameters()).device
+    was_training = module.training
+    module.eval()
+    read_1T = torch.cat([torch.full((1, 1), bos_id), turn(prompt_1T, direction)], dim=1).to(device)
+    for _ in range(length):
+        logits_V = module(read_1T[:, -context_length:])[0, -1].float().cpu() / temperature
+        if top_k is not None and top_k < len(logits_V):
+            logits_V[logits_V < logits_V.topk(top_k).values[-1]] = -torch.inf
+        token_1 = torch.multinomial(logits_V.softmax(-1), 1, generator=generator)
+        if token_1.item() == eos_id:
+            break
+        read_1T = torch.cat([read_1T, token_1[None].to(device)], dim=1)
+    module.train(was_training)
+    return turn(read_1T[:, 1:].cpu(), direction)

@@ -1,0 +1,304 @@
+"""MDS shards -> batches of (inputs, targets), the same windows in the same order for both directions.
+
+A split is one stream of tokens, stored in blocks of `block_length`. Training cuts it into windows of `context_length`,
+which divides the block length; the last window of a split may be shorter. Streaming sees every window as a sample, so
+that its partition over nodes, devices and workers, and its state for resuming, hold for windows. Windows that contain
+nothing fill up the last batch of an epoch: all batches have one size, and no window is seen twice.
+
+Shapes: B windows, T tokens.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from composer.core import DataSpec
+from numpy.typing import NDArray
+from streaming import Stream, StreamingDataLoader, StreamingDataset
+from streaming.base.format import Reader
+from streaming.base.format.mds import MDSReader
+from streaming.base.shuffle import get_shuffle
+from streaming.base.world import World
+from torch import Tensor
+
+from config import Direction, InputError
+from direction import IGNORED, make_example
+from manifest import Manifest
+
+SHUFFLE_BLOCKS = 1 << 18
+"""Blocks over which py1e spreads a shard: about 16 shards of 64 MiB are in use at a time."""
+GROUP_BLOCKS = 1 << 16
+"""Blocks whose windows are spread over the same stretch of an epoch."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split of a converted corpus, seen through windows.
+
+    Args:
+        folder: folder of the dataset, absolute.
+        name: train or val.
+        n_tokens: length of the split's stream.
+        block_length: tokens in a block.
+        blocks_per_shard: blocks in every shard but the last.
+        context_length: tokens in a window (T).
+        batch_size: windows in a global batch (B); the split is filled up to a multiple of it.
+    """
+
+    folder: str
+    name: str
+    n_tokens: int
+    block_length: int
+    blocks_per_shard: int
+    context_length: int
+    batch_size: int
+
+    @classmethod
+    def of(cls, folder: str, name: str, manifest: Manifest, context_length: int, batch_size: int) -> "Split":
+        """Look up a split in the manifest of its dataset; InputError if windows cannot be cut from its blocks."""
+        block_length = manifest.block_length
+        if block_length % context_length:
+            divisors = [n for n in range(1, block_length + 1) if block_length % n == 0]
+            raise InputError(
+                f"data.context_length={context_length} does not divide block_length={block_length} of {folder}; "
+                f"choose one of {divisors}, or convert the corpus with another block_length."
+            )
+        n_tokens = manifest.splits[name].tokens
+        return cls(
+            os.path.abspath(folder),
+            name,
+            n_tokens,
+            block_length,
+            manifest.blocks_per_shard,
+            context_length,
+            batch_size,
+        )
+
+    @property
+    def windows_per_block(self) -> int:
+        """Windows in a whole block."""
+        return self.block_length // self.context_length
+
+    @property
+    def n_windows(self) -> int:
+        """Windows with at least one token."""
+        return -(-self.n_tokens // self.context_length)
+
+    @property
+    def n_filled(self) -> int:
+        """Windows after filling up the last batch."""
+        return -(-self.n_windows // self.batch_size) * self.batch_size
+
+    @property
+    def n_shards(self) -> int:
+        """Shards of the split."""
+        return -(-self.n_tokens // (self.block_length * self.blocks_per_shard))
+
+
+def window_order(split: Split, shuffle: bool, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Order of the windows in an epoch, those that fill up the last batch at the end.
+
+    Without shuffling, reading order. With it, the blocks are shuffled by Streaming's py1e, which keeps the windows of a
+    shard close enough for a cache, and cut into groups. A group is gone through once for every window of a block: each
+    round takes one window of each block, in an order of its own. Two windows of a block are at least a batch apart, so
+    that a batch has no two of them, as long as the split has more blocks than a batch has windows.
+
+    Returns:
+        (n_filled,) window numbers in the split; a number from n_windows on is an empty window.
+    """
+    filling = np.arange(split.n_windows, split.n_filled)
+    if not shuffle:
+        return np.arange(split.n_filled)
+    rng = np.random.default_rng((seed, epoch))
+    n_blocks = -(-split.n_tokens // split.block_length)
+    shard_blocks = np.full(split.n_shards, split.blocks_per_shard)
+    shard_blocks[-1] = n_blocks - shard_blocks[:-1].sum()
+    spread = max(SHUFFLE_BLOCKS, 4 * split.blocks_per_shard)
+    blocks = get_shuffle("py1e", shard_blocks, 1, seed, epoch, spread)
+    n_rounds = split.windows_per_block
+    order = []
+    for group in np.array_split(blocks, max(n_blocks // GROUP_BLOCKS, 1)):
+        size = len(group)
+        # From one round to the next a block stays within its chunk: its windows are size - chunk + 1 apart, less the
+        # (at most two) windows that the last block of the split lacks.
+        chunk = max(1, min(size // 2, size - split.batch_size - 1))
+        place = np.arange(size) // chunk + rng.random((n_rounds, size))
+        turns = np.argsort(place, axis=1)
+        first = rng.integers(n_rounds, size=size)
+        windows = (first[turns] + np.arange(n_rounds)[:, None]) % n_rounds
+        order.append((group[turns] * n_rounds + windows).ravel())
+    numbers = np.concatenate(order)
+    return np.concatenate([numbers[numbers < split.n_windows], filling]).astype(np.int64)
+
+
+class WindowReader(MDSReader):
+    """A shard whose samples are windows.
+
+    Args:
+        shard: the shard, whose samples are blocks.
+        split: the split that the shard belongs to.
+        number: the shard's place in the split; the last shard also has the windows that fill up the last batch.
+    """
+
+    def __init__(self, shard: MDSReader, split: Split, number: int) -> None:
+        super().__init__(
+            shard.dirname,
+            shard.split,
+            shard.column_encodings,
+            shard.column_names,
+            shard.column_sizes,
+            shard.compression,
+            shard.hashes,
+            shard.raw_data,
+            shard.samples,
+            shard.size_limit,
+            shard.zip_data,
+        )
+        self.n_blocks = shard.samples
+        self.context_length = split.context_length
+        self.block_length = split.block_length
+        self.dtype = np.dtype(shard.column_encodings[0].split(":")[1])
+        self.n_tokens, self.samples = shard_extent(split, number)
+        self.tokens: NDArray | None = None
+
+    def get_item(self, idx: int) -> dict[str, Any]:
+        """Give a window as {"tokens": (T or fewer,) token ids}; FileNotFoundError if the shard is not there yet."""
+        if self.tokens is None:
+            self.tokens = self._map()
+        start = idx * self.context_length
+        return {"tokens": self.tokens[start : min(start + self.context_length, self.n_tokens)]}
+
+    def evict(self) -> int:
+        """Delete the shard from the cache, and let go of its pages."""
+        self.tokens = None
+        return super().evict()
+
+    def _map(self) -> NDArray:
+        """All tokens of the shard, mapped: blocks of a fixed size lie one after the other behind MDS's offsets."""
+        path = Path(self.dirname, self.split, self.raw_data.basename)
+        with path.open("rb") as file:
+            begin = int(np.frombuffer(file.read(8), np.uint32)[1])
+        n_stored = self.n_blocks * self.block_length
+        if path.stat().st_size != begin + n_stored * self.dtype.itemsize:
+            raise InputError(f"{path} is damaged: its size is not that of its index; convert or copy the data again.")
+        return np.memmap(path, self.dtype, "r", offset=begin, shape=(n_stored,))
+
+
+def shard_extent(split: Split, number: int) -> tuple[int, int]:
+    """Tokens and windows of a shard of a split, the windows that fill up the last batch included."""
+    shard_tokens = split.block_length * split.blocks_per_shard
+    if number < split.n_shards - 1:
+        return shard_tokens, split.blocks_per_shard * split.windows_per_block
+    before = number * split.blocks_per_shard * split.windows_per_block
+    return split.n_tokens - number * shard_tokens, split.n_filled - before
+
+
+class WindowStream(Stream):
+    """The shards of a split, as windows."""
+
+    def __init__(self, split: Split) -> None:
+        super().__init__(local=split.folder, split=split.name)
+        self.windows = split
+
+    def get_shards(self, world: World, allow_unsafe_types: bool) -> list[Reader]:
+        """Read the index; InputError if it is not the one that the manifest describes."""
+        shards = super().get_shards(world, allow_unsafe_types)
+        blocks = -(-self.windows.n_tokens // self.windows.block_length)
+        if len(shards) != self.windows.n_shards or sum(len(shard) for shard in shards) != blocks:
+            raise InputError(
+                f"data.path={self.local}: {self.windows.name}/index.json lists other shards than manifest.json; "
+                "convert or copy the data again."
+            )
+        return [WindowReader(shard, self.windows, i) for i, shard in enumerate(shards) if isinstance(shard, MDSReader)]
+
+
+class TextStreamingDataset(StreamingDataset):
+    """Windows of a split, in `window_order`, divided among devices and workers.
+
+    With one canonical node, a global batch is a stretch of that order, whatever the number of devices.
+
+    Args:
+        stream: the split's shards.
+        split: the split.
+        device_batch_size: windows that one device takes from a global batch.
+        shuffle: whether to shuffle.
+        seed: seed of the shuffle.
+    """
+
+    def __init__(self, stream: Stream, split: Split, device_batch_size: int, shuffle: bool, seed: int) -> None:
+        super().__init__(
+            streams=[stream],
+            batch_size=device_batch_size,
+            num_canonical_nodes=1,
+            partition_algo="orig",
+            shuffle=False,  # resample_streams gives the order; the shuffle's seed is kept in the state
+            shuffle_seed=seed,
+            predownload=1 << 20,  # nothing to download: the thread that would count samples ahead costs 7 times
+        )
+        self.windows = split
+        self.shuffle_windows = shuffle
+
+    def resample_streams(self, epoch: int, stream_id: int | None = None) -> tuple[NDArray, NDArray[np.int64]]:
+        """Give the order of an epoch, where Streaming asks for the samples to draw from."""
+        order = window_order(self.windows, self.shuffle_windows, self.shuffle_seed, epoch)
+        return np.array([len(order)], np.int64), order
+
+    def state_dict(self, num_samples: int, from_beginning: bool) -> dict[str, Any]:
+        """State to resume from after a number of samples.
+
+        After the last batch of an epoch Composer asks for sample 0 of an epoch that has not begun; Streaming 0.13.0
+        answers with the one before, and replays its order. Delete with a Streaming that does not.
+        """
+        state = super().state_dict(num_samples, from_beginning)
+        if from_beginning and num_samples == 0 and self.next_epoch > 0:
+            state["epoch"] = self.next_epoch
+        return state
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Windows -> {"input_ids", "targets"}, each (B, T) int64."""
+
+    direction: Direction
+    bos_id: int
+    context_length: int
+
+    def __call__(self, samples: list[dict[str, NDArray]]) -> dict[str, Tensor]:
+        """Stack windows, fill up short ones, and make the example."""
+        window_BT = np.full((len(samples), self.context_length), IGNORED, np.int64)
+        for row_T, sample in zip(window_BT, samples, strict=True):
+            row_T[: len(sample["tokens"])] = sample["tokens"]
+        inputs_BT, targets_BT = make_example(torch.from_numpy(window_BT), self.direction, self.bos_id)
+        return {"input_ids": inputs_BT, "targets": targets_BT}
+
+
+def count_targets(batch: dict[str, Tensor]) -> int:
+    """Targets of a batch that count."""
+    return int((batch["targets"] != IGNORED).sum())
+
+
+def build_loader(
+    dataset: TextStreamingDataset, direction: Direction, bos_id: int, num_workers: int, seed: int
+) -> DataSpec:
+    """Make the loader of a dataset, which yields batches of `Collate`, and counts tokens as `count_targets`.
+
+    Args:
+        dataset: what to load.
+        direction: which end of a window the model sees first.
+        bos_id: id that starts every input.
+        num_workers: reading processes; 0 reads in this one.
+        seed: seed of the workers. The loader draws from a generator of its own, so that reading data leaves alone the
+            random state on which dropout depends.
+    """
+    loader = StreamingDataLoader(
+        dataset,
+        batch_size=dataset.batch_size,
+        collate_fn=Collate(direction, bos_id, dataset.windows.context_length),
+        num_workers=num_workers,
+        generator=torch.Generator().manual_seed(seed),
+        pin_memory=torch.cuda.is_available(),
+    )
+    return DataSpec(loader, num_samples=dataset.windows.n_filled, get_num_tokens_in_batch=count_targets)

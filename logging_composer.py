@@ -1,0 +1,325 @@
+"""What a run writes down: metrics.jsonl, samples.jsonl, metadata.json, Weights & Biases, TensorBoard.
+
+Names are train/... for one optimizer step and eval/... for an evaluation. A step is the number of optimizer steps
+made: train/loss_nats at step n is the loss of the n-th batch before its update, eval/loss_nats that of the model after.
+"""
+
+import json
+import logging
+import os
+import platform
+import resource
+import subprocess
+from collections import deque
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import wandb
+from composer.core import Callback, Event, State
+from composer.loggers import Logger, LoggerDestination, TensorboardLogger
+from composer.utils import create_interval_scheduler, dist
+from torch.nn.utils import clip_grad_norm_, get_total_norm
+
+from config import Direction, SamplesConfig, TrainConfig, WandbMode
+from language_model import LanguageModel, generate
+from loss_utils import metric_values
+from tokenizer import Tokenizer
+
+log = logging.getLogger("hindsight")
+
+SPEED_STEPS = 20
+"""Optimizer steps over which tokens/s is taken."""
+
+
+def own_metrics(metrics: dict[str, Any]) -> dict[str, float]:
+    """Keep train/... and eval/... of what Composer hands to loggers, and call its metrics/eval/... eval/... too."""
+    named = {name.removeprefix("metrics/"): value for name, value in metrics.items()}
+    return {name: float(value) for name, value in named.items() if name.startswith(("train/", "eval/"))}
+
+
+class TrainMetrics(Callback):
+    """Clip the gradient, and log a training step: loss, metrics, learning rate, gradient norm, speed, memory.
+
+    Args:
+        grad_clip: largest norm of the gradient; None for no limit.
+        interval: optimizer steps between two lines.
+    """
+
+    def __init__(self, grad_clip: float | None, interval: int) -> None:
+        self.grad_clip = grad_clip
+        self.interval = interval
+        self.sums: torch.Tensor | None = None
+        self.grad_norm = torch.tensor(float("nan"))
+        self.lr = float("nan")
+        self.progress: deque[tuple[int, float]] = deque(maxlen=SPEED_STEPS + 1)
+
+    def before_train_batch(self, state: State, logger: Logger) -> None:
+        """Forget the sums of the batch before."""
+        self.sums = None
+        if not self.progress:
+            self.progress.append(_progress(state))
+
+    def after_loss(self, state: State, logger: Logger) -> None:
+        """Add the sums of a microbatch."""
+        outputs = state.outputs
+        assert isinstance(outputs, dict)
+        if (sums := outputs.get("sums")) is not None:
+            self.sums = sums if self.sums is None else self.sums + sums
+
+    def after_train_batch(self, state: State, logger: Logger) -> None:
+        """Measure the gradient once, and scale it down where it is too long."""
+        self.lr = state.optimizers[0].param_groups[0]["lr"]
+        parameters = [p for p in state.model.parameters() if p.grad is not None]
+        if self.grad_clip is not None:
+            self.grad_norm = clip_grad_norm_(parameters, self.grad_clip)
+        elif (int(state.timestamp.batch) + 1) % self.interval == 0:
+            self.grad_norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+    def batch_end(self, state: State, logger: Logger) -> None:
+        """Log the step that has just been made."""
+        self.progress.append(_progress(state))
+        if int(state.timestamp.batch) % self.interval:
+            return
+        metrics = {"train/loss_nats": state.total_loss_dict["loss/train/total"]}
+        if self.sums is not None:
+            total = self.sums.clone()
+            dist.all_reduce(total, reduce_operation="SUM")
+            values = metric_values(total)
+            metrics |= {f"train/{name}": values[name] for name in values if name != "loss_nats"}
+        (tokens_before, seconds_before), (tokens, seconds) = self.progress[0], self.progress[-1]
+        metrics |= {
+            "train/lr": self.lr,
+            "train/grad_norm": float(self.grad_norm),
+            "train/tokens_per_second": (tokens - tokens_before) / max(seconds - seconds_before, 1e-9),
+            "train/peak_memory_mib": peak_memory_mib(),
+        }
+        logger.log_metrics(metrics)
+
+
+def _progress(state: State) -> tuple[int, float]:
+    return int(state.timestamp.token), state.timestamp.total_wct.total_seconds()
+
+
+def peak_memory_mib() -> float:
+    """Most memory held so far by this process, in MiB: on its GPU if it has one, else in main memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def keep_steps_until(path: Path, step: int) -> list[dict[str, Any]]:
+    """Drop from a file of JSON lines those after a step, and a last line cut by a kill; give the others.
+
+    What was logged after the checkpoint that a run resumes from is logged again when those steps are made again.
+    """
+    if not path.exists():
+        return []
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        if record["step"] <= step:
+            kept.append(record)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+    os.replace(partial, path)
+    return kept
+
+
+class MetricsFile(LoggerDestination):
+    """Write metrics.jsonl: an object a step, with step, tokens, seconds (of training) and what was measured.
+
+    Args:
+        path: the file; lines of steps that a resumed run makes again are replaced.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.record: dict[str, float] = {}
+        self.line_start = 0
+        self.pending: dict[str, float] = {}
+
+    def after_load(self, state: State, logger: Logger) -> None:
+        """Go on after the step of the checkpoint."""
+        if dist.get_global_rank() == 0:
+            kept = keep_steps_until(self.path, int(state.timestamp.batch))
+            if kept:
+                self.record = kept[-1]
+                self.line_start = self.path.stat().st_size - len(json.dumps(self.record)) - 1
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Take what belongs to the present step."""
+        self.pending |= own_metrics(metrics)
+
+    def batch_end(self, state: State, logger: Logger) -> None:
+        """Write the step."""
+        self._write(state)
+
+    def eval_end(self, state: State, logger: Logger) -> None:
+        """Write the evaluation into the line of its step."""
+        self._write(state)
+
+    def _write(self, state: State) -> None:
+        if not self.pending or dist.get_global_rank() != 0:
+            return
+        tokens, seconds = _progress(state)
+        place = {"step": int(state.timestamp.batch), "tokens": tokens, "seconds": seconds}
+        mode = "r+" if self.path.exists() else "w+"
+        with self.path.open(mode, encoding="utf-8") as file:
+            if self.record.get("step") != place["step"]:
+                self.record, self.line_start = place, file.seek(0, os.SEEK_END)
+            self.record |= self.pending
+            file.seek(self.line_start)
+            file.write(json.dumps(self.record) + "\n")
+            file.truncate()
+        self.pending = {}
+
+
+class Samples(Callback):
+    """Let the model write on from fixed prompts, into samples.jsonl and the loggers' table "samples".
+
+    Backward models write towards the beginning; their texts are turned back to reading order.
+
+    Args:
+        path: the file; an object a text: step, prompt, text.
+        config: prompts, interval and how to sample.
+        model: the model.
+        tokenizer: its tokenizer.
+        direction: its direction.
+        context_length: tokens that it sees.
+        seed: with the step, the seed of the sampling.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        config: SamplesConfig,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        direction: Direction,
+        context_length: int,
+        seed: int,
+    ) -> None:
+        self.path, self.config, self.model, self.tokenizer = path, config, model, tokenizer
+        self.direction, self.context_length, self.seed = direction, context_length, seed
+        self.is_due: Callable[[State, Event], bool] = create_interval_scheduler(config.interval or "0ba")
+
+    def after_load(self, state: State, logger: Logger) -> None:
+        """Go on after the step of the checkpoint."""
+        if dist.get_global_rank() == 0:
+            keep_steps_until(self.path, int(state.timestamp.batch))
+
+    def batch_checkpoint(self, state: State, logger: Logger) -> None:
+        """Write samples where the interval is in steps or tokens, and at the end."""
+        self._write(state, logger, Event.BATCH_CHECKPOINT)
+
+    def epoch_checkpoint(self, state: State, logger: Logger) -> None:
+        """Write samples where the interval is in epochs."""
+        self._write(state, logger, Event.EPOCH_CHECKPOINT)
+
+    def _write(self, state: State, logger: Logger, event: Event) -> None:
+        if self.config.interval is None or dist.get_global_rank() != 0 or not self.is_due(state, event):
+            return
+        step = int(state.timestamp.batch)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        rows = []
+        for prompt in self.config.prompts:
+            ids_1T = generate(
+                self.model.module,
+                self.tokenizer.tokenize(prompt),
+                self.direction,
+                self.tokenizer.bos_id,
+                self.tokenizer.eos_id,
+                self.config.length,
+                self.context_length,
+                self.config.temperature,
+                self.config.top_k,
+                generator,
+            )
+            rows.append([step, prompt, self.tokenizer.detokenize(ids_1T)])
+        columns = ["step", "prompt", "text"]
+        with self.path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows)
+        logger.log_table(columns, rows, name="samples", step=step)
+
+
+class WandbRun(LoggerDestination):
+    """Log to Weights & Biases through its public interface; a resumed run goes on in the same W&B run.
+
+    Composer 0.32.1's own logger needs a wandb older than 0.19, which needs a protobuf older than 6
+    (https://github.com/mosaicml/composer, setup.py: extra "wandb"), and asks the server even when offline.
+    Delete with a Composer that does neither.
+
+    Args:
+        config: the run's config; its wandb.mode is offline or online.
+        folder: the run's folder.
+        run_name: name and id of the run.
+        hyperparameters: what to keep as the run's config.
+    """
+
+    def __init__(self, config: TrainConfig, folder: Path, run_name: str, hyperparameters: dict[str, Any]) -> None:
+        self.run = None
+        if dist.get_global_rank() == 0:
+            self.run = wandb.init(
+                project=config.wandb.project,
+                entity=config.wandb.entity,
+                name=run_name,
+                id=run_name,
+                resume="allow",
+                mode=config.wandb.mode.value,
+                dir=folder,
+                config=hyperparameters,
+                settings=wandb.Settings(console="off", disable_code=True, disable_git=True, silent=True),
+            )
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Log the metrics of a step."""
+        kept = own_metrics(metrics)
+        if self.run is not None and kept:
+            self.run.log(kept, step=step)
+
+    def log_table(
+        self, columns: list[str], rows: list[list[Any]], name: str = "Table", step: int | None = None
+    ) -> None:
+        """Log texts."""
+        if self.run is not None:
+            self.run.log({name: wandb.Table(columns=[*columns], data=rows)}, step=step)
+
+    def post_close(self) -> None:
+        """Finish writing."""
+        if self.run is not None:
+            self.run.finish()
+
+
+def build_loggers(
+    config: TrainConfig, folder: Path, run_name: str, hyperparameters: dict[str, Any]
+) -> list[LoggerDestination]:
+    """Make the loggers that the config asks for; metrics.jsonl always."""
+    loggers: list[LoggerDestination] = [MetricsFile(folder / "metrics.jsonl")]
+    if config.wandb.mode is not WandbMode.disabled:
+        loggers.append(WandbRun(config, folder, run_name, hyperparameters))
+    if config.tensorboard:
+        loggers.append(TensorboardLogger(log_dir=str(folder / "tensorboard")))
+    return loggers
+
+
+def git_commit() -> str | None:
+    """Commit of this code, with "-dirty" behind it where the files differ from it; None outside a git checkout."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes; nothing of the environment, which may hold keys."""
+    packages = ("torch", "mosaicml", "mosaicml-streaming", "tokenizers", "transformers", "numpy")
+    return {"python": platform.python_version()} | {package: version(package) for package in packages}

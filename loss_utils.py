@@ -1,0 +1,102 @@
+"""The loss, and the sums from which every metric is made: nats, correct predictions, targets, bytes.
+
+Shapes: N predictions, V token ids. A metric over a set is a quotient of sums over the whole set, over all batches and
+ranks, divided once; never a mean of means.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import Metric
+
+from direction import IGNORED
+
+METRICS = ("loss_nats", "perplexity", "accuracy", "bits_per_byte")
+"""Names of the metrics: nats per target, exp of it, share of targets predicted, bits per UTF-8 byte of the targets."""
+
+
+def nats_to_bits(nats: float) -> float:
+    """Convert nats to bits: one bit is ln 2 nats."""
+    return nats / math.log(2)
+
+
+def target_nats(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """Cross-entropy of each target in nats, 0 where the target is IGNORED. Shape (N,), float32.
+
+    Reduced-precision logits are widened first: a sum over thousands of ids in bfloat16 loses the differences that a
+    comparison is about.
+    """
+    return F.cross_entropy(logits_NV.float(), targets_N, ignore_index=IGNORED, reduction="none")
+
+
+def mean_nats(nats_N: Tensor, targets_N: Tensor) -> Tensor:
+    """Mean over the targets that count; 0 for a batch of filling alone, so that it adds nothing. Shape ()."""
+    return nats_N.sum() / (targets_N != IGNORED).sum().clamp(min=1)
+
+
+def sums(nats_N: Tensor, logits_NV: Tensor, targets_N: Tensor, bytes_V: Tensor) -> Tensor:
+    """What a batch adds to the sums behind all metrics.
+
+    Args:
+        nats_N: cross-entropy of each target, from `target_nats`.
+        logits_NV: the logits it was computed from.
+        targets_N: token ids, int64, or IGNORED.
+        bytes_V: UTF-8 bytes that each token id stands for, int64; 0 for special tokens.
+
+    Returns:
+        (4,) float64: nats, correct predictions, targets, bytes of the targets. A prediction is correct where the
+        target's logit is the largest; that needs one reduction of the logits and no sorting.
+    """
+    counts_N = targets_N != IGNORED
+    ids_N = targets_N.masked_fill(~counts_N, 0)
+    target_logits_N = logits_NV.gather(1, ids_N[:, None]).squeeze(1)
+    correct_N = (target_logits_N >= logits_NV.amax(dim=1)) & counts_N
+    bytes_N = bytes_V[ids_N] * counts_N
+    parts = [nats_N.double().sum(), correct_N.sum(), counts_N.sum(), bytes_N.sum()]
+    return torch.stack([part.double() for part in parts])
+
+
+def metric_values(sums_4: Tensor) -> dict[str, float]:
+    """Make the METRICS of a set from its sums (nats, correct predictions, targets, bytes); NaN where nothing counts.
+
+    Bits per byte = sum of nats / ln 2 / UTF-8 bytes of the targets.
+    """
+    nats, correct, targets, size = (float(value) for value in sums_4)
+    loss_nats = nats / targets if targets else math.nan
+    return {
+        "loss_nats": loss_nats,
+        # Python's exp overflows where the metric is merely very large.
+        "perplexity": math.exp(loss_nats) if loss_nats < 700 else math.inf,
+        "accuracy": correct / targets if targets else math.nan,
+        "bits_per_byte": nats_to_bits(nats) / size if size else math.nan,
+    }
+
+
+class TokenMetric(Metric):
+    """One of METRICS over a whole set: adds up sums, over ranks too, and divides once.
+
+    Args:
+        name: which of METRICS.
+    """
+
+    full_state_update = False
+    higher_is_better = None
+    total: Tensor
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        if name not in METRICS:
+            raise ValueError(f"name={name!r} is no metric; choose one of {METRICS}.")
+        self.name = name
+        zero_4 = torch.zeros(4, dtype=torch.float64)
+        self.add_state("total", default=zero_4, dist_reduce_fx="sum")  # pyright: ignore[reportUnknownMemberType]
+
+    def update(self, sums_4: Tensor) -> None:
+        """Add the sums of a batch, as `sums` gives them."""
+        self.total += sums_4
+
+    def compute(self) -> Tensor:
+        """Give the metric over everything added so far, as a float64 scalar."""
+        return torch.tensor(metric_values(self.total)[self.name], dtype=torch.float64)

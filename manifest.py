@@ -1,0 +1,161 @@
+"""Folders that scripts write: whole or not at all, with a manifest of what they hold.
+
+A folder is built beside its place under a hidden name and renamed when it is complete. A converted corpus says in
+`manifest.json` which documents and which tokenizer it was made from, how it is stored, and how much it is.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from config import InputError
+
+MANIFEST_NAME = "manifest.json"
+VERSION = 1
+SPLITS = ("train", "val")
+
+
+@dataclass
+class SplitCounts:
+    """How much a split holds."""
+
+    documents: int | None
+    """Documents; null where the corpus was tokens that no longer tell them apart."""
+    tokens: int
+    """Tokens, without those that fill up the last block."""
+    bytes: int
+    """UTF-8 bytes of the text."""
+    blocks: int
+    """Blocks, the last one included that may be shorter (MDS: filled up)."""
+    unigram_entropy_nats: float
+    """Entropy of the split's own tokens: the loss of a model that knows how frequent each is, and nothing else."""
+
+
+@dataclass
+class Manifest:
+    """What a converted corpus holds and how it came about."""
+
+    format: str
+    """mds or h5."""
+    tokenizer_fingerprint: str
+    """Fingerprint of the tokenizer, a copy of which lies in tokenizer/."""
+    vocab_size: int
+    """Number of its token ids."""
+    corpus_fingerprint: str
+    """Hash of the documents, or of the tokens if the corpus was tokens without documents."""
+    block_length: int
+    """Tokens in a stored block."""
+    blocks_per_shard: int
+    """Blocks in every shard but the last of a split."""
+    dtype: str
+    """Number format of a token: uint16 or uint32."""
+    seed: int
+    """Seed of the split."""
+    val_share: float
+    """Share of the documents that was to be held out."""
+    settings: dict[str, Any]
+    """Everything else that the result depends on."""
+    splits: dict[str, SplitCounts] = field(default_factory=dict)
+    """Counts of train and val; empty in the plan of a conversion."""
+    version: int = VERSION
+    """Version of this layout."""
+
+    @classmethod
+    def load(cls, folder: str | Path, key: str = "data.path") -> "Manifest":
+        """Read a folder's manifest; InputError, naming the configuration key, if there is none or it cannot be read."""
+        path = Path(folder, MANIFEST_NAME)
+        if not path.is_file():
+            raise InputError(f"{key}={folder} has no {MANIFEST_NAME}: convert a corpus with convert_to_mds.py first.")
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            splits = {name: SplitCounts(**raw["splits"][name]) for name in SPLITS}
+            manifest = cls(**{**raw, "splits": splits})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{key}={folder}: {MANIFEST_NAME} cannot be read ({error}); convert the corpus again."
+            ) from error
+        if manifest.version != VERSION:
+            raise InputError(
+                f"{key}={folder}: {MANIFEST_NAME} has version {manifest.version}, this program reads {VERSION}; "
+                "convert the corpus again."
+            )
+        return manifest
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what training sees: tokens, split, blocks and their order, whatever the format they are stored in."""
+        counts = [(split.documents, split.tokens) for _, split in sorted(self.splits.items())]
+        seen = [self.tokenizer_fingerprint, self.corpus_fingerprint, self.seed, self.val_share]
+        content = json.dumps([*seen, self.block_length, self.blocks_per_shard, counts])
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write the manifest into a folder."""
+        (folder / MANIFEST_NAME).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    def difference(self, other: "Manifest", ignored: tuple[str, ...] = ()) -> str | None:
+        """Name the first thing, counts aside, in which two conversions differ, as `key=this (other)`; None if none."""
+        mine, others = _flat(asdict(self)), _flat(asdict(other))
+        for key in sorted(mine.keys() | others.keys()):
+            if key.split(".")[0] not in ("splits", *ignored) and mine.get(key) != others.get(key):
+                return f"{key.removeprefix('settings.')}={mine.get(key)} (now {others.get(key)})"
+        return None
+
+
+def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat
+
+
+def token_dtype(vocab_size: int) -> str:
+    """Give the narrowest number format that holds all token ids: uint16, or uint32 above 65536 of them."""
+    return "uint16" if vocab_size <= 1 << 16 else "uint32"
+
+
+def entropy_nats(counts: NDArray[np.int64]) -> float:
+    """Entropy of the distribution that an array of counts gives, in nats."""
+    shares = counts[counts > 0] / counts.sum()
+    return -float((shares * np.log(shares)).sum())
+
+
+def local_path(key: str, path: str) -> Path:
+    """Give a path as absolute; InputError for an address such as s3://, which would become a folder of that name."""
+    if "://" in path:
+        raise InputError(f"{key}={path} is not on this machine; give a local path, and copy the result to the remote.")
+    return Path(os.path.abspath(os.path.expanduser(path)))
+
+
+def is_free(out: Path) -> bool:
+    """Whether a folder can be made at this place: nothing is there, or an empty folder."""
+    return not out.exists() or (out.is_dir() and not any(out.iterdir()))
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Give a hidden folder beside `out` to write into; rename it to `out` at the end, remove it on any error.
+
+    What a killed process left of an earlier attempt is removed first.
+    """
+    partial = out.parent / f".{out.name}.partial"
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if out.exists():
+            out.rmdir()  # only if it is empty
+        partial.rename(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise

@@ -1,0 +1,104 @@
+"""Text, tokenizer, shards and configurations that the tests share, all made here by the real scripts."""
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+# Two threads on two shared cores are slower than one, and rounding must not depend on the machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+os.environ.setdefault("WANDB_MODE", "offline")
+
+import convert_to_h5
+import convert_to_mds
+import train_tokenizer
+from config import CONF_DIR, ConvertConfig, TokenizerConfig, register_schemas, to_dataclass
+
+ROOT = Path(__file__).resolve().parent.parent
+SENTENCE = "in the beginning was word and light shone over dark water while seven rivers ran to the sea é 水"
+WORDS = SENTENCE.split()
+TINY = [
+    "model=gpt_nano",
+    "model.n_layers=2",
+    "model.d_model=24",
+    "model.n_heads=2",
+    "model.context_length=64",
+    "data.context_length=32",
+    "batch_size=8",
+    "optim.warmup_steps=2",
+    "wandb.mode=disabled",
+    "progress_bar=false",
+    "samples.interval=null",
+]
+
+
+def make_text(n_documents: int, seed: int) -> str:
+    """Documents of a few lines in which each word hints at the next, a blank line between them."""
+    rng = random.Random(seed)
+    documents = []
+    for _ in range(n_documents):
+        at, lines = rng.randrange(len(WORDS)), []
+        for _ in range(rng.randint(2, 6)):
+            words = []
+            for _ in range(rng.randint(4, 12)):
+                words.append(WORDS[at])
+                at = (at + 1 if rng.random() < 0.7 else rng.randrange(len(WORDS))) % len(WORDS)
+            lines.append(" ".join(words).capitalize() + ".\n")
+        documents.append("".join(lines))
+    return "\n".join(documents)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
+    path.write_text(make_text(n_documents=120, seed=1), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tokenizer_dir(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("tokenizer") / "tokenizer"
+    train_tokenizer.main(TokenizerConfig(corpus=str(corpus), out=str(out), vocab_size=300))
+    return out
+
+
+def convert_config(corpus: Path, tokenizer_dir: Path, out: Path, **changes: Any) -> ConvertConfig:
+    """Blocks of 64 tokens, five of them to a shard, and about a fifth of the documents for validation."""
+    settings: dict[str, Any] = {"block_length": 64, "val_share": 0.2, "shard_bytes": 5 * 64 * 2, "workers": 1}
+    return ConvertConfig(corpus=str(corpus), tokenizer=str(tokenizer_dir), out=str(out), **(settings | changes))
+
+
+@pytest.fixture(scope="session")
+def shards(corpus: Path, tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("data") / "shards"
+    convert_to_mds.main(convert_config(corpus, tokenizer_dir, out))
+    return out
+
+
+@pytest.fixture(scope="session")
+def h5_data(corpus: Path, tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("data") / "h5"
+    convert_to_h5.main(convert_config(corpus, tokenizer_dir, out))
+    return out
+
+
+def compose_config(script: str, *overrides: str) -> Any:
+    """The configuration of a script as it would be with these arguments."""
+    register_schemas()
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return to_dataclass(compose(script, list(overrides)))
+
+
+def run_command(*command: str, timeout_s: float = 120, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run one of the project's scripts, or composer, as a user does; output is kept."""
+    programs = {"python": [sys.executable], "composer": [str(Path(sys.executable).with_name("composer"))]}
+    arguments = [*programs[command[0]], *command[1:]]
+    return subprocess.run(
+        arguments, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False, stdin=subprocess.DEVNULL
+    )

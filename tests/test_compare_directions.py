@@ -1,0 +1,311 @@
+import csv
+import json
+import logging
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import compose_config, run_command
+from omegaconf import OmegaConf
+
+from compare_directions import differences, main, pair_runs, read_lines, read_run
+from config import CompareConfig, InputError
+
+METADATA = {
+    "git_commit": "a1",
+    "data_fingerprint": "d1",
+    "tokenizer_fingerprint": "t1",
+    "val_unigram_entropy_nats": 6.25,
+    "n_parameters": 1000,
+    "total_steps": 20,
+    "world_size": 1,
+    "versions": {"torch": "2.7.0"},
+}
+
+
+def evaluation(loss_nats: float) -> dict[str, float]:
+    values = {"loss_nats": loss_nats, "bits_per_byte": loss_nats / 2, "perplexity": 50.0, "accuracy": 0.25}
+    return {f"eval/{name}": value for name, value in values.items()}
+
+
+def make_run(folder: Path, direction: str, losses: list[float], *overrides: str, **metadata: Any) -> Path:
+    """Write a run folder as train_composer.py does, with an evaluation every 10 steps."""
+    config = compose_config(
+        "train_composer", f"direction={direction}", f"run_name={folder.name}", "data.path=here", *overrides
+    )
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+    (folder / "metadata.json").write_text(json.dumps(METADATA | metadata))
+    lines: list[dict[str, Any]] = []
+    for step in range(1, 10 * len(losses) + 1):
+        line: dict[str, Any] = {"step": step, "tokens": 64 * step, "seconds": step / 8}
+        line |= {"train/loss_nats": 5.0, "train/tokens_per_second": 100.0 * step}
+        lines.append(line | (evaluation(losses[step // 10 - 1]) if step % 10 == 0 else {}))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    samples = [{"step": step, "prompt": "The", "text": f"{folder.name} wrote this at {step}"} for step in (10, 20)]
+    (folder / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
+    return folder
+
+
+def make_pair(root: Path, *overrides: str, losses: tuple[float, float] = (4.0, 4.1), suffix: str = "") -> list[Path]:
+    forward = make_run(root / f"fw{suffix}", "forward", [5.0, losses[0]], *overrides)
+    return [forward, make_run(root / f"bw{suffix}", "backward", [5.0, losses[1]], *overrides)]
+
+
+def compare(folders: list[Path], out: Path) -> dict[str, Any]:
+    main(CompareConfig(runs=[str(folder) for folder in folders], out=str(out)))
+    return json.loads((out / "comparison.json").read_text())
+
+
+def refusal(*folders: Path) -> str:
+    with pytest.raises(InputError) as refused:
+        pair_runs([read_run(folder) for folder in folders])
+    return str(refused.value)
+
+
+def test_the_gap_is_that_of_both_definitions(tmp_path):
+    [pair] = compare(make_pair(tmp_path, losses=(4.0, 4.1)), tmp_path / "out")["pairs"]
+    assert pair["gap_nats"] == pytest.approx(0.1)
+    assert pair["gap_bits_per_byte"] == pytest.approx(0.05)
+    assert pair["gap_over_forward_percent"] == pytest.approx(2.5)
+    assert pair["gap_over_mean_percent"] == pytest.approx(10 / 4.05)
+
+
+def test_the_gap_is_negative_where_backward_is_easier(tmp_path):
+    [pair] = compare(make_pair(tmp_path, losses=(5.0, 4.0)), tmp_path / "out")["pairs"]
+    assert pair["gap_over_forward_percent"] == pytest.approx(-20)
+    assert pair["gap_over_mean_percent"] == pytest.approx(-100 / 4.5)
+
+
+def test_seeds_are_paired_whatever_their_order_and_averaged(tmp_path):
+    first = make_pair(tmp_path, "seed=0", losses=(4.0, 4.1), suffix="0")
+    second = make_pair(tmp_path, "seed=1", losses=(4.0, 4.3), suffix="1")
+    result = compare([second[1], first[0], second[0], first[1]], tmp_path / "out")
+    assert [(Path(p["forward"]).name, Path(p["backward"]).name) for p in result["pairs"]] == [
+        ("fw1", "bw1"),
+        ("fw0", "bw0"),
+    ]
+    [summary] = result["over_seeds"]
+    assert summary["seeds"] == [1, 0]
+    assert summary["mean"]["gap_over_forward_percent"] == pytest.approx(5)
+    assert summary["std"]["gap_over_forward_percent"] == pytest.approx(statistics.stdev([2.5, 7.5]))
+
+
+def test_different_models_are_paired_but_not_averaged(tmp_path):
+    folders = make_pair(tmp_path, suffix="0") + make_pair(tmp_path, "model=gru_small", suffix="1")
+    result = compare(folders, tmp_path / "out")
+    assert [pair["pair"] for pair in result["pairs"]] == ["gpt_demo seed 0", "gru_small seed 0"]
+    assert result["over_seeds"] == []
+
+
+def test_pairs_of_the_same_model_and_seed_are_told_apart_by_their_folders(tmp_path):
+    folders = make_pair(tmp_path, suffix="0") + make_pair(tmp_path, "optim.lr=0.001", suffix="1")
+    labels = [pair["pair"] for pair in compare(folders, tmp_path / "out")["pairs"]]
+    assert labels == ["gpt_demo seed 0 (fw0)", "gpt_demo seed 0 (fw1)"]
+
+
+@pytest.mark.parametrize(
+    ("override", "difference"),
+    [
+        ("seed=1", "seed=0 against 1"),
+        ("optim.lr=0.001", "optim.lr=0.0006 against 0.001"),
+        ("batch_size=64", "batch_size=32 against 64"),
+        ("model.dropout=0.1", "model.dropout=0.0 against 0.1"),
+        ("eval_batches=3", "eval_batches=None against 3"),
+    ],
+)
+def test_runs_that_differ_in_more_than_direction_are_refused_with_the_key(tmp_path, override, difference):
+    forward = make_run(tmp_path / "fw", "forward", [4.0])
+    message = refusal(forward, make_run(tmp_path / "bw", "backward", [4.1], override))
+    assert str(forward) in message
+    assert f"{tmp_path / 'bw'}, with {difference};" in message
+
+
+@pytest.mark.parametrize(
+    ("metadata", "difference"),
+    [
+        ({"data_fingerprint": "d2"}, "data_fingerprint=d1 against d2"),
+        ({"tokenizer_fingerprint": "t2"}, "tokenizer_fingerprint=t1 against t2"),
+        ({"val_unigram_entropy_nats": 6.5}, "val_unigram_entropy_nats=6.25 against 6.5"),
+    ],
+)
+def test_runs_on_different_data_are_refused(tmp_path, metadata, difference):
+    forward = make_run(tmp_path / "fw", "forward", [4.0])
+    assert f"with {difference};" in refusal(forward, make_run(tmp_path / "bw", "backward", [4.1], **metadata))
+
+
+def test_the_closest_run_is_named(tmp_path):
+    pair = make_pair(tmp_path, suffix="0")
+    lonely = make_run(tmp_path / "lonely", "forward", [4.0, 4.0], "seed=2")
+    assert f"{lonely} (direction=forward) has no twin" in refusal(*pair, lonely)
+    assert f"{pair[1]}, with seed=2 against 0;" in refusal(*pair, lonely)
+
+
+def test_two_runs_of_one_direction_are_refused(tmp_path):
+    first = make_run(tmp_path / "a", "forward", [4.0])
+    assert "direction=forward too, seed=0 against 1" in refusal(
+        first, make_run(tmp_path / "b", "forward", [4.0], "seed=1")
+    )
+
+
+def test_the_same_run_twice_is_refused(tmp_path):
+    pair = make_pair(tmp_path)
+    again = make_run(tmp_path / "again", "backward", [5.0, 4.2])
+    assert f"{pair[1]} and {again} are the same run twice: direction=backward" in refusal(*pair, again)
+    assert f"{pair[0]} and {pair[0]} are the same run twice" in refusal(pair[0], pair[0])
+
+
+def test_last_evaluations_at_different_steps_are_refused(tmp_path):
+    forward = make_run(tmp_path / "fw", "forward", [4.0])
+    message = refusal(forward, make_run(tmp_path / "bw", "backward", [5.0, 4.1]))
+    assert f"{forward} was last evaluated at step 10, {tmp_path / 'bw'} at step 20" in message
+
+
+def test_a_run_without_an_evaluation_is_refused(tmp_path):
+    folder = make_run(tmp_path / "fw", "forward", [])
+    assert f"{folder} has no evaluation yet" in refusal(folder)
+
+
+def test_a_run_that_diverged_is_refused(tmp_path):
+    folder = make_run(tmp_path / "fw", "forward", [4.0, float("nan")])
+    assert f"{folder} has eval/loss_nats=nan at step 20" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "metadata.json", "metrics.jsonl"])
+def test_a_missing_file_is_named(tmp_path, name):
+    folder = make_run(tmp_path / "fw", "forward", [4.0])
+    (folder / name).unlink()
+    assert f"{folder / name} cannot be read" in refusal(folder)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    assert f"{tmp_path / 'absent'} does not exist" in refusal(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("config.yaml", "direction: [", "is damaged"),
+        ("config.yaml", "seed: 0", "has no direction"),
+        ("config.yaml", "{direction: sideways, seed: 0, model: {name: a}}", "direction=sideways"),
+        ("metadata.json", '{"data_fingerprint": ', "is damaged"),
+        ("metadata.json", "[]", "has no data_fingerprint"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, name, content, words):
+    folder = make_run(tmp_path / "fw", "forward", [4.0])
+    (folder / name).write_text(content)
+    assert str(folder / name) in refusal(folder)
+    assert words in refusal(folder)
+
+
+def test_a_last_line_cut_by_a_kill_is_ignored(tmp_path):
+    folder = make_run(tmp_path / "fw", "forward", [4.0])
+    before = read_run(folder)
+    for name in ("metrics.jsonl", "samples.jsonl"):
+        with (folder / name).open("ab") as file:
+            file.write('{"step": 11, "text": "é'.encode()[:-1])
+    assert read_run(folder) == before
+
+
+def test_a_corrupt_line_in_the_middle_is_refused_with_its_number(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2, "tok\n{"step": 3}\n')
+    with pytest.raises(InputError, match=r"metrics\.jsonl, line 2 is no JSON object"):
+        read_lines(path)
+
+
+def test_a_step_logged_twice_is_refused(tmp_path):
+    folder = make_run(tmp_path / "fw", "forward", [4.0])
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 10, "tokens": 640, "seconds": 1.0}\n')
+    assert "must have a step in every line, each once" in refusal(folder)
+
+
+def test_what_cannot_change_a_loss_may_differ(tmp_path):
+    free = ["runs_dir=there", "wandb.mode=disabled", "tensorboard=true", "progress_bar=false", "log_interval=10"]
+    free += ["samples.interval=null", "checkpoint.interval=5ba", "metrics=false", "data.num_workers=2"]
+    free += ["data.path=there", "data.val_path=there", "data.tokenizer=there"]
+    forward, backward = make_run(tmp_path / "fw", "forward", [4.0]), make_run(tmp_path / "bw", "backward", [4.1], *free)
+    different = {text.split("=")[0] for text in differences(read_run(forward).config, read_run(backward).config)}
+    assert different == {override.split("=")[0] for override in free} | {"run_name", "direction"}
+    assert len(pair_runs([read_run(forward), read_run(backward)])) == 1
+
+
+def test_what_may_change_the_rounding_and_an_unfinished_run_are_warned_of(tmp_path):
+    forward = make_run(tmp_path / "fw", "forward", [5.0, 4.0])
+    changes = {"git_commit": "b2", "world_size": 2, "versions": {"torch": "2.8.0"}, "total_steps": 40}
+    backward = make_run(tmp_path / "bw", "backward", [5.0, 4.1], "microbatch_size=8", "compile=true", **changes)
+    [pair] = compare([forward, backward], tmp_path / "out")["pairs"]
+    both = f"{forward} and {backward} have "
+    assert pair["warnings"] == [
+        f"{both}microbatch_size=None against 8",
+        f"{both}compile=False against True",
+        f"{both}git_commit=a1 against b2",
+        f"{both}world_size=1 against 2",
+        f"{both}versions.torch=2.7.0 against 2.8.0",
+        f"{backward} was last evaluated at step 20 of 40",
+    ]
+
+
+def test_the_csv_has_a_row_a_run_with_all_digits(tmp_path):
+    loss = 4.123456789012345
+    compare(make_pair(tmp_path, losses=(loss, 4.2)), tmp_path / "out")
+    with (tmp_path / "out" / "comparison.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["direction"] for row in rows] == ["forward", "backward"]
+    assert float(rows[0]["loss_nats"]) == loss
+    assert [rows[0][key] for key in ("step", "tokens", "tokens_per_second")] == ["20", "1280", "1050.0"]
+
+
+def test_only_whole_outputs_are_left(tmp_path):
+    out = tmp_path / "out"
+    compare(make_pair(tmp_path), out)
+    compare([tmp_path / "fw", tmp_path / "bw"], out)
+    assert sorted(path.name for path in out.iterdir()) == ["comparison.csv", "comparison.json", "comparison.png"]
+    png = (out / "comparison.png").read_bytes()
+    assert png.startswith(b"\x89PNG")
+    assert b"IEND" in png[-12:]
+
+
+def test_the_screen_shows_table_gap_samples_and_paths(tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="hindsight")
+    pair = make_pair(tmp_path)
+    (pair[0] / "samples.jsonl").unlink()
+    compare(pair, tmp_path / "out")
+    lines = [" ".join(line.split()) for line in caplog.text.splitlines()]
+    assert "gpt_demo seed 0 forward 20 4.0000 2.0000 50.00 25.00 % 1,050 6.2500" in lines
+    assert "gpt_demo seed 0 +0.1000 +0.0500 +2.500 % +2.469 %" in lines
+    assert "Sample of gpt_demo seed 0, forward: none was written." in caplog.text
+    assert "Sample of gpt_demo seed 0, backward, written here in reading order (step 20, prompt 'The')" in caplog.text
+    assert "bw wrote this at 20" in caplog.text
+    assert "wrote this at 10" not in caplog.text
+    for path in (*pair, *(tmp_path / "out" / f"comparison.{ending}" for ending in ("png", "csv", "json"))):
+        assert str(path) in caplog.text
+
+
+def test_an_output_folder_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(InputError, match=r"out=.*cannot be made a folder"):
+        compare(make_pair(tmp_path), tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_refusal_is_one_line_and_status_2_and_writes_nothing(tmp_path):
+    runs = make_run(tmp_path / "fw", "forward", [4.0]), make_run(tmp_path / "bw", "backward", [4.1], "seed=1")
+    out = tmp_path / "out"
+    done = run_command("python", "compare_directions.py", f"runs=[{runs[0]},{runs[1]}]", f"out={out}")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "seed=0 against 1" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not out.exists()
+
+
+def test_the_command_of_a_user_ends_with_status_0(tmp_path):
+    runs, out = make_pair(tmp_path), tmp_path / "out"
+    done = run_command("python", "compare_directions.py", f"runs=[{runs[0]},{runs[1]}]", f"out={out}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "+2.500 %" in done.stdout
+    assert (out / "comparison.png").exists()

@@ -1,0 +1,154 @@
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, compose_config, run_command
+
+from config import SCHEMAS, InputError, TrainConfig, describe, help_text, model_names, parse_duration
+
+REQUIRED = {
+    "train_tokenizer": ["corpus=a", "out=b"],
+    "convert_to_mds": ["corpus=a", "tokenizer=b", "out=c"],
+    "convert_to_h5": ["corpus=a", "tokenizer=b", "out=c"],
+    "train_composer": ["direction=forward"],
+    "compare_directions": ["runs=[a,b]"],
+    "demo_corpus": ["out=a"],
+    "benchmark_throughput": [],
+}
+
+
+def test_every_script_has_a_schema_and_a_yaml_and_every_yaml_a_script():
+    yamls = {path.stem for path in (ROOT / "conf").glob("*.yaml")}
+    assert yamls == set(SCHEMAS) == set(REQUIRED)
+    assert all((ROOT / f"{script}.py").is_file() for script in yamls)
+
+
+@pytest.mark.parametrize("script", sorted(SCHEMAS))
+def test_every_yaml_of_a_script_loads(script):
+    assert type(compose_config(script, *REQUIRED[script])) is SCHEMAS[script]
+
+
+@pytest.mark.parametrize("model", model_names())
+def test_every_yaml_of_a_model_loads_and_names_it(model):
+    config = compose_config("train_composer", "direction=backward", f"model={model}")
+    assert config.model.name == model
+
+
+@pytest.mark.parametrize("script", sorted(SCHEMAS))
+def test_help_shows_every_key_with_its_docstring(script):
+    rows = describe(SCHEMAS[script])
+    text = help_text(script)
+    assert rows
+    for key, _, _, doc in rows:
+        assert len(doc) > 5, f"{key} has no docstring"
+        assert f"  {key}=" in text
+        assert doc in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["direction=sideways"], ["direction", "sideways", "forward, backward"]),
+        ([], ["direction= is required"]),
+        (["direction=forward", "optim.lrr=1"], ["optim.lrr=", "did you mean optim.lr="]),
+        (["direction=forward", "batch_size=many"], ["batch_size", "'many'", "Integer"]),
+        (["direction=forward", "batch_size=0"], ["batch_size=0", "greater than 0"]),
+        (["direction=forward", "max_duration=5 parsecs"], ["max_duration=5 parsecs", "1000ba"]),
+        (["direction=forward", "model=gpt9"], ["model=gpt9", "gpt_nano"]),
+        (["direction=forward", "model.n_heads=3"], ["model.n_heads=3", "does not divide", "model.d_model=128"]),
+        (["direction=forward", "model=gru_small", "model.n_heads=3"], ["model.n_heads=", "model="]),
+        (["direction=forward", "model.dropout=1.0"], ["model.dropout=1.0", "less than 1"]),
+        (["direction=forward", "optim.lr_min=1"], ["optim.lr_min=1", "optim.lr="]),
+        (["direction=forward", "run_name=a/b"], ["run_name=a/b", "letters"]),
+        (["direction=forward", "checkpoint.keep=0"], ["checkpoint.keep=0", "-1"]),
+        (["direction=forward", "batch_size=[1"], ["[1"]),
+    ],
+)
+def test_bad_settings_end_with_one_line_that_names_the_key_and_status_2(
+    arguments, words, tmp_path, capsys, monkeypatch
+):
+    import config
+
+    monkeypatch.setattr("sys.argv", ["train_composer.py", *arguments])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        config.run_script("train_composer", lambda _: pytest.fail("main was called"))
+    assert ended.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1, captured.err
+    assert "Traceback" not in captured.err + captured.out
+    for word in words:
+        assert word in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_script_itself_ends_with_status_2_before_any_folder_is_made(tmp_path):
+    done = run_command("python", "train_composer.py", "direction=sideways", f"runs_dir={tmp_path}/runs")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("1000ba", (1000, "ba")), ("20_000_000tok", (20_000_000, "tok")), ("5ep", (5, "ep"))]
+)
+def test_durations_are_numbers_with_a_unit(text, expected):
+    assert parse_duration(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "5", "ba", "5 ba", "-5ba", "1.5ep", "5min", "_5ba"])
+def test_anything_else_is_no_duration(text):
+    with pytest.raises(InputError):
+        parse_duration(text)
+
+
+def test_a_key_for_every_field_of_the_config():
+    keys = [row[0] for row in describe(TrainConfig)]
+    assert len(keys) == len(set(keys))
+    assert {"direction", "data.path", "optim.lr", "checkpoint.keep", "model.cell", "model.n_kv_heads"} <= set(keys)
+
+
+LAYERS = [
+    {"config"},
+    {
+        "direction",
+        "gpt",
+        "rnn",
+        "loss_utils",
+        "optim",
+        "tokenizer",
+        "corpus",
+        "manifest",
+        "token_sources",
+        "comparison_plot",
+    },
+    {"language_model", "load_text_streaming", "load_text_h5", "logging_composer", "checkpoint_composer", "conversion"},
+    set(SCHEMAS),
+]
+
+
+def imports_of(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    return names | {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+
+
+def test_a_module_imports_only_from_its_own_layer_or_below_and_scripts_never_each_other():
+    rank = {module: i for i, layer in enumerate(LAYERS) for module in layer}
+    modules = {path.stem: imports_of(path) & rank.keys() for path in ROOT.glob("*.py")}
+    assert set(modules) == set(rank)
+    for module, imported in modules.items():
+        for other in imported:
+            is_script = rank[module] == len(LAYERS) - 1
+            assert rank[other] < rank[module] or (rank[other] == rank[module] and not is_script), (module, other)
+
+
+def test_config_imports_no_torch():
+    assert not {name for name in imports_of(ROOT / "config.py") if re.match("torch|composer|streaming", name)}
+
+
+def test_no_module_is_named_like_a_dependency():
+    taken = {"streaming", "composer", "tokenizers", "datasets", "logging", "torch", "wandb", "hydra"}
+    assert not taken & {path.stem for path in ROOT.glob("*.py")}

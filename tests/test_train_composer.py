@@ -1,0 +1,409 @@
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from composer.utils import dist, get_device
+from conftest import ROOT, TINY, compose_config, convert_config, run_command
+from omegaconf import OmegaConf
+
+import convert_to_mds
+import train_composer
+import train_tokenizer
+from checkpoint_composer import prune_checkpoints
+from config import Direction, InputError, TokenizerConfig, plain_duration
+from direction import IGNORED
+from language_model import build_model
+from load_text_streaming import build_loader
+from loss_utils import nats_to_bits
+from train_composer import build_dataset, make_plan
+
+
+def settings(shards: Path, runs: Path, *changes: str) -> list[str]:
+    given = ["direction=forward", f"data.path={shards}", f"runs_dir={runs}", "max_duration=6ba", *TINY, *changes]
+    last = {setting.split("=", 1)[0]: setting for setting in given}
+    return list(last.values())
+
+
+def train(shards: Path, runs: Path, *changes: str) -> Path:
+    config = compose_config("train_composer", *settings(shards, runs, *changes))
+    train_composer.main(config)
+    name = config.run_name or f"{config.model.name}-{shards.name}-{config.direction.name}-seed{config.seed}"
+    return runs / name
+
+
+def records(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(folder: Path, key: str = "train/loss_nats") -> dict[int, float]:
+    return {record["step"]: record[key] for record in records(folder) if key in record}
+
+
+def test_a_run_leaves_its_config_metrics_metadata_samples_and_checkpoints(shards, tmp_path):
+    folder = train(shards, tmp_path, "eval_interval=3ba", "checkpoint.interval=2ba", "samples.interval=4ba")
+    assert folder.name == "gpt_nano-shards-forward-seed0"
+    config = OmegaConf.load(folder / "config.yaml")
+    assert config.direction == "forward"
+    assert config.data.context_length == 32
+    assert config.optim.lr == 6e-4
+    assert config.run_name == folder.name
+    lines = records(folder)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert [line["tokens"] for line in lines] == [256 * step for step in range(1, 7)]
+    keys = {"loss_nats", "perplexity", "accuracy", "bits_per_byte"}
+    assert all({f"train/{key}" for key in keys} <= line.keys() for line in lines)
+    assert all({"seconds", "train/lr", "train/grad_norm", "train/tokens_per_second"} <= line.keys() for line in lines)
+    assert [line["step"] for line in lines if {f"eval/{key}" for key in keys} <= line.keys()] == [3, 6]
+    assert lines[0]["train/lr"] == 0.0
+    assert lines[1]["train/lr"] == pytest.approx(3e-4)
+    metadata = json.loads((folder / "metadata.json").read_text())
+    assert metadata["n_parameters"] == sum(p.numel() for p in nano(300).parameters())
+    assert metadata["versions"]["torch"] == torch.__version__.split("+")[0]
+    samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    assert [sample["step"] for sample in samples] == [4, 4, 6, 6]
+    assert all(sample["text"].startswith(sample["prompt"]) for sample in samples)
+    names = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert names == ["ep0-ba4-rank0.pt", "ep0-ba6-rank0.pt", "latest-rank0.pt"]
+
+
+def nano(vocab_size: int) -> torch.nn.Module:
+    return build_model(compose_config("train_composer", "direction=forward", *TINY).model, vocab_size, seed=0)
+
+
+def test_a_backward_models_samples_are_in_reading_order_with_the_prompt_at_their_end(shards, tmp_path):
+    folder = train(shards, tmp_path, "direction=backward", "samples.interval=6ba", "samples.prompts=[rivers ran]")
+    (sample,) = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    assert sample["text"].endswith("rivers ran")
+    assert len(sample["text"]) > len("rivers ran")
+
+
+@pytest.mark.parametrize("direction", Direction)
+def test_the_model_learns_well_below_the_unigram_entropy(shards, tmp_path, direction):
+    folder = train(
+        shards, tmp_path, f"direction={direction.name}", "max_duration=8ep", "optim.lr=0.01", "eval_interval=8ep"
+    )
+    metadata = json.loads((folder / "metadata.json").read_text())
+    assert records(folder)[-1]["eval/loss_nats"] < metadata["val_unigram_entropy_nats"] - 1
+
+
+def test_a_pair_starts_from_the_same_weights_and_sees_the_same_windows(shards, tmp_path):
+    pair = {}
+    for direction in ("forward", "backward"):
+        config = compose_config("train_composer", *settings(shards, tmp_path, f"direction={direction}", "seed=3"))
+        dist.initialize_dist(get_device(None))
+        plan = make_plan(config)
+        loader = build_loader(
+            build_dataset(plan, "train", True), config.direction, plan.tokenizer.bos_id, 0, config.seed
+        )
+        targets = torch.cat([batch["targets"] for batch in loader.dataloader])
+        weights = build_model(config.model, 300, config.seed).state_dict()
+        pair[direction] = weights, targets.sort(dim=1).values
+    assert all(torch.equal(pair["forward"][0][name], pair["backward"][0][name]) for name in pair["forward"][0])
+    assert torch.equal(pair["forward"][1], pair["backward"][1])
+
+
+def test_the_evaluation_is_the_sum_over_the_whole_set_whatever_the_batches(shards, tmp_path):
+    whole = train(shards, tmp_path, "run_name=a", "max_duration=1ba", "optim.warmup_steps=1")
+    pieces = train(shards, tmp_path, "run_name=b", "max_duration=1ba", "optim.warmup_steps=1", "microbatch_size=3")
+    config = compose_config("train_composer", *settings(shards, tmp_path))
+    plan = make_plan(config)
+    module = nano(300)  # a warm-up from 0 leaves the weights as they were in the first step
+    nats, size, hits, count = 0.0, 0, 0, 0
+    loader = build_loader(build_dataset(plan, "val", False), Direction.forward, plan.tokenizer.bos_id, 0, 0)
+    with torch.no_grad():
+        for batch in loader.dataloader:
+            keep = batch["targets"] != IGNORED
+            logits = module(batch["input_ids"])[keep].double()
+            targets = batch["targets"][keep]
+            nats += -logits.log_softmax(-1).gather(1, targets[:, None]).sum().item()
+            hits += (logits.argmax(-1) == targets).sum().item()
+            size += int(plan.tokenizer.bytes_per_token[targets.numpy()].sum())
+            count += len(targets)
+    assert count == plan.manifests["val"].splits["val"].tokens
+    assert size == plan.manifests["val"].splits["val"].bytes
+    for folder in (whole, pieces):
+        last = records(folder)[-1]
+        assert last["eval/loss_nats"] == pytest.approx(nats / count, rel=1e-5)
+        assert last["eval/perplexity"] == pytest.approx(math.exp(last["eval/loss_nats"]), rel=1e-9)
+        assert last["eval/accuracy"] == pytest.approx(hits / count, rel=1e-9)
+        assert last["eval/bits_per_byte"] == pytest.approx(nats_to_bits(nats) / size, rel=1e-5)
+
+
+def test_gradient_accumulation_changes_only_rounding_also_in_the_filled_up_batch_of_an_epoch(shards, tmp_path):
+    whole = losses(train(shards, tmp_path, "run_name=a", "max_duration=2ep", "optim.lr=0.01"))
+    pieces = losses(train(shards, tmp_path, "run_name=b", "max_duration=2ep", "optim.lr=0.01", "microbatch_size=1"))
+    assert list(whole.values()) == pytest.approx(list(pieces.values()), rel=2e-4)
+
+
+def test_metrics_leave_the_losses_as_they_are(shards, tmp_path):
+    with_metrics = train(shards, tmp_path, "run_name=a")
+    without = train(shards, tmp_path, "run_name=b", "metrics=false")
+    assert losses(with_metrics) == losses(without)
+    assert not losses(without, "train/accuracy")
+
+
+def test_a_compiled_and_a_checkpointed_model_have_the_same_losses_to_rounding(shards, tmp_path):
+    plain = losses(train(shards, tmp_path, "run_name=a"))
+    checkpointed = losses(train(shards, tmp_path, "run_name=b", "activation_checkpointing=true"))
+    assert list(plain.values()) == pytest.approx(list(checkpointed.values()), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_torch_compile_on_demand_has_the_same_losses_to_rounding(shards, tmp_path):
+    plain = losses(train(shards, tmp_path, "run_name=a", "max_duration=3ba"))
+    compiled = losses(train(shards, tmp_path, "run_name=b", "max_duration=3ba", "compile=true"))
+    assert list(plain.values()) == pytest.approx(list(compiled.values()), rel=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------------------- resume
+
+DROPOUT = ["model.dropout=0.2", "model.embedding_dropout=0.1"]
+
+
+@pytest.mark.parametrize("saved_at", ["5ba", "1ep"])
+def test_a_resumed_run_has_bit_for_bit_the_losses_of_an_uninterrupted_one(shards, tmp_path, saved_at):
+    common = [*DROPOUT, f"checkpoint.interval={saved_at}", "eval_interval=4ba", "optim.schedule=constant"]
+    common += ["optim.cooldown_share=0"]
+    whole = train(shards, tmp_path, "run_name=whole", "max_duration=60ba", *common)
+    parts = train(shards, tmp_path, "run_name=parts", f"max_duration={saved_at}", *common)
+    assert 0 < len(records(parts)) < 50
+    assert train(shards, tmp_path, "run_name=parts", "max_duration=60ba", *common) == parts
+    assert [record["step"] for record in records(parts)] == list(range(1, 61))
+    assert losses(parts) == losses(whole)
+    evaluated, expected = losses(parts, "eval/loss_nats"), losses(whole, "eval/loss_nats")
+    assert {step: evaluated[step] for step in expected} == expected
+    assert [record["tokens"] for record in records(parts)] == [record["tokens"] for record in records(whole)]
+
+
+@pytest.mark.slow
+def test_a_run_killed_between_two_checkpoints_has_bit_for_bit_the_losses_of_one_that_was_not(shards, tmp_path):
+    changes = [*DROPOUT, "max_duration=400ba", "checkpoint.interval=7ba", "eval_interval=50ba"]
+    command = ["train_composer.py", *settings(shards, tmp_path, *changes, "run_name=killed")]
+    whole = train(shards, tmp_path, *changes, "run_name=whole")
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    killed, deadline = tmp_path / "killed", time.monotonic() + 100
+    while not (killed / "metrics.jsonl").exists() or len((killed / "metrics.jsonl").read_text().splitlines()) < 60:
+        assert process.poll() is None, "ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    lines_at_kill = len((killed / "metrics.jsonl").read_text().splitlines())
+    assert 60 <= lines_at_kill < 400
+    done = run_command("python", *command)
+    assert done.returncode == 0, done.stderr
+    assert "goes on from step" in done.stdout
+    assert [record["step"] for record in records(killed)] == list(range(1, 401))
+    assert losses(killed) == losses(whole)
+    assert losses(killed, "eval/loss_nats") == losses(whole, "eval/loss_nats")
+
+
+def test_a_resume_does_not_read_again_what_was_consumed(shards, tmp_path, monkeypatch):
+    train(shards, tmp_path, "max_duration=20ba", "eval_interval=100ba", "checkpoint.interval=20ba")
+    read = []
+    original = train_composer.TextStreamingDataset.get_item
+    monkeypatch.setattr(
+        train_composer.TextStreamingDataset,
+        "get_item",
+        lambda self, i, retry=7: (read.append(self.windows.name), original(self, i, retry))[1],
+    )
+    train(shards, tmp_path, "max_duration=22ba", "eval_interval=100ba", "eval_batches=1")
+    assert read.count("train") <= 3 * 8
+    assert read.count("val") == 8
+
+
+def test_a_finished_run_says_so_and_changes_nothing(shards, tmp_path, caplog):
+    folder = train(shards, tmp_path)
+    before = (folder / "metrics.jsonl").read_bytes()
+    caplog.set_level("INFO", logger="hindsight")
+    train(shards, tmp_path)
+    assert "nothing to do, it is at step 6 of 6ba" in caplog.text
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [("seed=1", r"seed=1 \(the run has 0\)"), ("optim.lr=0.1", "optim.lr"), ("model.d_model=12", "model.d_model=12")],
+)
+def test_a_resume_with_other_settings_is_refused_with_both_values(shards, tmp_path, change, words):
+    train(shards, tmp_path, "run_name=a", "max_duration=1ba")
+    with pytest.raises(InputError, match=words):
+        train(shards, tmp_path, "run_name=a", "max_duration=2ba", change)
+
+
+def test_a_resume_on_other_data_is_refused(shards, corpus, tokenizer_dir, tmp_path):
+    other = tmp_path / "other"
+    convert_to_mds.main(convert_config(corpus, tokenizer_dir, other, seed=5))
+    train(shards, tmp_path, "run_name=a", "max_duration=1ba")
+    with pytest.raises(InputError, match="data_fingerprint"):
+        train(other, tmp_path, "run_name=a", "max_duration=2ba")
+
+
+def test_backups_stay_and_checkpoints_go_also_over_a_resume(shards, tmp_path):
+    common = ["checkpoint.interval=2ba", "checkpoint.keep=1", "checkpoint.backup_interval=4ba"]
+    train(shards, tmp_path, "max_duration=6ba", *common)
+    folder = train(shards, tmp_path, "max_duration=10ba", *common) / "checkpoints"
+    assert sorted(path.name for path in folder.glob("*.pt")) == ["ep0-ba10-rank0.pt", "latest-rank0.pt"]
+    assert sorted(path.name for path in (folder / "backups").glob("*.pt")) == [
+        f"ep0-ba{step}-rank0.pt" for step in (4, 8)
+    ]
+
+
+def test_pruning_counts_steps_as_numbers(tmp_path):
+    for step in (5, 10, 100):
+        (tmp_path / f"ep0-ba{step}-rank0.pt").touch()
+    prune_checkpoints(tmp_path, -1)
+    assert len(list(tmp_path.iterdir())) == 3
+    prune_checkpoints(tmp_path, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ep0-ba10-rank0.pt", "ep0-ba100-rank0.pt"]
+
+
+# ---------------------------------------------------------------------------------------------------------- processes
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+def test_two_processes_have_the_losses_of_one_on_the_same_global_batches(shards, tmp_path):
+    changes = ["max_duration=2ep", "optim.lr=0.01", "eval_interval=1ep"]
+    one = train(shards, tmp_path, "run_name=one", *changes)
+    done = run_command(
+        "composer", "-n", "2", "train_composer.py", *settings(shards, tmp_path, "run_name=two", *changes)
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    two = tmp_path / "two"
+    assert len(losses(one)) > 40
+    assert list(losses(two).values()) == pytest.approx(list(losses(one).values()), rel=2e-4)
+    for key in ("eval/loss_nats", "eval/bits_per_byte", "eval/accuracy"):
+        assert losses(two, key) == pytest.approx(losses(one, key), rel=1e-3)
+    assert [record["tokens"] for record in records(two)] == [record["tokens"] for record in records(one)]
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+def test_bad_input_under_composer_ends_with_the_line_and_not_with_0(tmp_path):
+    done = run_command("composer", "-n", "2", "train_composer.py", "direction=sideways", f"runs_dir={tmp_path}/runs")
+    assert done.returncode not in (0,)
+    assert "direction: Invalid value 'sideways'" in done.stdout + done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+# ------------------------------------------------------------------------------------------------------------ loggers
+
+
+def test_wandb_offline_and_tensorboard_write_into_the_runs_folder_and_never_the_environment(
+    shards, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PLANTED_API_KEY", "sk-planted-5417")
+    folder = train(shards, tmp_path, "wandb.mode=offline", "tensorboard=true", "samples.interval=6ba")
+    offline = list((folder / "wandb").glob("offline-run-*/*.wandb"))
+    assert len(offline) == 1
+    assert b"eval/loss_nats" in offline[0].read_bytes()
+    assert list((folder / "tensorboard").rglob("events.*"))
+    for path in folder.rglob("*"):
+        if path.is_file():
+            assert b"sk-planted-5417" not in path.read_bytes(), path
+
+
+def test_a_sanity_check_tries_the_whole_path_and_leaves_nothing(shards, tmp_path, caplog):
+    caplog.set_level("INFO", logger="hindsight")
+    config = compose_config("train_composer", *settings(shards, tmp_path / "runs", "sanity_check=true"))
+    train_composer.main(config)
+    assert "Sanity check passed" in caplog.text
+    assert not list((tmp_path / "runs").glob("*"))
+    assert not list((tmp_path / "runs").glob(".*"))
+
+
+def test_training_on_h5_has_the_losses_of_training_on_mds(shards, h5_data, tmp_path):
+    from_mds = train(shards, tmp_path, "run_name=mds", "max_duration=30ba")
+    from_h5 = train(h5_data, tmp_path, "run_name=h5", "max_duration=30ba")
+    assert losses(from_h5) == losses(from_mds)
+    assert losses(from_h5, "eval/loss_nats") == losses(from_mds, "eval/loss_nats")
+
+
+def test_val_path_evaluates_another_dataset(shards, corpus, tokenizer_dir, tmp_path):
+    other = tmp_path / "other"
+    convert_to_mds.main(convert_config(corpus, tokenizer_dir, other, val_share=0.5, seed=9))
+    here = train(shards, tmp_path, "run_name=here", "max_duration=1ba")
+    there = train(shards, tmp_path, "run_name=there", "max_duration=1ba", f"data.val_path={other}")
+    assert losses(here) == losses(there)
+    assert losses(here, "eval/loss_nats") != losses(there, "eval/loss_nats")
+
+
+@pytest.mark.parametrize("model", ["gru_small", "lstm_small", "llama_small"])
+def test_every_kind_of_model_trains(shards, tmp_path, model):
+    small = ["model.n_layers=1", "model.d_model=24"]
+    given = [s for s in settings(shards, tmp_path, f"model={model}", *small) if not s.startswith("model.n_heads")]
+    given += ["model.n_heads=4", "model.n_kv_heads=2"] if model == "llama_small" else []
+    train_composer.main(compose_config("train_composer", *given, "run_name=a"))
+    assert len(losses(tmp_path / "a")) == 6
+
+
+# ---------------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("data.context_length=24", "data.context_length=24 does not divide block_length=64"),
+        ("data.context_length=128", "data.context_length=128 exceeds model.context_length=64"),
+        ("data.path=nowhere", "data.path=nowhere has no manifest.json"),
+        ("data.val_path=nowhere", "data.val_path=nowhere has no manifest.json"),
+        ("data.tokenizer=nowhere", "data.tokenizer=nowhere has no tokenizer.json"),
+        ("precision=bf16", "precision=bf16 needs a GPU"),
+        ("model.vocab_size=100", "model.vocab_size=100 is less than the tokenizer's 300"),
+    ],
+)
+def test_bad_input_is_refused_before_a_folder_is_made(shards, tmp_path, change, words):
+    if change == "precision=bf16" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(InputError, match=words):
+        train(shards, tmp_path / "runs", change)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_tokenizer_that_did_not_make_the_shards_is_refused(shards, corpus, tmp_path):
+    other = tmp_path / "tokenizer"
+    train_tokenizer.main(TokenizerConfig(corpus=str(corpus), out=str(other), vocab_size=290))
+    with pytest.raises(InputError, match="is not the tokenizer that made the tokens in"):
+        train(shards, tmp_path / "runs", f"data.tokenizer={other}")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_folder_that_holds_something_else_is_refused_and_left_alone(shards, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="holds something that is no run"):
+        train(shards, tmp_path, "run_name=a")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(("text", "plain"), [("20_000_000tok", "20000000tok"), ("5ep", "5ep")])
+def test_composer_gets_durations_without_underscores(text, plain):
+    assert plain_duration(text) == plain
+
+
+def test_a_duration_in_tokens_ends_at_the_first_batch_that_reaches_it(shards, tmp_path):
+    folder = train(shards, tmp_path, "max_duration=1_000tok")
+    assert records(folder)[-1]["tokens"] == 1024
+    assert json.loads((folder / "metadata.json").read_text())["total_steps"] == 4
+
+
+def test_losses_keep_all_their_digits(shards, tmp_path):
+    folder = train(shards, tmp_path, "max_duration=1ba")
+    (value,) = losses(folder).values()
+    assert np.float32(value) == value
+    assert repr(value) in (folder / "metrics.jsonl").read_text()
