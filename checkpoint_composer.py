@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import asdict
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from composer.loggers import Logger
 from composer.utils import create_interval_scheduler, dist, reproducibility
 from omegaconf import OmegaConf
 
-from config import CheckpointConfig, InputError, TrainConfig, plain_duration
+from config import CheckpointConfig, InputError, TrainConfig, flatten, plain_duration
 
 FILENAME = "ep{epoch}-ba{batch}-rank{rank}.pt"
 """Name of a checkpoint: epochs and optimizer steps made."""
@@ -42,21 +41,6 @@ MAY_CHANGE = (
 """Keys, or groups of keys, that may differ when a run goes on; a resume that changes any other is refused."""
 
 
-def flat_config(config: TrainConfig) -> dict[str, Any]:
-    """All values of a config by their full key; an enum by its name, as config.yaml holds it."""
-
-    def flatten(tree: dict[str, Any], prefix: str) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for name, value in tree.items():
-            if isinstance(value, dict):
-                values |= flatten(value, f"{prefix}{name}.")
-            else:
-                values[prefix + name] = value.name if isinstance(value, Enum) else value
-        return values
-
-    return flatten(asdict(config), "")
-
-
 def check_resume(config: TrainConfig, metadata: dict[str, Any], folder: Path, old_metadata: dict[str, Any]) -> None:
     """Refuse to go on with a run whose model, data, tokenizer, optimizer or seed are not the ones asked for.
 
@@ -66,9 +50,8 @@ def check_resume(config: TrainConfig, metadata: dict[str, Any], folder: Path, ol
         folder: the run's folder, which holds the config.yaml that it was begun with.
         old_metadata: what the run's metadata.json holds.
     """
-    loaded = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-    old = _flatten_loaded(loaded, "")
-    new = flat_config(config)
+    old = flatten(dict(OmegaConf.load(folder / "config.yaml")))
+    new = flatten(asdict(config))
     differing = [
         f"{key}={new.get(key)} (the run has {old.get(key)})"
         for key in sorted(old.keys() | new.keys())
@@ -84,13 +67,6 @@ def check_resume(config: TrainConfig, metadata: dict[str, Any], folder: Path, ol
             f"run_name={config.run_name} cannot go on with other settings: {'; '.join(differing)}. "
             f"Give the old values, or another run_name, or delete {folder}."
         )
-
-
-def _flatten_loaded(tree: Any, prefix: str) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name, value in tree.items():
-        values |= _flatten_loaded(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return values
 
 
 class RestoreRandomState(Callback):

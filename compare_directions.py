@@ -15,7 +15,6 @@ import io
 import json
 import logging
 import math
-import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +26,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from comparison_plot import draw, text
-from config import CompareConfig, Direction, InputError, run_script
+from config import CompareConfig, Direction, InputError, flatten, run_script
+from output_files import write_atomically
 
 # A pair may differ in these keys, and in those below them; they cannot change a loss ...
 FREE_KEYS = ("run_name", "runs_dir", "checkpoint", "wandb", "tensorboard", "samples", "progress_bar", "log_interval")
@@ -164,7 +164,7 @@ def _mapping(path: Path, keys: str) -> dict[str, Any]:
         tree = OmegaConf.to_container(OmegaConf.create(content.decode()))  # JSON is YAML
     except (ValueError, YAMLError, OmegaConfBaseException) as error:
         raise InputError(f"{path} is damaged: {error}") from None
-    values = _flat(tree) if isinstance(tree, dict) else {}
+    values = flatten(tree) if isinstance(tree, dict) else {}
     missing = [key for key in keys.split() if values.get(key) is None]
     if missing:
         raise InputError(f"{path} has no {missing[0]}; was it written by train_composer.py?")
@@ -173,13 +173,6 @@ def _mapping(path: Path, keys: str) -> dict[str, Any]:
 
 def _below(values: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if f"{key}.".startswith(tuple(f"{k}." for k in keys))}
-
-
-def _flat(tree: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _read(path: Path) -> bytes:
@@ -281,19 +274,13 @@ def main(config: CompareConfig) -> None:
     writer = csv.DictWriter(table, list(pairs[0].rows()[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(row for pair in pairs for row in pair.rows())
-    _write(out / "comparison.csv", table.getvalue().encode())
-    _write(out / "comparison.json", json.dumps(full, indent=2).encode())
-    _write(out / "comparison.png", draw(full))
+    write_atomically(out / "comparison.csv", table.getvalue())
+    write_atomically(out / "comparison.json", json.dumps(full, indent=2))
+    write_atomically(out / "comparison.png", draw(full))
     log.info("%s\n", text(full))
     log.info("Plot:    %s", out / "comparison.png")
     log.info("Numbers: %s, %s", out / "comparison.csv", out / "comparison.json")
     log.info("Runs:    %s", ", ".join(config.runs))
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
 
 
 if __name__ == "__main__":

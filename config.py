@@ -10,11 +10,11 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import hydra
 from docstring_parser.attrdoc import add_attribute_docstrings
@@ -75,6 +75,15 @@ class Precision(Enum):
     fp32 = "fp32"
     bf16 = "bf16"
     fp16 = "fp16"
+
+
+class Variant(Enum):
+    """A way to make training steps, for benchmark_throughput.py."""
+
+    bare = "bare"
+    metrics = "metrics"
+    trainer = "trainer"
+    huggingface = "huggingface"
 
 
 class WandbMode(Enum):
@@ -454,6 +463,55 @@ class CompareConfig:
         _require(len(self.runs) >= 2, f"runs={self.runs} must name at least a forward run and its backward twin.")
 
 
+# --------------------------------------------------------------------------------------------------------- benchmark
+
+
+def _model_by_device() -> ModelConfig:
+    """Stand for the model that benchmark_throughput.py takes by itself; no model is of this type."""
+    return ModelConfig(name="by_device", n_layers=1, d_model=1)
+
+
+@dataclass
+class BenchmarkConfig:
+    """Measure tokens/s, peak memory and model FLOPs utilization of training steps, side by side in one run."""
+
+    variants: list[Variant] = field(default_factory=lambda: list(Variant))
+    """Ways to make a step, compared to the first: bare (our model in a plain loop), metrics (the same, with all
+    metrics), trainer (in Composer's Trainer with data, metrics, schedule and log), huggingface (its GPT-2, plain)."""
+    model: ModelConfig = field(default_factory=_model_by_device)
+    """Named model of conf/model/, its fields are model.KEY; if none is given, gpt_demo on a CPU and gpt2 on a GPU."""
+    vocab_size: int | None = None
+    """Number of token ids; null for model.vocab_size, or 4096 on a CPU and 50257 on a GPU."""
+    context_length: int | None = None
+    """Tokens in a window; null for model.context_length."""
+    batch_size: int | None = None
+    """Windows in an optimizer step; null for 8 on a CPU and 32 on a GPU."""
+    microbatch_size: int | None = None
+    """Windows that are taken at once, the rest by gradient accumulation; divides batch_size; null for all."""
+    compile: bool | None = None
+    """Whether to compile the models with torch.compile; null for no on a CPU and yes on a GPU."""
+    threads: int = 1
+    """Threads of PyTorch on the CPU."""
+    rounds: int = 8
+    """Times that every variant has its turn; one more, to warm up, is not counted."""
+    steps: int = 3
+    """Optimizer steps in a turn that are timed; one more, before them, is not."""
+    seed: int = 0
+    """Seed of the initial weights and of the tokens, which are random."""
+    out: str | None = None
+    """Folder for throughput.json, with every step's time; null for none."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.variants) > 0, "variants=[] leaves nothing to measure; name at least one.")
+        _require(
+            type(self.model) is not ModelConfig or self.model == _model_by_device(),
+            "model.KEY= changes a named model: give model= too, or drop it.",
+        )
+        _require_positive("", self, "vocab_size", "context_length", "batch_size", "microbatch_size")
+        _require_positive("", self, "threads", "rounds", "steps")
+        _require(self.seed >= 0, f"seed={self.seed} must be at least 0.")
+
+
 # --------------------------------------------------------------------------------------------------------- durations
 
 _DURATION = re.compile(r"([0-9][0-9_]*)(ba|ep|tok)")
@@ -483,6 +541,18 @@ def _require_duration(key: str, text: str) -> None:
 
 # ----------------------------------------------------------------------------------------------------------- scripts
 
+
+def flatten(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """All values of nested mappings by their full key, such as optim.lr; an enum by its name, as YAML holds it."""
+    values: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            values |= flatten(cast("Mapping[Any, Any]", value), f"{prefix}{name}.")
+        else:
+            values[f"{prefix}{name}"] = value.name if isinstance(value, Enum) else value
+    return values
+
+
 ConfigT = TypeVar("ConfigT")
 SCHEMAS: dict[str, type] = {
     "demo_corpus": DemoCorpusConfig,
@@ -491,6 +561,7 @@ SCHEMAS: dict[str, type] = {
     "convert_to_h5": ConvertConfig,
     "train_composer": TrainConfig,
     "compare_directions": CompareConfig,
+    "benchmark_throughput": BenchmarkConfig,
 }
 
 
@@ -607,6 +678,8 @@ def help_text(script: str) -> str:
 def _type_name(hint: Any) -> str:
     if inspect.isclass(hint) and issubclass(hint, Enum):
         return "|".join(member.name for member in hint)
+    if get_origin(hint) is list:
+        return f"list[{_type_name(get_args(hint)[0])}]"
     if inspect.isclass(hint) and not getattr(hint, "__args__", ()):
         return hint.__name__
     return str(hint).replace("typing.", "").replace(" | None", " or null")
@@ -614,8 +687,12 @@ def _type_name(hint: Any) -> str:
 
 def _default(item: Any) -> str:
     value = item.default_factory() if callable(item.default_factory) else item.default
-    if value == MISSING:
-        return "required"
+    return "required" if value == MISSING else f"default {_text(value)}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(_text(element) for element in cast('list[Any]', value))}]"
     if isinstance(value, Enum):
-        value = value.name
-    return f"default {'null' if value is None else value}"
+        return value.name
+    return "null" if value is None else str(value)

@@ -20,11 +20,9 @@ from manifest import (
     Manifest,
     SplitCounts,
     entropy_nats,
-    is_free,
-    local_path,
-    new_folder,
     token_dtype,
 )
+from output_files import is_free, local_path, new_folder
 from token_sources import BUFFER_TOKENS, Source, Stretch, check_ids, open_source
 from tokenizer import Tokenizer
 

@@ -6,13 +6,12 @@ a verse a line, a blank line between chapters, in the order of the books.
 
 import importlib.util
 import logging
-import os
 import sqlite3
 from itertools import groupby
 from pathlib import Path
 
 from config import DemoCorpusConfig, InputError, run_script
-from manifest import local_path
+from output_files import local_path, write_atomically
 
 log = logging.getLogger("hindsight")
 
@@ -33,9 +32,7 @@ def main(config: DemoCorpusConfig) -> None:
             return
         raise InputError(f"out={out} holds something else; choose another out, or remove it.")
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.parent / f".{out.name}.partial"
-    partial.write_bytes(text.encode())
-    os.replace(partial, out)
+    write_atomically(out, text)
     log.info("%s: %d chapters, %.1f MB.", out, text.count("\n\n") + 1, len(text.encode()) / 1e6)
 
 

@@ -26,6 +26,7 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 from config import Direction, SamplesConfig, TrainConfig, WandbMode
 from language_model import LanguageModel, generate
 from loss_utils import metric_values
+from output_files import write_atomically
 from tokenizer import Tokenizer
 
 log = logging.getLogger("hindsight")
@@ -125,9 +126,7 @@ def keep_steps_until(path: Path, step: int) -> list[dict[str, Any]]:
             break
         if record["step"] <= step:
             kept.append(record)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-    os.replace(partial, path)
+    write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
     return kept
 
 

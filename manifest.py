@@ -1,15 +1,7 @@
-"""Folders that scripts write: whole or not at all, with a manifest of what they hold.
-
-A folder is built beside its place under a hidden name and renamed when it is complete. A converted corpus says in
-`manifest.json` which documents and which tokenizer it was made from, how it is stored, and how much it is.
-"""
+"""What a converted corpus says of itself in `manifest.json`: documents, tokenizer, how it is stored, how much it is."""
 
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from config import InputError
+from config import InputError, flatten
 
 MANIFEST_NAME = "manifest.json"
 VERSION = 1
@@ -104,18 +96,11 @@ class Manifest:
 
     def difference(self, other: "Manifest", ignored: tuple[str, ...] = ()) -> str | None:
         """Name the first thing, counts aside, in which two conversions differ, as `key=this (other)`; None if none."""
-        mine, others = _flat(asdict(self)), _flat(asdict(other))
+        mine, others = flatten(asdict(self)), flatten(asdict(other))
         for key in sorted(mine.keys() | others.keys()):
             if key.split(".")[0] not in ("splits", *ignored) and mine.get(key) != others.get(key):
                 return f"{key.removeprefix('settings.')}={mine.get(key)} (now {others.get(key)})"
         return None
-
-
-def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
-    return flat
 
 
 def token_dtype(vocab_size: int) -> str:
@@ -127,35 +112,3 @@ def entropy_nats(counts: NDArray[np.int64]) -> float:
     """Entropy of the distribution that an array of counts gives, in nats."""
     shares = counts[counts > 0] / counts.sum()
     return -float((shares * np.log(shares)).sum())
-
-
-def local_path(key: str, path: str) -> Path:
-    """Give a path as absolute; InputError for an address such as s3://, which would become a folder of that name."""
-    if "://" in path:
-        raise InputError(f"{key}={path} is not on this machine; give a local path, and copy the result to the remote.")
-    return Path(os.path.abspath(os.path.expanduser(path)))
-
-
-def is_free(out: Path) -> bool:
-    """Whether a folder can be made at this place: nothing is there, or an empty folder."""
-    return not out.exists() or (out.is_dir() and not any(out.iterdir()))
-
-
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """Give a hidden folder beside `out` to write into; rename it to `out` at the end, remove it on any error.
-
-    What a killed process left of an earlier attempt is removed first.
-    """
-    partial = out.parent / f".{out.name}.partial"
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        if out.exists():
-            out.rmdir()  # only if it is empty
-        partial.rename(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise

@@ -35,6 +35,7 @@ from load_text_streaming import Split, TextStreamingDataset, WindowStream, build
 from logging_composer import Samples, TrainMetrics, build_loggers, git_commit, keep_steps_until, versions
 from manifest import Manifest
 from optim import build_optimizer, build_scheduler
+from output_files import write_atomically
 from tokenizer import Tokenizer
 
 log = logging.getLogger("hindsight")
@@ -142,13 +143,6 @@ def open_run_folder(plan: Plan, metadata: dict[str, Any]) -> None:
         write_atomically(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(plan.config)))
         write_atomically(folder / "metadata.json", json.dumps(metadata, indent=2) + "\n")
     dist.barrier()
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that no reader ever sees half of it."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def build_dataset(plan: Plan, name: str, shuffle: bool) -> TextStreamingDataset:

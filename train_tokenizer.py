@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from config import InputError, TokenizerConfig, run_script
 from corpus import Corpus, document_hash
-from manifest import is_free, local_path, new_folder
+from output_files import is_free, local_path, new_folder
 from tokenizer import Tokenizer, can_be_cut, cut, require_byte_level
 
 if TYPE_CHECKING:

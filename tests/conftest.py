@@ -31,7 +31,9 @@ TINY = [
     "model.context_length=64",
     "data.context_length=32",
     "batch_size=8",
+    "optim.lr=6e-4",
     "optim.warmup_steps=2",
+    "eval_interval=100ba",
     "wandb.mode=disabled",
     "progress_bar=false",
     "samples.interval=null",
@@ -95,10 +97,10 @@ def compose_config(script: str, *overrides: str) -> Any:
         return to_dataclass(compose(script, list(overrides)))
 
 
-def run_command(*command: str, timeout_s: float = 120, **options: Any) -> subprocess.CompletedProcess[str]:
+def run_command(*command: str, timeout_s: float = 120, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run one of the project's scripts, or composer, as a user does; output is kept."""
-    programs = {"python": [sys.executable], "composer": [str(Path(sys.executable).with_name("composer"))]}
-    arguments = [*programs[command[0]], *command[1:]]
+    programs = {"python": sys.executable, "composer": str(Path(sys.executable).with_name("composer"))}
+    arguments = [programs[command[0]], *command[1:]]
     return subprocess.run(
-        arguments, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False, stdin=subprocess.DEVNULL
+        arguments, cwd=cwd, capture_output=True, text=True, timeout=timeout_s, check=False, stdin=subprocess.DEVNULL
     )

@@ -109,8 +109,8 @@ def test_pairs_of_the_same_model_and_seed_are_told_apart_by_their_folders(tmp_pa
     ("override", "difference"),
     [
         ("seed=1", "seed=0 against 1"),
-        ("optim.lr=0.001", "optim.lr=0.0006 against 0.001"),
-        ("batch_size=64", "batch_size=32 against 64"),
+        ("optim.lr=0.001", "optim.lr=0.002 against 0.001"),
+        ("batch_size=64", "batch_size=8 against 64"),
         ("model.dropout=0.1", "model.dropout=0.0 against 0.1"),
         ("eval_batches=3", "eval_batches=None against 3"),
     ],

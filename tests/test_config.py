@@ -121,6 +121,7 @@ LAYERS = [
         "tokenizer",
         "corpus",
         "manifest",
+        "output_files",
         "token_sources",
         "comparison_plot",
     },

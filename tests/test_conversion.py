@@ -19,7 +19,8 @@ import convert_to_h5
 import convert_to_mds
 import train_tokenizer
 from config import CorpusFormat, InputError, TokenizerConfig
-from manifest import Manifest, entropy_nats, new_folder, token_dtype
+from manifest import Manifest, entropy_nats, token_dtype
+from output_files import new_folder
 from token_sources import choose_splits
 from tokenizer import Tokenizer
 

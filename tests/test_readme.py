@@ -1,0 +1,55 @@
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, make_text, run_command
+
+# What makes a command of the README small enough for a test; the command itself stays as it is shown.
+SMALL_MODEL = ["model.n_layers=1", "model.d_model=16", "model.context_length=32", "wandb.mode=disabled"]
+SMALL_RUN = ["max_duration=2ba", "batch_size=2", "samples.interval=null", "progress_bar=false", "optim.warmup_steps=0"]
+ADDED = {
+    "train_tokenizer.py": ["vocab_size=300"],
+    "convert_to_mds.py": ["val_share=0.2"],
+    "train_composer.py": [*SMALL_MODEL, *SMALL_RUN],
+    "compare_directions.py": [],
+}
+NOT_RUN_HERE = {"make demo", "make test", "source .venv/bin/activate"}  # `make test` runs this; the demo is its own
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def test_the_readme_shows_its_test_command_and_ci_runs_it():
+    assert "make test" in commands()
+    assert "\nmake test\n" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+@pytest.mark.timeout(600)
+def test_every_command_of_the_readme_runs_in_the_order_shown(tmp_path: Path):
+    for path in ROOT.glob("*.py"):
+        shutil.copy(path, tmp_path)
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    (tmp_path / "novels").mkdir()
+    for number in range(3):
+        text = make_text(n_documents=40, seed=number)
+        (tmp_path / "novels" / f"{number}.txt").write_text(text, encoding="utf-8")
+    shown = [command for command in commands() if command not in NOT_RUN_HERE]
+    assert len(shown) >= 8
+    for command in shown:
+        words = shlex.split(command)
+        script = next(word for word in words if word.endswith(".py"))
+        added = [] if "--help" in words else list(ADDED[script])
+        if "model=gru_small" not in words and script == "train_composer.py" and added:
+            added += ["model.n_heads=2"]
+        done = run_command(*words, *added, cwd=tmp_path)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+    for name in ("data/novels/manifest.json", "comparison/comparison.png", "runs/two/metrics.jsonl"):
+        assert (tmp_path / name).is_file()
+    assert len(list((tmp_path / "runs").iterdir())) == 3
