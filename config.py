@@ -10,7 +10,9 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -19,11 +21,14 @@ from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 import hydra
 from docstring_parser.attrdoc import add_attribute_docstrings
 from docstring_parser.google import GoogleParser
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+RANK_0_FIRST_S = 20.0
+"""How long the other ranks wait for rank 0 to report bad input, in seconds."""
 CONF_DIR = Path(__file__).resolve().parent / "conf"
 
 
@@ -584,15 +589,11 @@ def run_script(script: str, main: Callable[[Any], None]) -> None:
 
     Bad input ends with one line on standard error and exit status 2; any other failure with its traceback.
     """
+    check_arguments(script)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     logging.getLogger("hindsight").setLevel(logging.INFO)
-    register_schemas()
-    if {"--help", "-h"} & set(sys.argv[1:]):
-        sys.stdout.write(help_text(script))
-        return
     # hydra's documented switch: exceptions come through, instead of being shortened and ended with status 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-
     refused: list[Exception] = []
 
     def task(composed: Any) -> None:
@@ -601,11 +602,34 @@ def run_script(script: str, main: Callable[[Any], None]) -> None:
         except (InputError, OmegaConfBaseException) as error:
             refused.append(error)  # raised below: hydra would print its own lines first
 
-    try:
+    with one_line_errors(script):
         hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=script)(task)()
         if refused:
             raise refused[0]
+
+
+def check_arguments(script: str) -> None:
+    """Show --help, or refuse bad arguments; a script may do so before it imports what takes seconds."""
+    arguments = sys.argv[1:]
+    if {"--help", "-h"} & set(arguments):
+        sys.stdout.write(help_text(script))
+        sys.exit(0)
+    register_schemas()
+    if any(argument.startswith("-") for argument in arguments):
+        return  # hydra's own options, such as --multirun, change what the others mean
+    with one_line_errors(script), initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        to_dataclass(compose(script, arguments))
+
+
+@contextmanager
+def one_line_errors(script: str) -> Generator[None, None, None]:
+    """End with one line on standard error and status 2 where the user's input is at fault."""
+    try:
+        yield
     except (InputError, HydraException, OmegaConfBaseException) as error:
+        if os.environ.get("RANK", "0") != "0":
+            # Composer's launcher gives the status of the first rank to end, and ends the others: let rank 0 speak.
+            time.sleep(RANK_0_FIRST_S)
         sys.stderr.write(f"{script}.py: {explain(error, SCHEMAS[script])}\n")
         sys.exit(2)
 

@@ -12,11 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from composer import Evaluator, Trainer
-from composer.utils import dist, get_device
-from omegaconf import OmegaConf
-
-from checkpoint_composer import RestoreRandomState, build_savers, check_resume
 from config import (
     GPTConfig,
     InputError,
@@ -25,10 +20,20 @@ from config import (
     TrainConfig,
     WandbConfig,
     WandbMode,
+    check_arguments,
     parse_duration,
     plain_duration,
     run_script,
 )
+
+if __name__ == "__main__":
+    check_arguments("train_composer")  # before the imports below, which take seconds
+
+from composer import Evaluator, Trainer
+from composer.utils import dist, get_device
+from omegaconf import OmegaConf
+
+from checkpoint_composer import RestoreRandomState, build_savers, check_resume
 from language_model import LanguageModel, build_model
 from load_text_h5 import H5Stream
 from load_text_streaming import Split, TextStreamingDataset, WindowStream, build_loader
