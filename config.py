@@ -374,8 +374,8 @@ class SamplesConfig:
 
     interval: str | None = "500ba"
     """Steps, tokens or epochs between two rounds of samples (one is always written at the end); null for none."""
-    prompts: list[str] = field(default_factory=lambda: ["The", "And it came to pass"])
-    """Texts to continue: to their right (forward) or to their left (backward)."""
+    prompts: list[str] = field(default_factory=lambda: [""])
+    """Texts to write on from, after them (forward) or before them (backward); "" starts from nothing."""
     length: int = 48
     """Tokens to write after each prompt."""
     temperature: float = 0.8

@@ -6,6 +6,7 @@ made: train/loss_nats at step n is the loss of the n-th batch before its update,
 
 import json
 import logging
+import math
 import os
 import platform
 import resource
@@ -80,11 +81,17 @@ class TrainMetrics(Callback):
             self.grad_norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
 
     def batch_end(self, state: State, logger: Logger) -> None:
-        """Log the step that has just been made."""
+        """Log the step that has just been made; stop before anything is saved where the loss is not a number."""
         self.progress.append(_progress(state))
-        if int(state.timestamp.batch) % self.interval:
+        step, loss_nats = int(state.timestamp.batch), state.total_loss_dict["loss/train/total"]
+        if not math.isfinite(loss_nats):
+            raise FloatingPointError(
+                f"The loss of step {step} is {loss_nats}; nothing of it was saved. Start anew under another run_name "
+                "with a lower optim.lr, a lower optim.grad_clip or more optim.warmup_steps."
+            )
+        if step % self.interval:
             return
-        metrics = {"train/loss_nats": state.total_loss_dict["loss/train/total"]}
+        metrics = {"train/loss_nats": loss_nats}
         if self.sums is not None:
             total = self.sums.clone()
             dist.all_reduce(total, reduce_operation="SUM")
@@ -111,21 +118,25 @@ def peak_memory_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
+def read_steps(path: Path) -> list[dict[str, Any]]:
+    """Read a file of JSON lines; a last line that a kill has cut is left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
 def keep_steps_until(path: Path, step: int) -> list[dict[str, Any]]:
-    """Drop from a file of JSON lines those after a step, and a last line cut by a kill; give the others.
+    """Drop from a file of JSON lines those after a step; give the others.
 
     What was logged after the checkpoint that a run resumes from is logged again when those steps are made again.
     """
     if not path.exists():
         return []
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            break
-        if record["step"] <= step:
-            kept.append(record)
+    kept = [record for record in read_steps(path) if record["step"] <= step]
     write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
     return kept
 

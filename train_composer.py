@@ -37,7 +37,7 @@ from checkpoint_composer import RestoreRandomState, build_savers, check_resume
 from language_model import LanguageModel, build_model
 from load_text_h5 import H5Stream
 from load_text_streaming import Split, TextStreamingDataset, WindowStream, build_loader
-from logging_composer import Samples, TrainMetrics, build_loggers, git_commit, keep_steps_until, versions
+from logging_composer import Samples, TrainMetrics, build_loggers, git_commit, read_steps, versions
 from manifest import Manifest
 from optim import build_optimizer, build_scheduler
 from output_files import write_atomically
@@ -254,9 +254,10 @@ def train(config: TrainConfig) -> int:
 
 
 def evaluated_at(folder: Path, step: int) -> bool:
-    """Tell whether the run's last evaluation is that of a step."""
-    records = keep_steps_until(folder / "metrics.jsonl", step)
-    return bool(records) and records[-1]["step"] == step and "eval/loss_nats" in records[-1]
+    """Tell whether a step was evaluated; a kill may have come between the last checkpoint and the last evaluation."""
+    found = [any(r["step"] == step and "eval/loss_nats" in r for r in read_steps(folder / "metrics.jsonl"))]
+    dist.broadcast_object_list(found)  # as rank 0 sees it
+    return found[0]
 
 
 def sanity_check(config: TrainConfig) -> None:

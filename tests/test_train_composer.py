@@ -235,6 +235,26 @@ def test_a_finished_run_says_so_and_changes_nothing(shards, tmp_path, caplog):
     assert (folder / "metrics.jsonl").read_bytes() == before
 
 
+def test_an_evaluation_that_a_kill_prevented_is_made_up_for(shards, tmp_path):
+    folder = train(shards, tmp_path)
+    whole = (folder / "metrics.jsonl").read_text()
+    *lines, last = whole.splitlines()
+    record = {key: value for key, value in json.loads(last).items() if not key.startswith("eval/")}
+    (folder / "metrics.jsonl").write_text("\n".join([*lines, json.dumps(record)]) + "\n")
+    train(shards, tmp_path)
+    assert (folder / "metrics.jsonl").read_text() == whole
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_is_never_saved(shards, tmp_path):
+    changes = ["optim.lr=1e30", "optim.warmup_steps=3", "optim.grad_clip=null", "checkpoint.interval=1ba"]
+    with pytest.raises(FloatingPointError, match="The loss of step"):
+        train(shards, tmp_path, "run_name=a", "max_duration=20ba", *changes)
+    logged = losses(tmp_path / "a")
+    assert all(math.isfinite(loss) for loss in logged.values())
+    saved = [int(path.name.split("-ba")[1].split("-")[0]) for path in (tmp_path / "a" / "checkpoints").glob("ep*.pt")]
+    assert max(saved) == max(logged)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [("seed=1", r"seed=1 \(the run has 0\)"), ("optim.lr=0.1", "optim.lr"), ("model.d_model=12", "model.d_model=12")],
