@@ -497,7 +497,7 @@ class BenchmarkConfig:
     """Whether to compile the models with torch.compile; null for no on a CPU and yes on a GPU."""
     threads: int = 1
     """Threads of PyTorch on the CPU."""
-    rounds: int = 8
+    rounds: int = 7
     """Times that every variant has its turn; one more, to warm up, is not counted."""
     steps: int = 3
     """Optimizer steps in a turn that are timed; one more, before them, is not."""
