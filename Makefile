@@ -6,6 +6,8 @@ BIN := .venv/bin
 DEMO := demo
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --custom-compile-command 'make lock' requirements.in
 export PYTHONUNBUFFERED := 1
+# Threads that wait in a busy loop slow each other down by a factor of 2 and more where another program wants a core.
+export OMP_WAIT_POLICY := passive
 
 .PHONY: setup demo test lint format lock
 
@@ -14,7 +16,7 @@ setup: .venv/.ready
 # Made anew when requirements.txt changes; otherwise reused at once.
 .venv/.ready: requirements.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 12) else "Python 3.10 to 3.12 is needed, this is %d.%d; give another with make PYTHON=python3.11" % v)'
-	@echo "Setting up .venv (about 3 minutes, 6 GB)"
+	@echo "Setting up .venv (about 4 minutes, 6 GB)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on -r requirements.txt
 	@touch $@
