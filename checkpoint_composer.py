@@ -1,5 +1,6 @@
 """What makes resuming exact and safe: the guard on a run's settings, the random state, the number of checkpoints."""
 
+import json
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +12,8 @@ from composer.core import Callback, State
 from composer.loggers import Logger
 from composer.utils import create_interval_scheduler, dist, reproducibility
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from config import CheckpointConfig, InputError, TrainConfig, flatten, plain_duration
 
@@ -41,16 +44,22 @@ MAY_CHANGE = (
 """Keys, or groups of keys, that may differ when a run goes on; a resume that changes any other is refused."""
 
 
-def check_resume(config: TrainConfig, metadata: dict[str, Any], folder: Path, old_metadata: dict[str, Any]) -> None:
+def check_resume(config: TrainConfig, metadata: dict[str, Any], folder: Path) -> None:
     """Refuse to go on with a run whose model, data, tokenizer, optimizer or seed are not the ones asked for.
 
     Args:
         config: the config asked for, complete.
         metadata: data_fingerprint and tokenizer_fingerprint, as metadata.json will hold them.
-        folder: the run's folder, which holds the config.yaml that it was begun with.
-        old_metadata: what the run's metadata.json holds.
+        folder: the run's folder, with the config.yaml and the metadata.json that it was begun with.
     """
-    old = flatten(dict(OmegaConf.load(folder / "config.yaml")))
+    try:
+        old = flatten(dict(OmegaConf.load(folder / "config.yaml")))
+        old_metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+    except (ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise InputError(
+            f"run_name={config.run_name}: config.yaml or metadata.json in {folder} is damaged ({error}); mend it, or "
+            "choose another run_name."
+        ) from error
     new = flatten(asdict(config))
     differing = [
         f"{key}={new.get(key)} (the run has {old.get(key)})"

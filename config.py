@@ -5,8 +5,10 @@ checks the result against the dataclasses below, and only then calls the script'
 """
 
 import difflib
+import errno
 import inspect
 import logging
+import math
 import os
 import re
 import sys
@@ -29,6 +31,17 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 RANK_0_FIRST_S = 20.0
 """How long the other ranks wait for rank 0 to report bad input, in seconds."""
+MAX_WORKERS = 1024
+PATH_ERRORS = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+)
+"""Errors of the file system for which a path that the user gave is the cause."""
 CONF_DIR = Path(__file__).resolve().parent / "conf"
 
 
@@ -107,7 +120,31 @@ def _require(condition: bool, message: str) -> None:
 def _require_positive(prefix: str, config: object, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
-        _require(value is None or value > 0, f"{prefix}{name}={value} must be greater than 0.")
+        _require(
+            value is None or (value > 0 and math.isfinite(value)), f"{prefix}{name}={value} must be greater than 0."
+        )
+
+
+def _require_text(prefix: str, config: object, *names: str) -> None:
+    for name in names:
+        _require(getattr(config, name) != "", f"{prefix}{name}= is empty; give a value, or leave the key out.")
+
+
+def _require_local(prefix: str, config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require("://" not in (value or ""), f"{prefix}{name}={value} is not on this machine; give a local path.")
+
+
+def _require_seed(seed: int) -> None:
+    _require(0 <= seed < 2**32 - 1, f"seed={seed} must be at least 0 and less than 2**32 - 1.")
+
+
+def _require_name(key: str, name: str) -> None:
+    _require(
+        re.fullmatch(r"[\w.+=-]{1,128}", name) is not None and name.strip(".") != "",
+        f"{key}={name} names a folder; use letters, digits and . _ - + = only, at most 128.",
+    )
 
 
 def _require_share(prefix: str, config: object, *names: str) -> None:
@@ -147,8 +184,9 @@ class TokenizerConfig:
     """Seed of the sample."""
 
     def __post_init__(self) -> None:
+        _require_text("", self, "corpus", "out", "reference")
         _require_positive("", self, "vocab_size", "sample_bytes")
-        _require(self.seed >= 0, f"seed={self.seed} must be at least 0.")
+        _require_seed(self.seed)
 
 
 # -------------------------------------------------------------------------------------------------------- conversion
@@ -182,9 +220,11 @@ class ConvertConfig:
     """Threads that tokenize; null for one a core."""
 
     def __post_init__(self) -> None:
+        _require_text("", self, "corpus", "tokenizer", "out")
         _require_positive("", self, "block_length", "shard_bytes", "workers")
+        _require((self.workers or 1) <= MAX_WORKERS, f"workers={self.workers} must be at most {MAX_WORKERS}.")
         _require(0 < self.val_share < 1, f"val_share={self.val_share} must be greater than 0 and less than 1.")
-        _require(self.seed >= 0, f"seed={self.seed} must be at least 0.")
+        _require_seed(self.seed)
 
 
 # ------------------------------------------------------------------------------------------------------------ models
@@ -212,6 +252,7 @@ class ModelConfig:
     """Dropout on the embedded input during training."""
 
     def __post_init__(self) -> None:
+        _require_name("model.name", self.name)
         _require_positive("model.", self, "n_layers", "d_model", "context_length", "vocab_size")
         _require_share("model.", self, "dropout", "embedding_dropout")
 
@@ -236,6 +277,10 @@ class GPTConfig(ModelConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_positive("model.", self, "n_heads", "n_kv_heads", "mlp_ratio", "rope_theta", "norm_eps")
+        _require(
+            self.mlp_ratio * self.d_model >= 1,
+            f"model.mlp_ratio={self.mlp_ratio} leaves the MLP no width with model.d_model={self.d_model}; raise it.",
+        )
         _require(
             self.d_model % self.n_heads == 0,
             f"model.n_heads={self.n_heads} does not divide model.d_model={self.d_model}; choose a divisor.",
@@ -286,6 +331,7 @@ class DataConfig:
     """Whether windows are seen in an order drawn by the seed, anew in every epoch."""
 
     def __post_init__(self) -> None:
+        _require_text("data.", self, "path", "val_path", "tokenizer")
         _require_positive("data.", self, "context_length")
         _require(self.num_workers >= 0, f"data.num_workers={self.num_workers} must be at least 0.")
 
@@ -322,7 +368,10 @@ class OptimConfig:
     def __post_init__(self) -> None:
         _require_positive("optim.", self, "lr", "eps", "grad_clip", "period_steps", "shrink")
         _require(self.warmup_steps >= 0, f"optim.warmup_steps={self.warmup_steps} must be at least 0.")
-        _require(self.weight_decay >= 0, f"optim.weight_decay={self.weight_decay} must be at least 0.")
+        _require(
+            0 <= self.weight_decay < math.inf,
+            f"optim.weight_decay={self.weight_decay} must be at least 0, and finite.",
+        )
         _require_share("optim.", self, "cooldown_share")
         _require(
             len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
@@ -347,6 +396,8 @@ class CheckpointConfig:
     """Folder of the checkpoints; null for runs_dir/run_name/checkpoints."""
 
     def __post_init__(self) -> None:
+        _require_text("checkpoint.", self, "folder")
+        _require_local("checkpoint.", self, "folder")
         _require_duration("checkpoint.interval", self.interval)
         if self.backup_interval is not None:
             _require_duration("checkpoint.backup_interval", self.backup_interval)
@@ -442,14 +493,13 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _require_positive("", self, "batch_size", "microbatch_size", "eval_batches", "log_interval")
-        _require(self.seed >= 0, f"seed={self.seed} must be at least 0.")
+        _require_seed(self.seed)
         _require_duration("max_duration", self.max_duration)
         _require_duration("eval_interval", self.eval_interval)
-        name = self.run_name
-        _require(
-            name is None or (re.fullmatch(r"[\w.+=-]+", name) is not None and name.strip(".") != ""),
-            f"run_name={name} names a folder; use letters, digits and . _ - + = only.",
-        )
+        _require_text("", self, "runs_dir")
+        _require_local("", self, "runs_dir")
+        if self.run_name is not None:
+            _require_name("run_name", self.run_name)
 
 
 # -------------------------------------------------------------------------------------------------------- comparison
@@ -514,7 +564,7 @@ class BenchmarkConfig:
         )
         _require_positive("", self, "vocab_size", "context_length", "batch_size", "microbatch_size")
         _require_positive("", self, "threads", "rounds", "steps")
-        _require(self.seed >= 0, f"seed={self.seed} must be at least 0.")
+        _require_seed(self.seed)
 
 
 # --------------------------------------------------------------------------------------------------------- durations
@@ -615,10 +665,18 @@ def check_arguments(script: str) -> None:
         sys.stdout.write(help_text(script))
         sys.exit(0)
     register_schemas()
-    if any(argument.startswith("-") for argument in arguments):
-        return  # hydra's own options, such as --multirun, change what the others mean
-    with one_line_errors(script), initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        to_dataclass(compose(script, arguments))
+    with one_line_errors(script):
+        for argument in arguments:
+            if argument.startswith(("+", "~")) and not argument.lstrip("+~").startswith("hydra"):
+                raise InputError(f"{argument}: keys can neither be added nor removed; --help shows all keys.")
+        if any(argument.startswith("-") for argument in arguments):
+            return  # hydra's own options, such as --multirun, change what the others mean
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            try:
+                composed = compose(script, arguments)
+            except ValueError as error:  # of hydra's, such as for model=null
+                raise InputError(f"{error} See --help.") from error
+        to_dataclass(composed)
 
 
 @contextmanager
@@ -626,7 +684,11 @@ def one_line_errors(script: str) -> Generator[None, None, None]:
     """End with one line on standard error and status 2 where the user's input is at fault."""
     try:
         yield
-    except (InputError, HydraException, OmegaConfBaseException) as error:
+    except (InputError, HydraException, OmegaConfBaseException, OSError) as error:
+        if not isinstance(error, InputError | HydraException | OmegaConfBaseException) and (
+            error.filename is None or error.errno not in PATH_ERRORS
+        ):
+            raise
         if os.environ.get("RANK", "0") != "0":
             # Composer's launcher gives the status of the first rank to end, and ends the others: let rank 0 speak.
             time.sleep(RANK_0_FIRST_S)
@@ -638,6 +700,8 @@ def explain(error: BaseException, schema: type) -> str:
     """One line for an error of the user's: the key, the rule, the way out."""
     if isinstance(error, InputError):
         return " ".join(str(error).split())
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
+        return f"{error.filename}: {error.strerror}; choose another path, or change what is there."
     while error.__cause__ is not None:
         error = error.__cause__
     text = " ".join(str(error).split("full_key:")[0].split())

@@ -14,6 +14,7 @@ from streaming import Stream
 from streaming.base.format.base.reader import FileInfo, JointReader, Reader
 from streaming.base.world import World
 
+from config import InputError
 from load_text_streaming import Split, shard_extent
 
 H5_NAME = "tokens.h5"
@@ -76,6 +77,13 @@ class H5Stream(Stream):
     def get_shards(self, world: World, allow_unsafe_types: bool) -> list[Reader]:
         """Cut the split into stretches of as many blocks as an MDS shard has."""
         path = Path(self.windows.folder, H5_NAME)
+        try:
+            with h5py.File(path, "r") as file:
+                n_stored = len(file["tokens"])  # pyright: ignore[reportArgumentType]
+        except (OSError, KeyError, TypeError) as error:
+            raise InputError(f"{path} is missing or damaged ({error}); convert or copy the data again.") from error
+        if n_stored < self.split_start + self.windows.n_tokens:
+            raise InputError(f"{path} has fewer tokens than manifest.json says; convert or copy the data again.")
         return [H5WindowReader(path, self.windows, self.split_start, i) for i in range(self.windows.n_shards)]
 
     def prepare_shard(self, shard: Reader) -> int:

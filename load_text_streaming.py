@@ -205,7 +205,13 @@ class WindowStream(Stream):
 
     def get_shards(self, world: World, allow_unsafe_types: bool) -> list[Reader]:
         """Read the index; InputError if it is not the one that the manifest describes."""
-        shards = super().get_shards(world, allow_unsafe_types)
+        try:
+            shards = super().get_shards(world, allow_unsafe_types)
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"data.path={self.local}: {self.windows.name}/index.json is missing or damaged ({error}); "
+                "convert or copy the data again."
+            ) from error
         blocks = -(-self.windows.n_tokens // self.windows.block_length)
         if len(shards) != self.windows.n_shards or sum(len(shard) for shard in shards) != blocks:
             raise InputError(

@@ -23,8 +23,9 @@ from composer.core import Callback, Event, State
 from composer.loggers import Logger, LoggerDestination, TensorboardLogger
 from composer.utils import create_interval_scheduler, dist
 from torch.nn.utils import clip_grad_norm_, get_total_norm
+from wandb.errors import UsageError
 
-from config import Direction, SamplesConfig, TrainConfig, WandbMode
+from config import Direction, InputError, SamplesConfig, TrainConfig, WandbMode
 from language_model import LanguageModel, generate
 from loss_utils import metric_values
 from output_files import write_atomically
@@ -275,17 +276,22 @@ class WandbRun(LoggerDestination):
     def __init__(self, config: TrainConfig, folder: Path, run_name: str, hyperparameters: dict[str, Any]) -> None:
         self.run = None
         if dist.get_global_rank() == 0:
-            self.run = wandb.init(
-                project=config.wandb.project,
-                entity=config.wandb.entity,
-                name=run_name,
-                id=run_name,
-                resume="allow",
-                mode=config.wandb.mode.value,
-                dir=folder,
-                config=hyperparameters,
-                settings=wandb.Settings(console="off", disable_code=True, disable_git=True, silent=True),
-            )
+            try:
+                self.run = wandb.init(
+                    project=config.wandb.project,
+                    entity=config.wandb.entity,
+                    name=run_name,
+                    id=run_name,
+                    resume="allow",
+                    mode=config.wandb.mode.value,
+                    dir=folder,
+                    config=hyperparameters,
+                    settings=wandb.Settings(console="off", disable_code=True, disable_git=True, silent=True),
+                )
+            except UsageError as error:
+                raise InputError(
+                    f"wandb.mode={config.wandb.mode.name}: {error} Mend that, or choose offline or disabled."
+                ) from error
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Log the metrics of a step."""

@@ -75,6 +75,10 @@ class Manifest:
             raise InputError(
                 f"{key}={folder}: {MANIFEST_NAME} cannot be read ({error}); convert the corpus again."
             ) from error
+        sizes = (manifest.block_length, manifest.blocks_per_shard, manifest.vocab_size)
+        counts = [count for split in splits.values() for count in (split.tokens, split.bytes)]
+        if not all(isinstance(n, int) and n > 0 for n in (*sizes, *counts)) or manifest.format not in ("mds", "h5"):
+            raise InputError(f"{key}={folder}: {MANIFEST_NAME} is damaged; convert or copy the corpus again.")
         if manifest.version != VERSION:
             raise InputError(
                 f"{key}={folder}: {MANIFEST_NAME} has version {manifest.version}, this program reads {VERSION}; "

@@ -90,8 +90,13 @@ class Tokenizer:
                     f"{where}: {name} cannot be read ({error}); make or copy the tokenizer again."
                 ) from error
         spec, config = contents
-        special = {name: _content(config.get(f"{name}_token")) for name in ("bos", "eos", "pad")}
-        return cls(spec, special, where)
+        try:
+            special = {name: _content(config.get(f"{name}_token")) for name in ("bos", "eos", "pad")}
+            return cls(spec, special, where)
+        except InputError:
+            raise
+        except Exception as error:  # tokenizers raises nothing more special, and a file may lack anything
+            raise InputError(f"{where} is damaged ({error!r}); make or copy the tokenizer again.") from error
 
     def tokenize(self, text: str) -> "Tensor":
         """Give the ids of a text as int64 (1, T), without BOS or EOS.

@@ -139,7 +139,7 @@ def open_run_folder(plan: Plan, metadata: dict[str, Any]) -> None:
     """Make the run's folder, or check that the run in it is the one asked for, and write config and metadata."""
     folder = plan.folder
     if (folder / "config.yaml").exists() and (folder / "metadata.json").exists():
-        check_resume(plan.config, metadata, folder, json.loads((folder / "metadata.json").read_text()))
+        check_resume(plan.config, metadata, folder)
     elif folder.exists() and any(folder.iterdir()):
         raise InputError(f"run_name={plan.run_name}: {folder} holds something that is no run; choose another name.")
     dist.barrier()  # all have looked before the first writes

@@ -1,11 +1,21 @@
 import ast
+import errno
 import re
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, compose_config, run_command
 
-from config import SCHEMAS, InputError, TrainConfig, describe, help_text, model_names, parse_duration
+from config import (
+    SCHEMAS,
+    InputError,
+    TrainConfig,
+    describe,
+    help_text,
+    model_names,
+    one_line_errors,
+    parse_duration,
+)
 
 REQUIRED = {
     "train_tokenizer": ["corpus=a", "out=b"],
@@ -63,6 +73,18 @@ def test_help_shows_every_key_with_its_docstring(script):
         (["direction=forward", "run_name=a/b"], ["run_name=a/b", "letters"]),
         (["direction=forward", "checkpoint.keep=0"], ["checkpoint.keep=0", "-1"]),
         (["direction=forward", "batch_size=[1"], ["[1"]),
+        (["direction=forward", "+foo=1"], ["+foo=1", "neither be added nor removed"]),
+        (["direction=forward", "~seed"], ["~seed", "neither be added nor removed"]),
+        (["direction=forward", "model=null"], ["None", "--help"]),
+        (["direction=forward", "optim.lr=inf"], ["optim.lr=inf"]),
+        (["direction=forward", "optim.weight_decay=inf"], ["optim.weight_decay=inf", "finite"]),
+        (["direction=forward", "model.mlp_ratio=0.001"], ["model.mlp_ratio=0.001", "model.d_model=128"]),
+        (["direction=forward", "model.name="], ["model.name=", "letters"]),
+        (["direction=forward", f"run_name={'a' * 129}"], ["run_name=", "at most 128"]),
+        (["direction=forward", "seed=4294967295"], ["seed=4294967295", "2**32"]),
+        (["direction=forward", "data.path="], ["data.path= is empty"]),
+        (["direction=forward", "runs_dir=s3://a/b"], ["runs_dir=s3://a/b is not on this machine"]),
+        (["direction=forward", "checkpoint.folder=s3://a"], ["checkpoint.folder=s3://a is not on this machine"]),
     ],
 )
 def test_bad_settings_end_with_one_line_that_names_the_key_and_status_2(
@@ -89,6 +111,25 @@ def test_a_script_itself_ends_with_status_2_before_any_folder_is_made(tmp_path):
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "a/b"), "a/b: Not a directory"),
+        (PermissionError(errno.EACCES, "Permission denied", "runs/x"), "runs/x: Permission denied"),
+    ],
+)
+def test_a_path_that_cannot_be_written_is_one_line_too(error, words, capsys):
+    with pytest.raises(SystemExit) as ended, one_line_errors("train_composer"):
+        raise error
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_other_failures_of_the_system_keep_their_traceback():
+    with pytest.raises(OSError, match="No space left"), one_line_errors("train_composer"):
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/x")
 
 
 @pytest.mark.parametrize(

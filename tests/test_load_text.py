@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -191,6 +192,33 @@ def test_a_truncated_shard_is_an_error_and_not_wrong_data(shards, tmp_path):
     shard.write_bytes(shard.read_bytes()[:-10])
     with pytest.raises((InputError, AssertionError, ValueError), match=r"shard|size"):
         read(open_dataset(copy))
+
+
+@pytest.mark.parametrize("damage", [None, "", '{"version": 2}', "[]"])
+def test_a_missing_or_damaged_index_is_refused(shards, tmp_path, damage):
+    copy = tmp_path / "copy"
+    shutil.copytree(shards, copy)
+    index = copy / "train" / "index.json"
+    index.unlink() if damage is None else index.write_text(damage)
+    with pytest.raises(InputError, match=r"train/index.json is missing or damaged"):
+        open_dataset(copy)
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"text"])
+def test_a_missing_or_damaged_h5_file_is_refused(h5_data, tmp_path, damage):
+    copy = tmp_path / "copy"
+    shutil.copytree(h5_data, copy)
+    (copy / "tokens.h5").unlink() if damage is None else (copy / "tokens.h5").write_bytes(damage)
+    with pytest.raises(InputError, match=r"tokens.h5 is missing or damaged"):
+        open_dataset(copy)
+
+
+@pytest.mark.parametrize("change", [{"block_length": 0}, {"blocks_per_shard": None}, {"format": "csv"}, {"splits": {}}])
+def test_a_damaged_manifest_is_refused(shards, tmp_path, change):
+    content = json.loads((shards / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(content | change))
+    with pytest.raises(InputError, match=r"manifest.json"):
+        Manifest.load(tmp_path)
 
 
 def test_an_index_that_is_not_the_manifests_is_refused(shards, tmp_path):

@@ -66,6 +66,14 @@ def texts():
     return TRICKY + [random_text(rng, n) for n in (1, 2, 3, 10, 100) for _ in range(40)]
 
 
+@pytest.mark.parametrize("spec", ["[]", "{}", '{"decoder": {"type": "ByteLevel"}}', '{"decoder": null}'])
+def test_a_damaged_tokenizer_is_refused(tmp_path, spec):
+    (tmp_path / "tokenizer.json").write_text(spec)
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "a", "eos_token": "b"}')
+    with pytest.raises(InputError, match="tokenizer="):
+        Tokenizer.load(tmp_path)
+
+
 def test_any_text_comes_back_as_it_was(tokenizer):
     for text in texts():
         assert tokenizer.detokenize(tokenizer.tokenize(text)) == text

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import wandb
 from composer.utils import dist, get_device
 from conftest import ROOT, TINY, compose_config, convert_config, run_command
 from omegaconf import OmegaConf
@@ -265,6 +266,14 @@ def test_a_resume_with_other_settings_is_refused_with_both_values(shards, tmp_pa
         train(shards, tmp_path, "run_name=a", "max_duration=2ba", change)
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "metadata.json"])
+def test_a_resume_of_a_run_with_a_damaged_record_is_refused(shards, tmp_path, name):
+    folder = train(shards, tmp_path, "run_name=a", "max_duration=1ba")
+    (folder / name).write_text("{{{")
+    with pytest.raises(InputError, match="is damaged"):
+        train(shards, tmp_path, "run_name=a", "max_duration=2ba")
+
+
 def test_a_resume_on_other_data_is_refused(shards, corpus, tokenizer_dir, tmp_path):
     other = tmp_path / "other"
     convert_to_mds.main(convert_config(corpus, tokenizer_dir, other, seed=5))
@@ -329,6 +338,7 @@ def test_wandb_offline_and_tensorboard_write_into_the_runs_folder_and_never_the_
 ):
     monkeypatch.setenv("PLANTED_API_KEY", "sk-planted-5417")
     folder = train(shards, tmp_path, "wandb.mode=offline", "tensorboard=true", "samples.interval=6ba")
+    wandb.teardown()  # waits for its process, which writes the file
     offline = list((folder / "wandb").glob("offline-run-*/*.wandb"))
     assert len(offline) == 1
     assert b"eval/loss_nats" in offline[0].read_bytes()
@@ -336,6 +346,14 @@ def test_wandb_offline_and_tensorboard_write_into_the_runs_folder_and_never_the_
     for path in folder.rglob("*"):
         if path.is_file():
             assert b"sk-planted-5417" not in path.read_bytes(), path
+
+
+def test_wandb_online_without_a_login_is_one_line(shards, tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.setenv("WANDB_MODE", "online")
+    with pytest.raises(InputError, match=r"wandb.mode=online: .*choose offline or disabled"):
+        train(shards, tmp_path, "wandb.mode=online")
 
 
 def test_a_sanity_check_tries_the_whole_path_and_leaves_nothing(shards, tmp_path, caplog):
