@@ -1,6 +1,8 @@
 """What makes resuming exact and safe: the guard on a run's settings, the random state, the number of checkpoints."""
 
+import fcntl
 import json
+import os
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -76,6 +78,35 @@ def check_resume(config: TrainConfig, metadata: dict[str, Any], folder: Path) ->
             f"run_name={config.run_name} cannot go on with other settings: {'; '.join(differing)}. "
             f"Give the old values, or another run_name, or delete {folder}."
         )
+
+
+class RunLock(Callback):
+    """Keep other processes out of a run's folder until training ends; a killed process lets go by itself.
+
+    Args:
+        folder: the run's folder.
+        run_name: its name, for the message. InputError if another process trains it.
+    """
+
+    def __init__(self, folder: Path, run_name: str) -> None:
+        self.descriptor: int | None = None
+        if dist.get_global_rank() != 0:
+            return
+        descriptor = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise InputError(
+                f"run_name={run_name} is being trained by another process; wait for it, or choose another run_name."
+            ) from None
+        self.descriptor = descriptor
+
+    def post_close(self) -> None:
+        """Let go."""
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
 
 
 class RestoreRandomState(Callback):

@@ -33,7 +33,7 @@ from composer import Evaluator, Trainer
 from composer.utils import dist, get_device
 from omegaconf import OmegaConf
 
-from checkpoint_composer import RestoreRandomState, build_savers, check_resume
+from checkpoint_composer import RestoreRandomState, RunLock, build_savers, check_resume
 from language_model import LanguageModel, build_model
 from load_text_h5 import H5Stream
 from load_text_streaming import Split, TextStreamingDataset, WindowStream, build_loader
@@ -135,19 +135,23 @@ def metadata_of(plan: Plan, n_parameters: int) -> dict[str, Any]:
     }
 
 
-def open_run_folder(plan: Plan, metadata: dict[str, Any]) -> None:
-    """Make the run's folder, or check that the run in it is the one asked for, and write config and metadata."""
-    folder = plan.folder
-    if (folder / "config.yaml").exists() and (folder / "metadata.json").exists():
+def open_run_folder(plan: Plan, metadata: dict[str, Any]) -> RunLock:
+    """Make the run's folder, or check that the run in it is the one asked for; lock it; write config and metadata."""
+    folder, records = plan.folder, {"config.yaml", "metadata.json"}
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.exists() else set()
+    if records <= names:
         check_resume(plan.config, metadata, folder)
-    elif folder.exists() and any(folder.iterdir()):
+    elif names - records:  # one record without the other is all that a start left that was killed at once
         raise InputError(f"run_name={plan.run_name}: {folder} holds something that is no run; choose another name.")
     dist.barrier()  # all have looked before the first writes
     if dist.get_global_rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
+    lock = RunLock(folder, plan.run_name)
+    if dist.get_global_rank() == 0:
         write_atomically(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(plan.config)))
         write_atomically(folder / "metadata.json", json.dumps(metadata, indent=2) + "\n")
     dist.barrier()
+    return lock
 
 
 def build_dataset(plan: Plan, name: str, shuffle: bool) -> TextStreamingDataset:
@@ -167,7 +171,7 @@ def build_trainer(plan: Plan) -> Trainer:
     module = build_model(config.model, plan.tokenizer.vocab_size, config.seed, config.activation_checkpointing)
     model = LanguageModel(module, plan.tokenizer.bytes_per_token, config.metrics)
     metadata = metadata_of(plan, sum(p.numel() for p in module.parameters()))
-    open_run_folder(plan, metadata)
+    lock = open_run_folder(plan, metadata)
 
     loaders = {
         name: build_loader(
@@ -184,6 +188,7 @@ def build_trainer(plan: Plan) -> Trainer:
     context_length = plan.splits["train"].context_length
     restore = RestoreRandomState()
     callbacks = [
+        lock,
         *build_savers(config.checkpoint),
         restore,
         TrainMetrics(config.optim.grad_clip, config.log_interval),

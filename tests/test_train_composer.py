@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 import convert_to_mds
 import train_composer
 import train_tokenizer
-from checkpoint_composer import prune_checkpoints
+from checkpoint_composer import RunLock, prune_checkpoints
 from config import Direction, InputError, TokenizerConfig, plain_duration
 from direction import IGNORED
 from language_model import build_model
@@ -282,6 +282,18 @@ def test_a_resume_on_other_data_is_refused(shards, corpus, tokenizer_dir, tmp_pa
         train(other, tmp_path, "run_name=a", "max_duration=2ba")
 
 
+def test_a_run_that_another_process_trains_is_refused(shards, tmp_path):
+    folder = train(shards, tmp_path, "run_name=a", "max_duration=1ba")
+    before = (folder / "metrics.jsonl").read_bytes()
+    holder = RunLock(folder, "a")
+    with pytest.raises(InputError, match="run_name=a is being trained by another process"):
+        train(shards, tmp_path, "run_name=a", "max_duration=2ba")
+    assert (folder / "metrics.jsonl").read_bytes() == before
+    holder.post_close()
+    train(shards, tmp_path, "run_name=a", "max_duration=2ba")
+    assert len(losses(folder)) == 2
+
+
 def test_backups_stay_and_checkpoints_go_also_over_a_resume(shards, tmp_path):
     common = ["checkpoint.interval=2ba", "checkpoint.keep=1", "checkpoint.backup_interval=4ba"]
     train(shards, tmp_path, "max_duration=6ba", *common)
@@ -427,6 +439,13 @@ def test_a_run_folder_that_holds_something_else_is_refused_and_left_alone(shards
     with pytest.raises(InputError, match="holds something that is no run"):
         train(shards, tmp_path, "run_name=a")
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["thesis.tex"]
+
+
+def test_what_a_start_left_that_was_killed_at_once_does_not_stop_the_next(shards, tmp_path):
+    (tmp_path / "a").mkdir()
+    for name in (".lock", ".metadata.json.partial", "config.yaml"):
+        (tmp_path / "a" / name).write_text("")
+    assert len(losses(train(shards, tmp_path, "run_name=a"))) == 6
 
 
 @pytest.mark.parametrize(("text", "plain"), [("20_000_000tok", "20000000tok"), ("5ep", "5ep")])
