@@ -154,7 +154,8 @@ def test_a_loaded_state_goes_on_with_the_next_batch(shards, done):
     dataset = open_dataset(shards)
     read(dataset)
     second_epoch = read(dataset)
-    state = {**dataset.state_dict(4 * done, True), "epoch": 1}
+    state = dataset.state_dict(4 * done, True)
+    assert (state["epoch"], state["sample_in_epoch"]) == (1, 4 * done)
     resumed = open_dataset(shards)
     resumed.load_state_dict(state)
     rest = read(resumed)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from direction import IGNORED
 from language_model import build_model
 from load_text_streaming import build_loader
 from loss_utils import nats_to_bits
-from train_composer import build_dataset, make_plan
+from train_composer import build_dataset, build_trainer, make_plan
 
 
 def settings(shards: Path, runs: Path, *changes: str) -> list[str]:
@@ -109,6 +110,39 @@ def test_a_pair_starts_from_the_same_weights_and_sees_the_same_windows(shards, t
         pair[direction] = weights, targets.sort(dim=1).values
     assert all(torch.equal(pair["forward"][0][name], pair["backward"][0][name]) for name in pair["forward"][0])
     assert torch.equal(pair["forward"][1], pair["backward"][1])
+
+
+def test_training_is_shuffled_by_the_seed_and_validation_never(shards, tmp_path):
+    first = {}
+    for changes in (["seed=3"], ["seed=4"], ["seed=3", "data.shuffle=false"]):
+        config = compose_config("train_composer", *settings(shards, tmp_path, *changes))
+        trainer = build_trainer(make_plan(replace(config, run_name="_".join(changes))))
+        assert trainer.state.dataloader is not None
+        evaluated = next(iter(trainer.state.evaluators[0].dataloader.dataloader))["targets"]
+        first[changes[-1]] = next(iter(trainer.state.dataloader))["targets"], evaluated
+        trainer.close()
+    assert not torch.equal(first["seed=3"][0], first["seed=4"][0])
+    in_order = first["data.shuffle=false"][0]
+    assert not torch.equal(first["seed=3"][0], in_order)
+    reading_order = make_plan(compose_config("train_composer", *settings(shards, tmp_path)))
+    dataset = build_dataset(reading_order, "val", shuffle=False)
+    expected = torch.stack([torch.from_numpy(dataset[i]["tokens"].astype(np.int64)) for i in range(8)])
+    assert all(torch.equal(evaluated, expected) for _, evaluated in first.values())
+
+
+def test_the_gradient_is_clipped_on_demand(shards, tmp_path):
+    clipped = losses(train(shards, tmp_path, "run_name=a", "optim.grad_clip=1e-7", "optim.eps=1e-3"))
+    free = losses(train(shards, tmp_path, "run_name=b", "optim.grad_clip=null", "optim.eps=1e-3"))
+    assert clipped[1] == free[1]
+    assert clipped[6] > free[6]
+
+
+def test_samples_after_the_checkpoint_are_dropped_at_a_resume(shards, tmp_path):
+    folder = train(shards, tmp_path, "run_name=a", "max_duration=2ba", "samples.interval=2ba")
+    with (folder / "samples.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 3, "prompt": "", "text": "lost"}) + "\n")
+    train(shards, tmp_path, "run_name=a", "max_duration=4ba", "samples.interval=2ba")
+    assert [json.loads(line)["step"] for line in (folder / "samples.jsonl").read_text().splitlines()] == [2, 2, 4, 4]
 
 
 def test_the_evaluation_is_the_sum_over_the_whole_set_whatever_the_batches(shards, tmp_path):
