@@ -25,6 +25,8 @@ def turn(window_BT: Tensor, direction: Direction) -> Tensor:
     """
     if direction is Direction.forward:
         return window_BT
+    if not _any_short(window_BT):
+        return window_BT.flip(1)
     length_B1 = (window_BT != IGNORED).sum(dim=1, keepdim=True)
     position_T = torch.arange(window_BT.shape[1], device=window_BT.device)
     # Position length-1-t holds the token; from t = length on it is negative and, modulo T, stays in the filling.
@@ -43,6 +45,14 @@ def make_example(window_BT: Tensor, direction: Direction, bos_id: int) -> tuple[
         inputs_BT, targets_BT: position t predicts targets_BT[:, t]; targets are IGNORED where there is no token.
     """
     targets_BT = turn(window_BT, direction)
-    inputs_BT = torch.full_like(targets_BT, bos_id)
+    inputs_BT = torch.empty_like(targets_BT)
+    inputs_BT[:, :1] = bos_id
     inputs_BT[:, 1:] = targets_BT[:, :-1]
-    return inputs_BT.masked_fill_(inputs_BT == IGNORED, bos_id), targets_BT
+    if _any_short(targets_BT):
+        inputs_BT.masked_fill_(inputs_BT == IGNORED, bos_id)
+    return inputs_BT, targets_BT
+
+
+def _any_short(window_BT: Tensor) -> bool:
+    """Tell whether a window is filled up, by its end: almost no batch has one, and whole windows need less work."""
+    return bool((window_BT[:, -1:] == IGNORED).any())
