@@ -1,0 +1,1 @@
+"""Measurements of this project against its yardsticks, each taken in turns with them in one run."""
