@@ -1,12 +1,16 @@
 import json
+import os
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
+from conftest import convert_config
 from streaming.base.util import clean_stale_shared_memory
 
+import convert_to_mds
 from config import Direction, InputError
 from corpus import document_hash
 from direction import IGNORED, turn
@@ -140,13 +144,73 @@ def test_reading_workers_change_nothing(shards):
     assert all(torch.equal(a["targets"], b["targets"]) for a, b in zip(without, with_two, strict=True))
 
 
-@pytest.mark.parametrize("name", ["train", "val"])
-def test_h5_gives_the_same_batches_as_mds(shards, h5_data, name):
-    from_mds, from_h5 = read(open_dataset(shards, name)), read(open_dataset(h5_data, name))
-    assert len(from_mds) == len(from_h5)
-    for one, other in zip(from_mds, from_h5, strict=True):
+def assert_same(some: list[dict[str, torch.Tensor]], others: list[dict[str, torch.Tensor]]) -> None:
+    assert len(some) == len(others)
+    for one, other in zip(some, others, strict=True):
         assert torch.equal(one["input_ids"], other["input_ids"])
         assert torch.equal(one["targets"], other["targets"])
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_local_shards_give_what_streamings_own_loop_would(shards, num_workers):
+    quick, ordinary = open_dataset(shards), open_dataset(shards)
+    ordinary.is_local = False
+    for _ in range(2):
+        assert_same(read(quick, num_workers=num_workers), read(ordinary, num_workers=num_workers))
+    for dataset in (quick, ordinary):
+        dataset.load_state_dict({**quick.state_dict(12, True), "epoch": 5})
+    assert_same(read(quick, num_workers=num_workers), read(ordinary, num_workers=num_workers))
+    assert quick.state_dict(4, True) == ordinary.state_dict(4, True)
+
+
+# Streaming leaves the files that it decompresses to the garbage collector.
+leaves_files_open = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+
+
+@pytest.fixture
+def compressed(corpus, tokenizer_dir, tmp_path) -> Path:
+    out = tmp_path / "compressed"
+    convert_to_mds.main(convert_config(corpus, tokenizer_dir, out, compression="zstd:3"))
+    assert not list(out.glob("train/*.mds"))
+    return out
+
+
+@leaves_files_open
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_compressed_shards_give_the_same_batches(shards, compressed, num_workers):
+    for _ in range(2):
+        assert_same(read(open_dataset(compressed), num_workers=num_workers), read(open_dataset(shards)))
+
+
+@leaves_files_open
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_damaged_compressed_shard_is_an_error_and_nobody_waits_for_it(compressed, num_workers):
+    shard = sorted((compressed / "train").glob("*.zstd"))[1]
+    shard.write_bytes(shard.read_bytes()[:-10])
+    with pytest.raises(InputError, match=r"train/shard.00001.mds cannot be decompressed"):
+        read(open_dataset(compressed), num_workers=num_workers)
+
+
+def test_open_shards_take_no_file_descriptors(shards):
+    dataset = open_dataset(shards)
+    before = len(os.listdir("/proc/self/fd"))
+    read(dataset)
+    assert len(dataset.shards) > 10
+    assert len(os.listdir("/proc/self/fd")) < before + 5
+
+
+@pytest.mark.parametrize("name", ["train", "val"])
+def test_h5_gives_the_same_batches_as_mds(shards, h5_data, name):
+    assert_same(read(open_dataset(shards, name)), read(open_dataset(h5_data, name)))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_h5_file_that_was_stored_again_in_chunks_gives_the_same_batches(shards, h5_data, tmp_path, num_workers):
+    copy = tmp_path / "copy"
+    shutil.copytree(h5_data, copy)
+    with h5py.File(h5_data / "tokens.h5") as file, h5py.File(copy / "tokens.h5", "w") as other:
+        other.create_dataset("tokens", data=np.asarray(file["tokens"]), chunks=(100,), compression="gzip")
+    assert_same(read(open_dataset(copy), num_workers=num_workers), read(open_dataset(shards)))
 
 
 @pytest.mark.parametrize("done", [1, 5])
@@ -193,6 +257,22 @@ def test_a_truncated_shard_is_an_error_and_not_wrong_data(shards, tmp_path):
     shard.write_bytes(shard.read_bytes()[:-10])
     with pytest.raises((InputError, AssertionError, ValueError), match=r"shard|size"):
         read(open_dataset(copy))
+
+
+def test_an_empty_shard_is_an_error(shards, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(shards, copy)
+    sorted((copy / "train").glob("*.mds"))[1].write_bytes(b"")
+    with pytest.raises(InputError, match=r"shard.00001.mds is damaged"):
+        read(open_dataset(copy))
+
+
+def test_a_missing_shard_is_an_error_before_anything_is_read(shards, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(shards, copy)
+    sorted((copy / "train").glob("*.mds"))[2].unlink()
+    with pytest.raises(InputError, match=r"train/shard.00002.mds is missing"):
+        open_dataset(copy)
 
 
 @pytest.mark.parametrize("damage", [None, "", '{"version": 2}', "[]"])
