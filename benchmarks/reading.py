@@ -275,14 +275,19 @@ def measure_start(folder: Path, context_length: int, rounds: int = 3) -> Start:
 
 
 def measure_import(statement: str, rounds: int = 3) -> float:
-    """Give the seconds of an import in a process of its own, the median over rounds, after one to warm the cache."""
+    """Give the seconds of an import in a process of its own, the median over rounds.
+
+    A round before them writes the bytecode, so that an environment without it (uv writes none) has the same figures.
+    """
     code = f"import time; t = time.perf_counter(); {statement}; print(time.perf_counter() - t)"
-    return statistics.median([float(_python(code)) for _ in range(rounds + 1)][1:])
+    with tempfile.TemporaryDirectory() as folder:
+        bytecode = {"PYTHONPYCACHEPREFIX": folder, "PYTHONDONTWRITEBYTECODE": ""}
+        return statistics.median([float(_python(code, bytecode)) for _ in range(rounds + 1)][1:])
 
 
-def _python(code: str) -> str:
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+def _python(code: str, variables: dict[str, str] | None = None) -> str:
+    command, environment = [sys.executable, "-c", code], os.environ | (variables or {})
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
 
 
 def compare_loaders(folder: Path, n_tokens: int = 100_000_000, rounds: int = 5) -> tuple[Speeds, list[Row]]:

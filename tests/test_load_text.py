@@ -187,8 +187,11 @@ def test_compressed_shards_give_the_same_batches(shards, compressed, num_workers
 def test_a_damaged_compressed_shard_is_an_error_and_nobody_waits_for_it(compressed, num_workers):
     shard = sorted((compressed / "train").glob("*.zstd"))[1]
     shard.write_bytes(shard.read_bytes()[:-10])
+    dataset = open_dataset(compressed)
     with pytest.raises(InputError, match=r"train/shard.00001.mds cannot be decompressed"):
-        read(open_dataset(compressed), num_workers=num_workers)
+        read(dataset, num_workers=num_workers)
+    with pytest.raises(InputError, match=r"train/shard.00001.mds cannot be decompressed"):
+        dataset.prepare_shard(1)
 
 
 def test_open_shards_take_no_file_descriptors(shards):
