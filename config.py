@@ -64,6 +64,14 @@ class CorpusFormat(Enum):
     line = "line"
 
 
+class EncoderName(Enum):
+    """The library that turns text into token ids; auto is tiktoken wherever its ids are those of tokenizers."""
+
+    auto = "auto"
+    tiktoken = "tiktoken"
+    tokenizers = "tokenizers"
+
+
 class Block(Enum):
     """The transformer block: GPT-2's, or Llama's (RMSNorm, rotary positions, SwiGLU, grouped-query attention)."""
 

@@ -25,6 +25,11 @@ CONFIG_FILE = "tokenizer_config.json"
 PIECE_CHARS = 1 << 15
 """Least length of the pieces into which long texts are cut."""
 
+GPT2_PATTERN = (
+    r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""  # as in its encoder.py, but shorter
+)
+"""How GPT-2, and `tokenizers`' ByteLevel with use_regex, splits a text into words."""
+
 # Between these two characters GPT-2's pattern always begins a new word, whatever surrounds them; it does at few others.
 _SEAM = re.compile(r"\S\n(?=\S)")
 
@@ -40,6 +45,8 @@ class Tokenizer:
 
     def __init__(self, spec: dict[str, Any], special: dict[str, str | None], where: str) -> None:
         require_byte_level(spec, where)
+        self.spec: dict[str, Any] = spec
+        """Content of tokenizer.json."""
         self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(spec))
         self._tokenizer.encode_special_tokens = True  # "<|eos|>" in a text is seven characters
         self._tokenizer.no_padding()
@@ -127,6 +134,17 @@ def cut(text: str) -> Iterator[str]:
         yield text[start : seam.end()]
         start = seam.end()
     yield text[start:]
+
+
+def byte_characters() -> str:
+    """The 256 characters that stand for the bytes 0 to 255 in byte-level tokens.
+
+    Printable Latin-1 stands for itself, other bytes for the characters from U+0100 on, in order; as in GPT-2's
+    encoder.py.
+    """
+    itself = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return "".join(chr(byte if byte in itself else next(others)) for byte in range(256))
 
 
 def can_be_cut(spec: dict[str, Any]) -> bool:

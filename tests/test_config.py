@@ -160,6 +160,7 @@ LAYERS = [
         "loss_utils",
         "optim",
         "tokenizer",
+        "encoder",
         "corpus",
         "manifest",
         "output_files",
