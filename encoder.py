@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import EncoderName
-from tokenizer import GPT2_PATTERN, Tokenizer, byte_characters
+from tokenizer import BYTE_CHARACTERS, GPT2_PATTERN, Tokenizer, bytes_of
 
 SAMPLE_BYTES = 1 << 18
 """Most text of a sample that is compared."""
@@ -206,16 +206,15 @@ def mergeable_ids(spec: dict[str, Any]) -> dict[bytes, int]:
         raise ValueError(f"its model is {model.get('type')}")
     if not all(token["special"] for token in spec["added_tokens"]):
         raise ValueError("it has added tokens that are not special")
-    byte_of = {character: bytes([byte]) for byte, character in enumerate(byte_characters())}
     vocab: dict[str, int] = model["vocab"]
-    tokens = dict.fromkeys(byte_of)
+    tokens = dict.fromkeys(BYTE_CHARACTERS)
     for merge in model["merges"]:
         tokens.setdefault("".join(merge.split(" ") if isinstance(merge, str) else merge))
     ids = {token: vocab[token] for token in tokens}
     unmerged = vocab.keys() - ids.keys() - {token["content"] for token in spec["added_tokens"]}
     if unmerged:
         raise ValueError(f"no merge makes its token {min(unmerged)!r}")
-    return {b"".join(byte_of[character] for character in token): token_id for token, token_id in ids.items()}
+    return {bytes_of(token): token_id for token, token_id in ids.items()}
 
 
 def _parts(words: dict[str, Any]) -> list[dict[str, Any]]:
@@ -232,9 +231,8 @@ def _vocabulary_texts(tokenizer: Tokenizer) -> Iterator[str]:
     special = [token["content"] for token in tokenizer.spec["added_tokens"]]
     yield from special
     yield f"x{'x '.join(special)} {''.join(special)}"
-    byte_of = {character: byte for byte, character in enumerate(byte_characters())}
-    tokens = (bytes(map(byte_of.__getitem__, name)) for name in tokenizer.spec["model"]["vocab"].keys() - set(special))
-    texts = sorted(token.decode(errors="replace") for token in tokens)
+    tokens = tokenizer.spec["model"]["vocab"].keys() - set(special)
+    texts = sorted(bytes_of(token).decode(errors="replace") for token in tokens)
     for start in range(0, len(texts), 1000):
         yield "\n".join(texts[start : start + 1000])
 

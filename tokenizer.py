@@ -30,6 +30,12 @@ GPT2_PATTERN = (
 )
 """How GPT-2, and `tokenizers`' ByteLevel with use_regex, splits a text into words."""
 
+_PRINTABLE = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+_OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
+BYTE_CHARACTERS = "".join(chr(byte if byte in _PRINTABLE else 0x100 + _OTHERS.index(byte)) for byte in range(256))
+"""The characters that stand for bytes 0 to 255 in byte-level tokens: printable Latin-1 for itself, then U+0100 on."""
+_BYTE_OF = {ord(character): byte for byte, character in enumerate(BYTE_CHARACTERS)}
+
 # Between these two characters GPT-2's pattern always begins a new word, whatever surrounds them; it does at few others.
 _SEAM = re.compile(r"\S\n(?=\S)")
 
@@ -136,15 +142,16 @@ def cut(text: str) -> Iterator[str]:
     yield text[start:]
 
 
-def byte_characters() -> str:
-    """The 256 characters that stand for the bytes 0 to 255 in byte-level tokens.
+def token_of(content: bytes) -> str:
+    """Write bytes as a byte-level token."""
+    return content.decode("latin-1").translate(BYTE_CHARACTERS)
 
-    Printable Latin-1 stands for itself, other bytes for the characters from U+0100 on, in order; as in GPT-2's
-    encoder.py.
-    """
-    itself = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = iter(range(0x100, 0x200))
-    return "".join(chr(byte if byte in itself else next(others)) for byte in range(256))
+
+def bytes_of(token: str) -> bytes:
+    """Give the bytes that a byte-level token stands for; ValueError if it is none."""
+    if not all(ord(character) in _BYTE_OF for character in token):
+        raise ValueError(f"{token!r} does not stand for bytes")
+    return token.translate(_BYTE_OF).encode("latin-1")
 
 
 def can_be_cut(spec: dict[str, Any]) -> bool:
