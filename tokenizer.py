@@ -53,6 +53,7 @@ class Tokenizer:
         require_byte_level(spec, where)
         self.spec: dict[str, Any] = spec
         """Content of tokenizer.json."""
+        self._made_of = (spec, special, where)
         self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(spec))
         self._tokenizer.encode_special_tokens = True  # "<|eos|>" in a text is seven characters
         self._tokenizer.no_padding()
@@ -84,6 +85,9 @@ class Tokenizer:
         """(vocab_size,) UTF-8 bytes that each id stands for; 0 for special tokens."""
         self.cuttable: bool = can_be_cut(spec)
         """Whether `cut` leaves the ids of a text as they are."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Tokenizer, self._made_of  # a pickled tokenizers.Tokenizer forgets encode_special_tokens
 
     @classmethod
     def load(cls, folder: str | Path, key: str = "tokenizer") -> "Tokenizer":

@@ -2,6 +2,7 @@ import json
 import logging
 import multiprocessing
 import os
+import pickle
 import random
 import sys
 import unicodedata
@@ -292,6 +293,15 @@ def test_without_tiktoken_the_reference_is_used(made, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "tiktoken", None)
     assert choose_encoder(made["ours"][0], EncoderName.auto, []).name == "tokenizers"
     assert "tiktoken is not installed" in caplog.text
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_a_pickled_encoder_gives_the_same_ids(made, which):
+    for kind in KINDS:
+        each = made[kind][which]
+        copy = pickle.loads(pickle.dumps(each))  # noqa: S301
+        for text in [varied_text(100), *SPECIAL]:
+            assert copy.encode(text).tolist() == each.encode(text).tolist()
 
 
 def serial_ids(each, texts, results):
