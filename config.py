@@ -42,6 +42,7 @@ PATH_ERRORS = (
     errno.ENAMETOOLONG,
 )
 """Errors of the file system for which a path that the user gave is the cause."""
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 CONF_DIR = Path(__file__).resolve().parent / "conf"
 
 
@@ -57,19 +58,29 @@ class Direction(Enum):
 
 
 class CorpusFormat(Enum):
-    """What separates documents in a text file: a blank line (as in CC-100), the end of the file, or of the line."""
+    """What separates documents in a text file: a blank line (as in CC-100), the end of the file, or of the line.
+
+    jsonl: a JSON object a line. Names in .jsonl and .parquet say for themselves what they are.
+    """
 
     cc100 = "cc100"
     file = "file"
     line = "line"
+    jsonl = "jsonl"
 
 
-class TrainerName(Enum):
-    """The library that learns a vocabulary; auto is ffbpe wherever its merges are those of tokenizers."""
+class LineSeparators(Enum):
+    """What becomes of U+2028 and U+2029: they stay, or each becomes a line feed."""
 
-    auto = "auto"
-    ffbpe = "ffbpe"
-    tokenizers = "tokenizers"
+    keep = "keep"
+    newline = "newline"
+
+
+class OnError(Enum):
+    """What to do about text that cannot be used: stop, or leave it out and say so in the manifest."""
+
+    stop = "stop"
+    skip = "skip"
 
 
 class EncoderName(Enum):
@@ -77,6 +88,14 @@ class EncoderName(Enum):
 
     auto = "auto"
     tiktoken = "tiktoken"
+    tokenizers = "tokenizers"
+
+
+class TrainerName(Enum):
+    """The library that learns a vocabulary; auto is ffbpe wherever its merges are those of tokenizers."""
+
+    auto = "auto"
+    ffbpe = "ffbpe"
     tokenizers = "tokenizers"
 
 
@@ -181,11 +200,51 @@ class DemoCorpusConfig:
 
 
 @dataclass
-class TokenizerConfig:
-    """Train a byte-level BPE tokenizer on a corpus and save it as a Hugging Face tokenizer folder."""
+class CorpusConfig:
+    """Where documents come from."""
 
     corpus: str = MISSING
-    """Text to learn from: a file, a folder (its files in sorted order) or a glob; .txt, also .xz, .gz, .bz2, .zst."""
+    """Text: a file, a folder (its files in sorted order) or a glob, of .txt and .jsonl (also .xz, .gz, .bz2, .zst) and
+    .parquet; the same at s3://BUCKET/...; hf:NAME, a dataset of Hugging Face's Hub or in a folder; - for standard
+    input."""
+    corpus_format: CorpusFormat = CorpusFormat.cc100
+    """What separates documents in a text file: cc100 (a blank line), file, line, or jsonl (a JSON object a line)."""
+    text_key: str = "text"
+    """Key of the text in the objects of .jsonl files."""
+    text_column: str = "text"
+    """Column of the text in .parquet files and in datasets of Hugging Face."""
+    hf_config: str | None = None
+    """Configuration of the dataset (corpus=hf:NAME), e.g. a language; null for its only one."""
+    hf_split: str = "train"
+    """Split of the dataset (corpus=hf:NAME) that is the corpus."""
+    line_separators: LineSeparators = LineSeparators.keep
+    """keep: text stays as it is; newline: U+2028 and U+2029 each become a line feed."""
+    on_error: OnError = OnError.stop
+    """stop at a file or document that cannot be used, or skip it."""
+    max_document_bytes: int = 1 << 24
+    """Longest document, in bytes; a longer one cannot be used. Workers need some ten times as much memory each."""
+
+    def __post_init__(self) -> None:
+        _require_text("", self, "corpus", "text_key", "text_column", "hf_config", "hf_split")
+        _require_positive("", self, "max_document_bytes")
+
+    def reading(self) -> dict[str, str | int | None]:
+        """All settings on which the documents of a given corpus depend; on_error aside, which only leaves some out."""
+        return {
+            "corpus_format": self.corpus_format.value,
+            "text_key": self.text_key,
+            "text_column": self.text_column,
+            "hf_config": self.hf_config,
+            "hf_split": self.hf_split,
+            "line_separators": self.line_separators.value,
+            "max_document_bytes": self.max_document_bytes,
+        }
+
+
+@dataclass
+class TokenizerConfig(CorpusConfig):
+    """Train a byte-level BPE tokenizer on a corpus and save it as a Hugging Face tokenizer folder."""
+
     out: str = MISSING
     """Folder for the tokenizer; it must not hold anything else."""
     vocab_size: int = 50257
@@ -194,8 +253,6 @@ class TokenizerConfig:
     """Tokenizer folder or Hub name whose normalizer, pre-tokenizer, decoder and special tokens are taken over."""
     sample_bytes: int | None = None
     """Learn from about this many bytes, drawn over the whole corpus by the seed; null for all of it."""
-    corpus_format: CorpusFormat = CorpusFormat.cc100
-    """What separates documents in a text file: cc100 (a blank line), file or line."""
     seed: int = 0
     """Seed of the sample."""
     trainer: TrainerName = TrainerName.auto
@@ -203,7 +260,8 @@ class TokenizerConfig:
     ffbpe try it on a little of the text, and take tokenizers, the reference, where it cannot be used or differs."""
 
     def __post_init__(self) -> None:
-        _require_text("", self, "corpus", "out", "reference")
+        super().__post_init__()
+        _require_text("", self, "out", "reference")
         _require_positive("", self, "vocab_size", "sample_bytes")
         _require_seed(self.seed)
 
@@ -212,23 +270,23 @@ class TokenizerConfig:
 
 
 @dataclass
-class ConvertConfig:
-    """Tokenize a corpus, or take over tokens converted before, split it by documents, and write it for training."""
+class ConvertConfig(CorpusConfig):
+    """Tokenize a corpus, or take over tokens, split it by documents, and write it for training.
 
-    corpus: str = MISSING
-    """Text (a file, folder or glob), a .h5 file with a `tokens` dataset, or a folder that was converted before."""
+    corpus= may also be a .h5 file with a `tokens` dataset, or a folder that was converted before. Start an interrupted
+    conversion again with the same arguments, and it goes on where it was.
+    """
+
     tokenizer: str = MISSING
     """Folder of the tokenizer; for tokens converted before, the one that made them."""
     out: str = MISSING
-    """Folder for the result; it must not hold anything else."""
+    """Folder for the result, which must not hold anything else; convert_to_mds.py also takes s3://BUCKET/..."""
     block_length: int = 2048
     """Tokens in a stored block; training can use every context length that divides it."""
     val_share: float = 0.01
     """Share of the documents that are held out for validation; at least one always is."""
-    corpus_format: CorpusFormat = CorpusFormat.cc100
-    """What separates documents in a text file: cc100 (a blank line), file or line."""
     seed: int = 0
-    """Seed of the hash of a document's number that sends it to training or validation."""
+    """Seed of the draw that sends a document to training or validation, by its text: equal ones stay together."""
     shard_bytes: int = 1 << 26
     """Size of a shard before compression, in bytes, at most (a shard holds at least one block)."""
     compression: str | None = None
@@ -236,13 +294,49 @@ class ConvertConfig:
     hashes: list[str] = field(default_factory=lambda: ["xxh64"])
     """Hashes of every MDS shard that the index records, e.g. [xxh64] or [sha256]; [] for none."""
     workers: int | None = None
-    """Threads that tokenize; null for one a core."""
+    """Processes that tokenize; null for one a core. The result is the same for any number."""
+    encoder: EncoderName = EncoderName.auto
+    """Library that tokenizes: auto and tiktoken take tiktoken if its ids equal those of tokenizers."""
+    work_dir: str | None = None
+    """For an out= on S3: folder in which what is in progress is kept, in a hidden one; null for the current folder."""
 
     def __post_init__(self) -> None:
-        _require_text("", self, "corpus", "tokenizer", "out")
+        super().__post_init__()
+        _require_text("", self, "tokenizer", "out", "work_dir")
+        _require_local("", self, "work_dir")
         _require_positive("", self, "block_length", "shard_bytes", "workers")
         _require((self.workers or 1) <= MAX_WORKERS, f"workers={self.workers} must be at most {MAX_WORKERS}.")
         _require(0 < self.val_share < 1, f"val_share={self.val_share} must be greater than 0 and less than 1.")
+        _require_seed(self.seed)
+
+
+@dataclass
+class InspectConfig:
+    """Look at a converted corpus: statistics, decoded windows, and whether every file is what it was when written.
+
+    Exit status 0 if it is whole, 1 if it is damaged.
+    """
+
+    path: str = MISSING
+    """Folder made by convert_to_mds.py or convert_to_h5.py; `python inspect_mds.py FOLDER` means the same."""
+    split: str = "train"
+    """Split whose windows are shown: train or val."""
+    windows: int = 3
+    """Windows that are shown, drawn by the seed; 0 for none."""
+    context_length: int = 64
+    """Tokens in a window that is shown."""
+    direction: Direction = Direction.forward
+    """forward: windows in reading order; backward: as a backward model sees them, last token first."""
+    seed: int = 0
+    """Seed of the draw."""
+    verify: bool = True
+    """Whether to read everything and check sizes, hashes and token ids."""
+
+    def __post_init__(self) -> None:
+        _require_text("", self, "path")
+        _require_positive("", self, "context_length")
+        _require(self.windows >= 0, f"windows={self.windows} must be at least 0.")
+        _require(self.split in ("train", "val"), f"split={self.split} must be train or val.")
         _require_seed(self.seed)
 
 
@@ -633,6 +727,7 @@ SCHEMAS: dict[str, type] = {
     "train_tokenizer": TokenizerConfig,
     "convert_to_mds": ConvertConfig,
     "convert_to_h5": ConvertConfig,
+    "inspect_mds": InspectConfig,
     "train_composer": TrainConfig,
     "compare_directions": CompareConfig,
     "benchmark_throughput": BenchmarkConfig,
@@ -658,7 +753,7 @@ def run_script(script: str, main: Callable[[Any], None]) -> None:
 
     Bad input ends with one line on standard error and exit status 2; any other failure with its traceback.
     """
-    check_arguments(script)
+    config = check_arguments(script)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     logging.getLogger("hindsight").setLevel(logging.INFO)
     # hydra's documented switch: exceptions come through, instead of being shortened and ended with status 1.
@@ -672,13 +767,20 @@ def run_script(script: str, main: Callable[[Any], None]) -> None:
             refused.append(error)  # raised below: hydra would print its own lines first
 
     with one_line_errors(script):
+        if config is not None:
+            main(config)
+            return
         hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=script)(task)()
         if refused:
             raise refused[0]
 
 
-def check_arguments(script: str) -> None:
-    """Show --help, or refuse bad arguments; a script may do so before it imports what takes seconds."""
+def check_arguments(script: str) -> Any:
+    """Show --help, or refuse bad arguments; a script may do so before it imports what takes seconds.
+
+    Returns:
+        The configuration; None if hydra's own options, such as --multirun, have to say what the arguments mean.
+    """
     arguments = sys.argv[1:]
     if {"--help", "-h"} & set(arguments):
         sys.stdout.write(help_text(script))
@@ -688,14 +790,14 @@ def check_arguments(script: str) -> None:
         for argument in arguments:
             if argument.startswith(("+", "~")) and not argument.lstrip("+~").startswith("hydra"):
                 raise InputError(f"{argument}: keys can neither be added nor removed; --help shows all keys.")
-        if any(argument.startswith("-") for argument in arguments):
-            return  # hydra's own options, such as --multirun, change what the others mean
+        if any(argument.lstrip("+~").startswith(("-", "hydra")) for argument in arguments):
+            return None
         with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
             try:
                 composed = compose(script, arguments)
             except ValueError as error:  # of hydra's, such as for model=null
                 raise InputError(f"{error} See --help.") from error
-        to_dataclass(composed)
+        return to_dataclass(composed)
 
 
 @contextmanager
@@ -704,8 +806,8 @@ def one_line_errors(script: str) -> Generator[None, None, None]:
     try:
         yield
     except (InputError, HydraException, OmegaConfBaseException, OSError) as error:
-        if not isinstance(error, InputError | HydraException | OmegaConfBaseException) and (
-            error.filename is None or error.errno not in PATH_ERRORS
+        if not isinstance(error, InputError | HydraException | OmegaConfBaseException) and not (
+            error.errno in DISK_FULL or (error.filename is not None and error.errno in PATH_ERRORS)
         ):
             raise
         if os.environ.get("RANK", "0") != "0":
@@ -713,12 +815,17 @@ def one_line_errors(script: str) -> Generator[None, None, None]:
             time.sleep(RANK_0_FIRST_S)
         sys.stderr.write(f"{script}.py: {explain(error, SCHEMAS[script])}\n")
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{script}.py: interrupted.\n")
+        sys.exit(130)
 
 
 def explain(error: BaseException, schema: type) -> str:
     """One line for an error of the user's: the key, the rule, the way out."""
     if isinstance(error, InputError):
         return " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return f"{error.filename or 'what is written'}: the disk is full; make room, and start again."
     if isinstance(error, OSError) and not isinstance(error, HydraException):
         return f"{error.filename}: {error.strerror}; choose another path, or change what is there."
     while error.__cause__ is not None:

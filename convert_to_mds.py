@@ -5,22 +5,19 @@ the split has. Every shard of a split but the last holds `blocks_per_shard` bloc
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from config import ConvertConfig, InputError, run_script
 from conversion import convert
+from conversion.mds import OFFSET_BYTES, index_of, write_shard
+from conversion.outputs import Output
 from manifest import SPLITS, Manifest
+from output_files import write_atomically
 
-if TYPE_CHECKING:
-    from streaming import MDSWriter  # elsewhere where it is needed: importing it takes seconds, and checks shall not
-
-COLUMN = "tokens"
 DEFAULT_HASHES = {"xxh64"}
-OFFSET_BYTES = 4
-"""What MDS stores for every sample beside it."""
 HEADER_BYTES = 1 << 12
 """More than the head of a shard takes."""
 
@@ -33,7 +30,7 @@ def main(config: ConvertConfig) -> None:
 
 
 def check_storage(config: ConvertConfig) -> None:
-    """Raise InputError for what Streaming cannot write."""
+    """Raise InputError for what Streaming cannot read."""
     if config.compression is not None:
         from streaming.base.compression import get_compressions
 
@@ -66,46 +63,42 @@ class MdsSink:
         folder: where train/ and val/ are made.
         plan: the conversion.
         fill_id: id that fills up the last block of a split.
+        out: what takes complete shards.
     """
 
-    def __init__(self, folder: Path, plan: Manifest, fill_id: int) -> None:
+    def __init__(self, folder: Path, plan: Manifest, fill_id: int, out: Output) -> None:
+        self.folder = folder
         self.plan = plan
         self.fill_id = fill_id
-        self.writers = {split: self._open(folder / split) for split in SPLITS}
+        self.out = out
+        self.shard_blocks: int | None = plan.blocks_per_shard
 
-    def _open(self, folder: Path) -> "MDSWriter":
-        from streaming import MDSWriter
+    def write(self, split: str, number: int, blocks: NDArray) -> dict[str, Any]:
+        """Write a shard."""
+        (self.folder / split).mkdir(parents=True, exist_ok=True)
+        entry = write_shard(self.folder / split, number, blocks, self.plan)
+        self.out.stored(self.folder, f"{split}/{(entry['zip_data'] or entry['raw_data'])['basename']}")
+        return entry
 
-        writer = MDSWriter(
-            columns={COLUMN: f"ndarray:{self.plan.dtype}:{self.plan.block_length}"},
-            out=str(folder),
-            compression=self.plan.settings["compression"],
-            hashes=self.plan.settings["hashes"],
-            size_limit=None,
-        )
-        # A limit that exactly `blocks_per_shard` blocks reach. Only the writer knows how long its head is.
-        sample_bytes = self.plan.block_length * np.dtype(self.plan.dtype).itemsize + OFFSET_BYTES
-        writer.size_limit = writer.extra_bytes_per_shard + self.plan.blocks_per_shard * sample_bytes
-        return writer
+    def finish(self, shards: dict[str, list[dict[str, Any]]], waiting: dict[str, Path]) -> dict[str, Any]:
+        """Write the last shards, filled up to whole blocks, and the indices."""
+        self._check(shards)
+        for split in SPLITS:
+            tokens = np.fromfile(waiting[split], self.plan.dtype)
+            if len(tokens):
+                missing = -len(tokens) % self.plan.block_length
+                filled = np.concatenate([tokens, np.full(missing, self.fill_id, tokens.dtype)])
+                blocks = filled.reshape(-1, self.plan.block_length)
+                shards[split].append(self.write(split, len(shards[split]), blocks))
+            write_atomically(self.folder / split / "index.json", index_of(shards[split]))
+        return {}
 
-    def write(self, split: str, tokens: NDArray) -> None:
-        """Write blocks, and fill up the last one if need be."""
-        missing = -len(tokens) % self.plan.block_length
-        filled = np.concatenate([tokens, np.full(missing, self.fill_id, tokens.dtype)])
-        for block in filled.reshape(-1, self.plan.block_length):
-            self.writers[split].write({COLUMN: block})
-
-    def finish(self) -> None:
-        """Write the last shards and the indices."""
-        for writer in self.writers.values():
-            writer.finish()
-            n_blocks = [shard["samples"] for shard in writer.shards]
-            assert all(n == self.plan.blocks_per_shard for n in n_blocks[:-1]), n_blocks
-
-    def abandon(self) -> None:
-        """End the writers' threads."""
-        for writer in self.writers.values():
-            writer.cancel_future_jobs()
+    def _check(self, shards: dict[str, list[dict[str, Any]]]) -> None:
+        """Raise InputError if a shard that was stored before is no longer there."""
+        infos = ((split, entry["zip_data"] or entry["raw_data"]) for split in SPLITS for entry in shards[split])
+        missing = self.out.missing(self.folder, {f"{split}/{info['basename']}": info["bytes"] for split, info in infos})
+        if missing:
+            raise InputError(f"{missing[0]} is gone or damaged; remove {self.out.work} and start again.")
 
 
 if __name__ == "__main__":

@@ -299,9 +299,7 @@ class WandbRun(LoggerDestination):
         if self.run is not None and kept:
             self.run.log(kept, step=step)
 
-    def log_table(
-        self, columns: list[str], rows: list[list[Any]], name: str = "Table", step: int | None = None
-    ) -> None:
+    def log_table(self, columns: list[str], rows: list[Any], name: str = "Table", step: int | None = None) -> None:
         """Log texts."""
         if self.run is not None:
             self.run.log({name: wandb.Table(columns=[*columns], data=rows)}, step=step)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import InputError, flatten
+from output_files import write_atomically
 
 MANIFEST_NAME = "manifest.json"
 VERSION = 1
@@ -58,6 +59,10 @@ class Manifest:
     """Everything else that the result depends on."""
     splits: dict[str, SplitCounts] = field(default_factory=dict)
     """Counts of train and val; empty in the plan of a conversion."""
+    corpus: dict[str, Any] = field(default_factory=dict)
+    """Where the corpus was: path, files, stored (bytes or tokens), and a stamp of names, sizes and versions."""
+    summary: dict[str, Any] = field(default_factory=dict)
+    """What the corpus is like: lengths of documents, duplicates, use of the vocabulary, and what was left out."""
     version: int = VERSION
     """Version of this layout."""
 
@@ -96,13 +101,42 @@ class Manifest:
 
     def save(self, folder: Path) -> None:
         """Write the manifest into a folder."""
-        (folder / MANIFEST_NAME).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        write_atomically(folder / MANIFEST_NAME, json.dumps(asdict(self), indent=2) + "\n")
+
+    def describe(self) -> list[str]:
+        """Say what there is, a line each."""
+        lines = []
+        for name, counts in self.splits.items():
+            documents = "" if counts.documents is None else f"{counts.documents:,} documents, "
+            lines.append(
+                f"{name}: {documents}{counts.tokens:,} tokens in {counts.blocks:,} blocks, {counts.bytes:,} bytes, "
+                f"{counts.bytes / counts.tokens:.2f} bytes/token, unigram entropy "
+                f"{counts.unigram_entropy_nats:.3f} nats."
+            )
+        summary = self.summary
+        if lengths := summary.get("tokens_per_document"):
+            lines.append("tokens per document: " + ", ".join(f"{share} {n:,}" for share, n in lengths.items()))
+        if summary:
+            frequent = ", ".join(f"{name} {times:,}" for name, times in summary["most_frequent"])
+            longest = ", ".join(f"{name} ({length} bytes)" for name, length in summary["longest"])
+            duplicates = summary["duplicate_documents"]
+            known = "" if duplicates is None else f"{duplicates:,} documents say what an earlier one says; "
+            lines += [
+                f"most frequent tokens: {frequent}",
+                f"longest tokens: {longest}",
+                f"{summary['fragment_share']:.2%} of the tokens are no whole characters; {summary['unused']:,} of "
+                f"{self.vocab_size:,} ids are never used.",
+                f"{known}{summary['empty_documents']:,} empty documents were left out, {summary['skipped']:,} things "
+                "that cannot be used were skipped.",
+            ]
+            lines += summary["skipped_list"]
+        return lines
 
     def difference(self, other: "Manifest", ignored: tuple[str, ...] = ()) -> str | None:
         """Name the first thing, counts aside, in which two conversions differ, as `key=this (other)`; None if none."""
         mine, others = flatten(asdict(self)), flatten(asdict(other))
         for key in sorted(mine.keys() | others.keys()):
-            if key.split(".")[0] not in ("splits", *ignored) and mine.get(key) != others.get(key):
+            if key.split(".")[0] not in ("splits", "corpus", "summary", *ignored) and mine.get(key) != others.get(key):
                 return f"{key.removeprefix('settings.')}={mine.get(key)} (now {others.get(key)})"
         return None
 

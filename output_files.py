@@ -3,8 +3,10 @@
 Each is made beside its place under a hidden name and renamed when it is complete.
 """
 
+import fcntl
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +14,17 @@ from pathlib import Path
 from config import InputError
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file, text as UTF-8, so that no reader ever sees half of it."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(partial, path)
+def write_atomically(path: Path, *content: str | bytes | memoryview) -> None:
+    """Write a file from its pieces, text as UTF-8, so that no reader ever sees half of it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            for piece in content:
+                file.write(piece.encode() if isinstance(piece, str) else piece)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def local_path(key: str, path: str) -> Path:
@@ -31,21 +39,48 @@ def is_free(out: Path) -> bool:
     return not out.exists() or (out.is_dir() and not any(out.iterdir()))
 
 
+def partial_of(out: Path) -> Path:
+    """Name the hidden folder beside `out` in which it is made."""
+    return out.parent / f".{out.name}.partial"
+
+
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """Give a hidden folder beside `out` to write into; rename it to `out` at the end, remove it on any error.
+    """Give a folder beside `out`, inside a hidden one, to write into; rename it to `out` at the end.
 
-    What a killed process left of an earlier attempt is removed first.
+    What a killed process left of an earlier attempt is removed first, and all of it on any error.
+
+    Raises:
+        InputError: another process makes the same folder.
     """
-    partial = out.parent / f".{out.name}.partial"
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        if out.exists():
-            out.rmdir()  # only if it is empty
-        partial.rename(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    partial = partial_of(out)
+    with locked(partial, f"out={out}: another process makes it"):
+        try:
+            result = partial / "result"
+            shutil.rmtree(result, ignore_errors=True)
+            result.mkdir()
+            yield result
+            if out.exists():
+                out.rmdir()  # only if it is empty
+            result.rename(out)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def locked(folder: Path, doing: str) -> Iterator[None]:
+    """Hold a folder, made if need be, for this process; InputError, with what another is doing, if that holds it.
+
+    The lock ends with the process, however that ends, and forked children do not inherit it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a+") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise InputError(f"{doing} (process {file.read().strip()}); wait for it, or end it.") from None
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield

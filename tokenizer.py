@@ -34,7 +34,9 @@ _PRINTABLE = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
 _OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
 BYTE_CHARACTERS = "".join(chr(byte if byte in _PRINTABLE else 0x100 + _OTHERS.index(byte)) for byte in range(256))
 """The characters that stand for bytes 0 to 255 in byte-level tokens: printable Latin-1 for itself, then U+0100 on."""
-_BYTE_OF = {ord(character): byte for byte, character in enumerate(BYTE_CHARACTERS)}
+_BYTE_OF = dict.fromkeys(range(256), "\uffff") | {
+    ord(character): byte for byte, character in enumerate(BYTE_CHARACTERS)
+}
 
 # Between these two characters GPT-2's pattern always begins a new word, whatever surrounds them; it does at few others.
 _SEAM = re.compile(r"\S\n(?=\S)")
@@ -115,6 +117,34 @@ class Tokenizer:
         except Exception as error:  # tokenizers raises nothing more special, and a file may lack anything
             raise InputError(f"{where} is damaged ({error!r}); make or copy the tokenizer again.") from error
 
+    def bytes_of(self, token_id: int) -> bytes:
+        """Give the bytes that an id stands for; none for special tokens and unused ids."""
+        if not self.bytes_per_token[token_id]:
+            return b""
+        name = self._tokenizer.id_to_token(token_id)
+        try:
+            return bytes_of(name)
+        except ValueError:  # an added token stands for its name
+            return name.encode()
+
+    def name_of(self, token_id: int) -> str:
+        """Write a token for people: its text in quotes, or its bytes if they are no whole characters."""
+        content = self.bytes_of(token_id)
+        if not content:
+            return self._tokenizer.id_to_token(token_id) or f"id {token_id}"
+        try:
+            return repr(content.decode())
+        except UnicodeDecodeError:
+            return repr(content)
+
+    def is_fragment(self, token_id: int) -> bool:
+        """Whether an id stands for bytes that are not whole UTF-8 characters."""
+        try:
+            self.bytes_of(token_id).decode()
+        except UnicodeDecodeError:
+            return True
+        return False
+
     def tokenize(self, text: str) -> "Tensor":
         """Give the ids of a text as int64 (1, T), without BOS or EOS.
 
@@ -153,9 +183,10 @@ def token_of(content: bytes) -> str:
 
 def bytes_of(token: str) -> bytes:
     """Give the bytes that a byte-level token stands for; ValueError if it is none."""
-    if not all(ord(character) in _BYTE_OF for character in token):
-        raise ValueError(f"{token!r} does not stand for bytes")
-    return token.translate(_BYTE_OF).encode("latin-1")
+    try:
+        return token.translate(_BYTE_OF).encode("latin-1")
+    except UnicodeEncodeError:
+        raise ValueError(f"{token!r} does not stand for bytes") from None
 
 
 def can_be_cut(spec: dict[str, Any]) -> bool:

@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from streaming import StreamingDataLoader, StreamingDataset
 from torch import Tensor
 
+from benchmarks.table import HEAD, Row
 from config import Direction
-from convert_to_mds import COLUMN, OFFSET_BYTES, MdsSink
+from conversion.mds import COLUMN, OFFSET_BYTES, index_of, write_shard
 from load_text_streaming import Split, TextStreamingDataset, WindowStream, build_loader
 from manifest import SPLITS, Manifest, SplitCounts
 
@@ -40,20 +41,6 @@ WARM_UP_BATCHES = 20
 
 Batches = Callable[[], Iterator[dict[str, Tensor]]]
 """Starts a pass over batches."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of the table."""
-
-    name: str
-    value: str
-    target: str = ""
-    met: bool | None = None
-
-    def __str__(self) -> str:
-        verdict = {None: "", True: "yes", False: "NO"}[self.met]
-        return f"| {self.name} | {self.value} | {self.target} | {verdict} |"
 
 
 @dataclass(frozen=True)
@@ -110,18 +97,21 @@ def make_manifest(
 
 
 def write_corpus(folder: Path, n_tokens: int) -> NDArray[np.uint16]:
-    """Write random tokens through the converter's sink.
+    """Write random tokens as the converter does.
 
     Returns:
         The training tokens, mapped from the one file that nanoGPT reads.
     """
     folder.mkdir()
     manifest = make_manifest({"train": n_tokens, "val": BLOCK_LENGTH})
-    sink = MdsSink(folder, manifest, fill_id=0)
     tokens = np.random.default_rng(SEED).integers(1 << 16, size=n_tokens, dtype=np.uint16)
-    sink.write("train", tokens)
-    sink.write("val", tokens[:BLOCK_LENGTH])
-    sink.finish()
+    for split, stream in (("train", tokens), ("val", tokens[:BLOCK_LENGTH])):
+        (folder / split).mkdir()
+        filled = np.concatenate([stream, np.zeros(-len(stream) % BLOCK_LENGTH, np.uint16)])
+        blocks, at_once = filled.reshape(-1, BLOCK_LENGTH), manifest.blocks_per_shard
+        starts = range(0, len(blocks), at_once)
+        shards = [write_shard(folder / split, n, blocks[i : i + at_once], manifest) for n, i in enumerate(starts)]
+        (folder / split / "index.json").write_text(index_of(shards), encoding="utf-8")
     manifest.save(folder)
     tokens.tofile(folder / "tokens.bin")
     return np.memmap(folder / "tokens.bin", np.uint16, "r")
@@ -218,7 +208,7 @@ def time_batches(batches: Batches, n_batches: int) -> float:
     for _ in islice(iterator, WARM_UP_BATCHES):
         pass
     began = time.perf_counter()
-    for batch in islice(iterator, n_batches - WARM_UP_BATCHES):
+    for batch in islice(iterator, max(n_batches - WARM_UP_BATCHES, 1)):
         n_tokens += batch["input_ids"].numel()
     return n_tokens / (time.perf_counter() - began) / 1e6
 
@@ -299,7 +289,10 @@ def compare_loaders(folder: Path, n_tokens: int = 100_000_000, rounds: int = 5) 
             "forward": (our_batches(folder, BLOCK_LENGTH, Direction.forward), n_batches),
             "backward": (our_batches(folder, BLOCK_LENGTH, Direction.backward), n_batches),
             "nanogpt": (nanogpt_batches(tokens, BLOCK_LENGTH), n_batches),
-            "streaming": (streaming_batches(folder, n_batches // 8), n_batches // 8),
+            "streaming": (
+                streaming_batches(folder, n_batches // 8 + WARM_UP_BATCHES),
+                n_batches // 8 + WARM_UP_BATCHES,
+            ),
             "of 256": (our_batches(folder, 256, Direction.forward), n_batches),
             "of 256, backward": (our_batches(folder, 256, Direction.backward), n_batches),
             "2 workers": (our_batches(folder, BLOCK_LENGTH, Direction.forward, num_workers=2), n_batches // 4),
@@ -352,8 +345,7 @@ def main() -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     with tempfile.TemporaryDirectory() as folder:
         rows = measure_all(Path(folder))
-    lines = ["| what | measured | target | met |", "|---|---|---|---|", *map(str, rows)]
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write("\n".join([HEAD, *map(str, rows)]) + "\n")
 
 
 if __name__ == "__main__":

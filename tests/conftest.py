@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
@@ -19,6 +20,8 @@ import convert_to_h5
 import convert_to_mds
 import train_tokenizer
 from config import CONF_DIR, ConvertConfig, TokenizerConfig, register_schemas, to_dataclass
+from conversion.sources import draws_of
+from corpus.digest import hash_document
 
 ROOT = Path(__file__).resolve().parent.parent
 SENTENCE = "in the beginning was word and light shone over dark water while seven rivers ran to the sea é 水"
@@ -70,7 +73,7 @@ def tokenizer_dir(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return out
 
 
-def convert_config(corpus: Path, tokenizer_dir: Path, out: Path, **changes: Any) -> ConvertConfig:
+def convert_config(corpus: Path | str, tokenizer_dir: Path, out: Path, **changes: Any) -> ConvertConfig:
     """Blocks of 64 tokens, five of them to a shard, and about a fifth of the documents for validation."""
     settings: dict[str, Any] = {"block_length": 64, "val_share": 0.2, "shard_bytes": 5 * 64 * 2, "workers": 1}
     return ConvertConfig(corpus=str(corpus), tokenizer=str(tokenizer_dir), out=str(out), **(settings | changes))
@@ -88,6 +91,12 @@ def h5_data(corpus: Path, tokenizer_dir: Path, tmp_path_factory: pytest.TempPath
     out = tmp_path_factory.mktemp("data") / "h5"
     convert_to_h5.main(convert_config(corpus, tokenizer_dir, out))
     return out
+
+
+def draws(texts: list[str], seed: int) -> np.ndarray:
+    """The draw of each document, below the share of validation for those that are held out."""
+    hashes = b"".join(hash_document(text.encode()) for text in texts)
+    return draws_of(np.frombuffer(hashes, "<u8")[::2], seed)
 
 
 def compose_config(script: str, *overrides: str) -> Any:

@@ -3,25 +3,24 @@ import gzip
 import json
 import logging
 import math
-import os
 import shutil
-import signal
-import subprocess
-import sys
 
 import h5py
 import numpy as np
 import pytest
-from conftest import ROOT, convert_config, make_text, run_command
+from conftest import convert_config, draws, make_text, run_command
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from streaming import MDSWriter
 from streaming.base.format import reader_from_json
 
 import convert_to_h5
 import convert_to_mds
 import train_tokenizer
 from config import CorpusFormat, InputError, TokenizerConfig
+from conversion.mds import read_shard_bytes
 from manifest import Manifest, entropy_nats, token_dtype
 from output_files import new_folder
-from token_sources import choose_splits
 from tokenizer import Tokenizer
 
 
@@ -61,7 +60,15 @@ def split_text(path):
     return [text + "\n" for text in path.read_text(encoding="utf-8").removesuffix("\n").split("\n\n")]
 
 
-def tree(folder):
+def same(folder, other):
+    """Whether two conversions are the same, wherever their corpus was."""
+    first, second = (dataclasses.replace(Manifest.load(path), corpus={}) for path in (folder, other))
+    return first == second and first.fingerprint == second.fingerprint
+
+
+def tree(folder, contents=False):
+    if contents:
+        return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*")}
 
 
@@ -78,9 +85,9 @@ def test_each_document_is_in_one_split_whole_and_in_order(corpus, name, request)
     folder = request.getfixturevalue(name)
     documents = split_text(corpus)
     train, val = documents_of(folder, "train"), documents_of(folder, "val")
-    rule = choose_splits(len(documents), 0, 0.2, "")
-    assert train == [text for number, text in enumerate(documents) if rule(number) == "train"]
-    assert val == [text for number, text in enumerate(documents) if rule(number) == "val"]
+    in_val = draws(documents, 0) < 0.2
+    assert train == [text for text, chosen in zip(documents, in_val, strict=True) if not chosen]
+    assert val == [text for text, chosen in zip(documents, in_val, strict=True) if chosen]
     assert len(train) + len(val) == len(documents)
 
 
@@ -134,7 +141,7 @@ def test_every_shard_but_the_last_holds_exactly_blocks_per_shard(
     tmp_path, tokenizer_dir, block_length, blocks_per_shard, compression
 ):
     corpus = tmp_path / "corpus.txt"
-    corpus.write_text("one two three\n\n" * 12)
+    corpus.write_text("".join(f"{number}, one two\n\n" for number in range(12)))
     shard_bytes = block_length * 2 * blocks_per_shard + 1
     changes = {"block_length": block_length, "shard_bytes": shard_bytes, "compression": compression}
     convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "out", **changes))
@@ -151,6 +158,65 @@ def test_every_shard_but_the_last_holds_exactly_blocks_per_shard(
 def test_a_shard_holds_at_least_one_block(tmp_path, corpus, tokenizer_dir):
     convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "out", shard_bytes=1))
     assert Manifest.load(tmp_path / "out").blocks_per_shard == 1
+
+
+@pytest.mark.parametrize(
+    ("compression", "hashes"), [(None, ["xxh64"]), (None, []), ("zstd:3", ["sha256", "xxh64"]), ("br:2", ["md5"])]
+)
+def test_shards_and_index_are_byte_for_byte_those_of_mdswriter(tmp_path, corpus, tokenizer_dir, compression, hashes):
+    changes = {"compression": compression, "hashes": hashes}
+    convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "ours", **changes))
+    for split in ("train", "val"):
+        shards = json.loads((tmp_path / "ours" / split / "index.json").read_text())["shards"]
+        raw = (read_shard_bytes(tmp_path / "ours" / split, shard)[-64 * 2 * shard["samples"] :] for shard in shards)
+        blocks = np.frombuffer(b"".join(raw), np.uint16).reshape(-1, 64)
+        writer = MDSWriter(
+            columns={"tokens": "ndarray:uint16:64"},
+            out=str(tmp_path / "theirs" / split),
+            compression=compression,
+            hashes=hashes,
+            size_limit=None,
+        )
+        writer.size_limit = writer.extra_bytes_per_shard + 5 * (64 * 2 + 4)  # five blocks
+        with writer:
+            for block in blocks:
+                writer.write({"tokens": block})
+        names = sorted(path.name for path in (tmp_path / "theirs" / split).iterdir())
+        assert names == sorted(path.name for path in (tmp_path / "ours" / split).iterdir())
+        assert len(names) > 3
+        for name in names:
+            assert (tmp_path / "ours" / split / name).read_bytes() == (tmp_path / "theirs" / split / name).read_bytes()
+
+
+# Documents of any characters but NUL, which is refused, and half surrogates, which are none.
+DOCUMENTS = st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1), min_size=2)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=DOCUMENTS, workers=st.sampled_from([2, 3]), part_bytes=st.sampled_from([1, 40, 1000]))
+def test_any_documents_come_back_from_both_formats_and_any_number_of_workers_splits_them_alike(
+    tokenizer_dir, tmp_path_factory, monkeypatch, texts, workers, part_bytes
+):
+    in_val = draws(texts, 0) < 0.3
+    assume(len(set(texts)) > 1 and not in_val.all())
+    monkeypatch.setattr("corpus.documents.PART_BYTES", part_bytes)
+    folder = tmp_path_factory.mktemp("any")
+    lines = "".join(json.dumps({"text": text}, ensure_ascii=len(text) % 2 == 0) + "\n" for text in texts)
+    (folder / "corpus.jsonl").write_text(lines, encoding="utf-8")
+    changes = {"val_share": 0.3, "block_length": 8, "shard_bytes": 64}
+    convert_to_mds.main(convert_config(folder / "corpus.jsonl", tokenizer_dir, folder / "one", **changes))
+    changes["workers"] = workers
+    convert_to_mds.main(convert_config(folder / "corpus.jsonl", tokenizer_dir, folder / "many", **changes))
+    assert tree(folder / "one", contents=True) == tree(folder / "many", contents=True)
+    convert_to_h5.main(convert_config(folder / "one", tokenizer_dir, folder / "h5", **changes))
+    convert_to_mds.main(convert_config(folder / "h5", tokenizer_dir, folder / "back", **changes))
+    for name in ("one", "h5", "back"):
+        sides = {split: documents_of(folder / name, split) for split in ("train", "val")}
+        if in_val.any():
+            assert sides["val"] == [text for text, chosen in zip(texts, in_val, strict=True) if chosen]
+            assert sides["train"] == [text for text, chosen in zip(texts, in_val, strict=True) if not chosen]
+        assert sorted(sides["train"] + sides["val"]) == sorted(texts)
+        assert not set(sides["train"]) & set(sides["val"])
 
 
 def test_streaming_reads_what_was_written(shards):
@@ -179,15 +245,15 @@ def test_uint32_is_stored_where_the_vocabulary_needs_it(tmp_path, corpus, tokeni
 
 
 def test_a_corpus_larger_than_the_buffers_is_stored_whole(tmp_path, corpus, tokenizer_dir, shards, monkeypatch):
-    monkeypatch.setattr("token_sources.BATCH_CHARS", 300)
-    monkeypatch.setattr("conversion.BUFFER_TOKENS", 100)
-    monkeypatch.setattr("token_sources.BUFFER_TOKENS", 100)
+    monkeypatch.setattr("corpus.documents.PART_BYTES", 300)
+    monkeypatch.setattr("conversion.sources.BUFFER_TOKENS", 100)
+    monkeypatch.setattr("convert_to_h5.BUFFER_TOKENS", 100)
     monkeypatch.setattr("tokenizer.PIECE_CHARS", 20)
     convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "mds"))
     convert_to_h5.main(convert_config(tmp_path / "mds", tokenizer_dir, tmp_path / "h5"))
     convert_to_mds.main(convert_config(tmp_path / "h5", tokenizer_dir, tmp_path / "back"))
     for name in ("mds", "back"):
-        assert Manifest.load(tmp_path / name) == Manifest.load(shards)
+        assert same(tmp_path / name, shards)
         for split in ("train", "val"):
             assert np.array_equal(mds_stream(tmp_path / name, split), mds_stream(shards, split))
 
@@ -196,13 +262,13 @@ def test_a_corpus_larger_than_the_buffers_is_stored_whole(tmp_path, corpus, toke
 def test_other_formats_make_other_documents(tmp_path, tokenizer_dir, corpus_format):
     (tmp_path / "text").mkdir()
     for number in range(4):
-        (tmp_path / "text" / f"{number}.txt.gz").write_bytes(gzip.compress(b"one\n\ntwo\n"))
+        (tmp_path / "text" / f"{number}.txt.gz").write_bytes(gzip.compress(b"one\n\n%d\n" % number))
     config = convert_config(
         tmp_path / "text", tokenizer_dir, tmp_path / "out", corpus_format=CorpusFormat[corpus_format]
     )
     convert_to_mds.main(config)
     documents = documents_of(tmp_path / "out", "train") + documents_of(tmp_path / "out", "val")
-    expected = ["one\n\ntwo\n"] * 4 if corpus_format == "file" else ["one", "two"] * 4
+    expected = [f"one\n\n{n}\n" for n in range(4)] if corpus_format == "file" else ["one"] * 4 + list("0123")
     assert sorted(documents) == sorted(expected)
 
 
@@ -219,22 +285,33 @@ def test_literal_special_tokens_end_no_document(tmp_path, tokenizer_dir):
 # ----------------------------------------------------------------------------------------------------------- the split
 
 
-def test_adding_documents_moves_none():
-    for seed in range(5):
-        before, after = choose_splits(300, seed, 0.1, ""), choose_splits(1000, seed, 0.1, "")
-        assert [before(number) for number in range(300)] == [after(number) for number in range(300)]
-
-
 def test_the_split_follows_the_share_and_the_seed():
-    splits = [[choose_splits(5000, seed, 0.1, "")(number) for number in range(5000)] for seed in (0, 1)]
-    assert splits[0] != splits[1]
-    assert [part.count("val") / 5000 for part in splits] == pytest.approx([0.1, 0.1], abs=0.02)
+    texts = [f"document {number}" for number in range(5000)]
+    in_val = [draws(texts, seed) < 0.1 for seed in (0, 1)]
+    assert (in_val[0] != in_val[1]).any()
+    assert [chosen.mean() for chosen in in_val] == pytest.approx([0.1, 0.1], abs=0.02)
+    uniform = np.histogram(draws(texts, 0), 10, (0, 1))[0] / 5000
+    assert uniform == pytest.approx([0.1] * 10, abs=0.02)
 
 
-def test_one_document_at_least_is_held_out():
-    for n_documents in (2, 3, 50):
-        rule = choose_splits(n_documents, 0, 1e-9, "")
-        assert [rule(number) for number in range(n_documents)].count("val") == 1
+def test_documents_that_say_the_same_are_on_the_same_side_wherever_they_are(tmp_path, tokenizer_dir):
+    texts = [f"document {number}\n" for number in range(200)]
+    (tmp_path / "corpus.txt").write_text("\n".join([*texts, *reversed(texts), texts[7]]))
+    convert_to_mds.main(convert_config(tmp_path / "corpus.txt", tokenizer_dir, tmp_path / "out"))
+    sides = [documents_of(tmp_path / "out", split) for split in ("train", "val")]
+    assert not set(sides[0]) & set(sides[1])
+    assert sorted(sides[0] + sides[1]) == sorted([*texts, *texts, texts[7]])
+    assert Manifest.load(tmp_path / "out").summary["duplicate_documents"] == 201
+
+
+@pytest.mark.parametrize("n_documents", [2, 3, 50])
+def test_one_document_at_least_is_held_out(tmp_path, tokenizer_dir, n_documents):
+    texts = [f"document {number}\n" for number in range(n_documents)]
+    (tmp_path / "corpus.txt").write_text("\n".join(texts))
+    config = convert_config(tmp_path / "corpus.txt", tokenizer_dir, tmp_path / "out", val_share=1e-9)
+    convert_to_mds.main(config)
+    assert documents_of(tmp_path / "out", "val") == [texts[int(np.argmin(draws(texts, 0)))]]
+    assert len(documents_of(tmp_path / "out", "train")) == n_documents - 1
 
 
 def test_a_corpus_of_one_document_is_refused(tmp_path, tokenizer_dir):
@@ -255,14 +332,15 @@ def test_a_share_that_leaves_nothing_to_train_on_is_refused(tmp_path, tokenizer_
 
 @pytest.mark.parametrize("compression", [None, "br:3"])
 def test_mds_to_h5_and_back_keeps_every_token_and_the_split(tmp_path, corpus, tokenizer_dir, shards, compression):
-    other = {"seed": 5, "val_share": 0.5, "block_length": 32, "compression": compression}
+    other = {"seed": 5, "val_share": 0.5, "block_length": 32}
     convert_to_h5.main(convert_config(shards, tokenizer_dir, tmp_path / "h5", **other))
+    other["compression"] = compression
     convert_to_mds.main(convert_config(tmp_path / "h5" / "tokens.h5", tokenizer_dir, tmp_path / "mds", **other))
     convert_to_mds.main(convert_config(tmp_path / "mds", tokenizer_dir, tmp_path / "again"))
     for split in ("train", "val"):
         expected = stream(shards, split)
         assert [stream(tmp_path / name, split) for name in ("h5", "again")] == [expected] * 2
-    assert Manifest.load(tmp_path / "again") == Manifest.load(shards)
+    assert same(tmp_path / "again", shards)
     assert Manifest.load(tmp_path / "h5").corpus_fingerprint == Manifest.load(shards).corpus_fingerprint
     assert Manifest.load(tmp_path / "mds").blocks_per_shard == 10
 
@@ -289,16 +367,22 @@ def test_an_h5_file_of_the_published_code_is_split_by_pieces_of_a_block(tmp_path
     tokens = np.random.default_rng(0).integers(0, 300, 64 * 20 + 13, dtype=np.int32)
     corpus = write_published(tmp_path / "published.h5", tokens)
     convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "mds"))
-    rule = choose_splits(21, 0, 0.2, "")
     table = Tokenizer.load(tokenizer_dir).bytes_per_token
+    number_of = {tokens[n * 64 : (n + 1) * 64].tobytes(): n for n in range(21)}
+    found = []
     for split, counts in Manifest.load(tmp_path / "mds").splits.items():
-        expected = [tokens[n * 64 : (n + 1) * 64] for n in range(21) if rule(n) == split]
-        assert stream(tmp_path / "mds", split) == np.concatenate(expected).tolist()
+        stored = np.array(stream(tmp_path / "mds", split))
+        numbers = [
+            number_of[stored[start : start + 64].astype(np.int32).tobytes()] for start in range(0, len(stored), 64)
+        ]
+        assert numbers == sorted(numbers)
+        found += numbers
         assert counts.documents is None
-        assert counts.bytes == table[np.concatenate(expected)].sum()
+        assert counts.bytes == table[stored].sum()
+    assert sorted(found) == list(range(21))
     convert_to_h5.main(convert_config(tmp_path / "mds", tokenizer_dir, tmp_path / "h5", block_length=32))
     convert_to_mds.main(convert_config(tmp_path / "h5", tokenizer_dir, tmp_path / "back"))
-    assert Manifest.load(tmp_path / "back") == Manifest.load(tmp_path / "mds")
+    assert same(tmp_path / "back", tmp_path / "mds")
 
 
 def test_h5_files_that_are_no_tokens_are_refused(tmp_path, tokenizer_dir):
@@ -340,7 +424,7 @@ def test_damaged_shards_are_refused(tmp_path, tokenizer_dir, shards):
     refused(convert_to_h5, config, r"train is damaged \(shard.00001.mds is not what the index says\)")
     shard.unlink()
     refused(convert_to_h5, config, r"train is damaged")
-    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+    assert not (tmp_path / "out").exists()
 
 
 # ------------------------------------------------------------------------------------------------------ the out folder
@@ -376,7 +460,7 @@ def test_an_out_folder_that_holds_something_else_is_refused_and_left_alone(tmp_p
     refused(convert_to_mds, convert_config(corpus, tokenizer_dir, tmp_path / "out"), "holds something else")
     refused(convert_to_mds, convert_config(corpus, tokenizer_dir, tmp_path / "other.txt"), "holds something else")
     remote = dataclasses.replace(convert_config(corpus, tokenizer_dir, tmp_path), out="s3://bucket/x")
-    refused(convert_to_mds, remote, "not on this machine")
+    refused(convert_to_h5, remote, "one file is not made to be streamed; give a local folder")
     assert tree(shards) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.txt", "out"]
 
@@ -384,7 +468,7 @@ def test_an_out_folder_that_holds_something_else_is_refused_and_left_alone(tmp_p
 def test_an_empty_out_folder_is_filled(tmp_path, corpus, tokenizer_dir, shards):
     (tmp_path / "out").mkdir()
     convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "out"))
-    assert Manifest.load(tmp_path / "out") == Manifest.load(shards)
+    assert same(tmp_path / "out", shards)
 
 
 def test_what_cannot_be_stored_is_refused_before_the_corpus_is_read(tmp_path, corpus, tokenizer_dir):
@@ -397,40 +481,6 @@ def test_what_cannot_be_stored_is_refused_before_the_corpus_is_read(tmp_path, co
     refuse(r"hashes=\['crc'\] are not known", hashes=["xxh64", "crc"])
     refuse(r"shard_bytes=4294967296 .* more than the 4 GiB", shard_bytes=1 << 32)
     refuse(r"corpus=.*missing\.txt does not exist")
-
-
-def test_a_failed_conversion_leaves_nothing(tmp_path, tokenizer_dir, monkeypatch):
-    (tmp_path / "text.txt").write_text(make_text(20, seed=0))
-
-    def fail(*args):
-        raise OSError("no space left")
-
-    monkeypatch.setattr("convert_to_mds.MdsSink.finish", fail)
-    with pytest.raises(OSError, match="no space left"):
-        convert_to_mds.main(convert_config(tmp_path / "text.txt", tokenizer_dir, tmp_path / "out"))
-    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
-
-
-def test_a_killed_conversion_leaves_no_out_folder_and_its_rest_is_removed_next_time(
-    tmp_path, corpus, tokenizer_dir, shards
-):
-    code = (
-        "import sys, token_sources, convert_to_h5; from config import ConvertConfig\n"
-        "def wait(*args):\n    print('ready', flush=True); sys.stdin.read()\n"
-        "token_sources.Text._encode = wait\n"
-        "convert_to_h5.main(ConvertConfig(*sys.argv[1:]))\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", code, str(corpus), str(tokenizer_dir), str(tmp_path / "out")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        process.send_signal(signal.SIGKILL)
-    assert [path.name for path in tmp_path.iterdir()] == [".out.partial"]
-    (tmp_path / ".out.partial" / "rest").write_text("of an older version")
-    convert_to_h5.main(convert_config(corpus, tokenizer_dir, tmp_path / "out"))
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["manifest.json", "tokenizer", "tokens.h5"]
 
 
 def test_a_folder_appears_only_when_it_is_complete(tmp_path):

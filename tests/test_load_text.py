@@ -7,12 +7,11 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import convert_config
+from conftest import convert_config, draws
 from streaming.base.util import clean_stale_shared_memory
 
 import convert_to_mds
 from config import Direction, InputError
-from corpus import document_hash
 from direction import IGNORED, turn
 from load_text_h5 import H5Stream
 from load_text_streaming import Split, TextStreamingDataset, WindowStream, build_loader, window_order
@@ -51,7 +50,7 @@ def stream_of(corpus: Path, shards: Path, name: str) -> list[int]:
     """Tokens of a split, made from the text: those of each of its documents, with EOS behind."""
     tokenizer, manifest = Tokenizer.load(shards / "tokenizer"), Manifest.load(shards)
     texts = [document.removesuffix("\n") + "\n" for document in corpus.read_text(encoding="utf-8").split("\n\n")]
-    is_val = [document_hash(manifest.seed, i) < manifest.val_share for i in range(len(texts))]
+    is_val = draws(texts, manifest.seed) < manifest.val_share
     chosen = [text for text, val in zip(texts, is_val, strict=True) if val == (name == "val")]
     return [token for text in chosen for token in [*tokenizer.tokenize(text)[0].tolist(), tokenizer.eos_id]]
 

@@ -12,6 +12,7 @@ SMALL_RUN = ["max_duration=2ba", "batch_size=2", "samples.interval=null", "progr
 ADDED = {
     "train_tokenizer.py": ["vocab_size=300"],
     "convert_to_mds.py": ["val_share=0.2"],
+    "inspect_mds.py": [],
     "train_composer.py": [*SMALL_MODEL, *SMALL_RUN],
     "compare_directions.py": [],
 }
@@ -34,7 +35,8 @@ def test_the_readme_shows_its_test_command_and_ci_runs_it():
 def test_every_command_of_the_readme_runs_in_the_order_shown(tmp_path: Path):
     for path in ROOT.glob("*.py"):
         shutil.copy(path, tmp_path)
-    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    for folder in ("conf", "corpus", "conversion"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     (tmp_path / "novels").mkdir()
     for number in range(3):
         text = make_text(n_documents=40, seed=number)

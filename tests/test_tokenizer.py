@@ -1,3 +1,4 @@
+import gzip
 import json
 import logging
 import random
@@ -13,8 +14,9 @@ import torch
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 import train_tokenizer
-from config import CorpusFormat, InputError, TokenizerConfig, TrainerName
-from corpus import Corpus
+import vocabulary
+from config import CorpusConfig, InputError, TokenizerConfig, TrainerName
+from corpus.sample import documents_of
 from encoder import HARD_TEXTS
 from tokenizer import PIECE_CHARS, Tokenizer, cut
 
@@ -100,7 +102,7 @@ def test_special_tokens_have_ids_of_their_own_and_no_bytes(tokenizer, folder):
     assert tokenizer.bytes_per_token[:5].tolist() == [0] * 5
     assert tokenizer.bytes_per_token[5:].min() == 1
     stored = json.loads((folder / "tokenizer.json").read_text())
-    assert [token["content"] for token in stored["added_tokens"]] == train_tokenizer.SPECIAL_TOKENS
+    assert [token["content"] for token in stored["added_tokens"]] == vocabulary.SPECIAL_TOKENS
 
 
 def test_the_name_of_a_special_token_in_a_text_is_ordinary_text(tokenizer):
@@ -248,7 +250,7 @@ def test_a_reference_without_bos_gets_our_special_tokens_beside_its_own(corpus, 
     stored = {
         token["content"]: token["id"] for token in json.loads((out / "tokenizer.json").read_text())["added_tokens"]
     }
-    assert sorted(stored) == sorted(["<end>", *train_tokenizer.SPECIAL_TOKENS])
+    assert sorted(stored) == sorted(["<end>", *vocabulary.SPECIAL_TOKENS])
     tokenizer = Tokenizer.load(out)
     assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (
         stored["<|bos|>"],
@@ -298,16 +300,28 @@ def test_a_sample_depends_on_the_seed_alone(corpus, tmp_path):
     assert learn_sample(corpus, tmp_path / "c", 1) != first
 
 
-def test_a_sample_is_drawn_over_the_whole_corpus_and_stops_when_it_is_large_enough():
-    sample = train_tokenizer.Sample(1000, seed=0)
-    documents = [bytes(10) for _ in range(5000)]
-    for number, document in enumerate(documents):
-        sample.add(number, document)
-    assert sample.bytes == 1000
-    drawn = [number for number, _ in enumerate(documents) if number in {n for _, n, _ in sample._drawn}]
-    assert len(list(sample.choose(iter(documents)))) == len(drawn) == 100
-    assert min(drawn) < 500
-    assert max(drawn) > 4500
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_sample_is_drawn_over_the_whole_corpus_and_stops_when_it_is_large_enough(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr("corpus.documents.SMALL_FILE_BYTES", 0)
+    texts = [f"document number {number}\n" for number in range(50_000)]
+    data = "\n".join(texts).encode()
+    (tmp_path / f"a.txt{suffix}").write_bytes(gzip.compress(data) if suffix else data)
+    config = CorpusConfig(corpus=str(tmp_path))
+    draws = [[document.text for document in documents_of(config, 100_000, seed)] for seed in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2]
+    for drawn in draws:
+        assert 100_000 <= sum(map(len, drawn)) < 110_000
+        assert len(set(drawn)) == len(drawn)
+        numbers = sorted(int(text.split()[-1]) for text in drawn)
+        assert numbers[0] < 10_000
+        assert numbers[-1] > 40_000
+    assert len(list(documents_of(config, 10**9, 0))) == 50_000
+    assert [document.text for document in documents_of(config, None, 0)] == texts
+
+
+def test_a_sample_of_standard_input_is_refused():
+    with pytest.raises(InputError, match="sample_bytes= needs to read corpus=- twice"):
+        list(documents_of(CorpusConfig(corpus="-"), 1000, 0))
 
 
 def test_a_vocabulary_that_the_corpus_cannot_fill_is_refused_with_the_size_that_it_fills(corpus, tmp_path):
@@ -377,7 +391,8 @@ def varied(tmp_path):
     rng = random.Random(4)
     syllables = [a + b for a in "bcdfglmnprst'" for b in ["a", "e", "io", "on", "é", "漢", "7", "  ", "\n", " - "]]
     text = "".join(rng.choice(syllables) + rng.choice(["", "", " ", "\t"]) for _ in range(20_000))
-    (tmp_path / "varied.txt").write_text("\n\n".join([text, *HARD_TEXTS, "a" * 20_000 + " " * 20_000]), "utf-8")
+    hard = (text.replace("\0", "") for text in HARD_TEXTS)  # NUL is refused: it is a sign of other encodings
+    (tmp_path / "varied.txt").write_text("\n\n".join([text, *hard, "a" * 20_000 + " " * 20_000]), "utf-8")
     return tmp_path / "varied.txt"
 
 
@@ -415,8 +430,8 @@ def test_the_files_are_those_that_transformers_writes_for_the_same_settings(vari
         tokenizer_object=backend, clean_up_tokenization_spaces=False, split_special_tokens=True
     )
     train_tokenizer.add_special_tokens(empty)
-    documents = Corpus(str(varied), CorpusFormat.cc100).documents()
-    expected = empty.train_new_from_iterator(([document.decode()] for document in documents), 400, show_progress=False)
+    documents = documents_of(CorpusConfig(corpus=str(varied)), None, 0)
+    expected = empty.train_new_from_iterator(([document.text] for document in documents), 400, show_progress=False)
     expected.save_pretrained(tmp_path / "theirs", legacy_format=False)
     assert files == [(tmp_path / "theirs" / name).read_bytes() for name in FILES]
     assert Tokenizer.load(tmp_path / "ours").fingerprint == Tokenizer.load(tmp_path / "theirs").fingerprint
@@ -452,19 +467,19 @@ def test_without_ffbpe_tokenizers_learns_and_the_log_says_so(corpus, tmp_path, m
 
 def test_merges_that_differ_are_noticed_and_tokenizers_learns(varied, tmp_path, monkeypatch, caplog):
     pytest.importorskip("ffbpe")
-    right = train_tokenizer.ffbpe_merges
+    right = vocabulary.ffbpe_merges
 
     def exchanged(texts, n_merges):
         merges = right(texts, n_merges)
         return [*merges[:-2], merges[-1], merges[-2]]
 
-    monkeypatch.setattr(train_tokenizer, "ffbpe_merges", exchanged)
+    monkeypatch.setattr(vocabulary, "ffbpe_merges", exchanged)
     falls_back(caplog, varied, tmp_path, "(other merges): the slower tokenizers learns.")
 
 
 def test_words_that_differ_are_noticed_and_tokenizers_learns(varied, tmp_path, monkeypatch, caplog):
     pytest.importorskip("ffbpe")
-    monkeypatch.setattr(train_tokenizer, "GPT2_PATTERN", train_tokenizer.GPT2_PATTERN.replace("ll|", ""))
+    monkeypatch.setattr(vocabulary, "GPT2_PATTERN", vocabulary.GPT2_PATTERN.replace("ll|", ""))
     falls_back(caplog, varied, tmp_path, "other words in")
 
 
@@ -522,10 +537,10 @@ def test_documents_are_read_once_and_one_at_a_time(monkeypatch):
             del text
             most = max(most, len(alive))
 
-    monkeypatch.setattr(train_tokenizer, "CHECK_CHARS", 20_000)
+    monkeypatch.setattr(vocabulary, "CHECK_CHARS", 20_000)
     for trainer in TrainerName:
         most = 0
-        train_tokenizer.train(train_tokenizer.new_draft(), documents(), 270, trainer)
+        vocabulary.train(vocabulary.new_draft(), documents(), 270, trainer)
         assert most <= 4
 
 

@@ -1,0 +1,373 @@
+"""Conversions that are interrupted, and go on: whatever happens, the result is that of one that was not."""
+
+import contextlib
+import hashlib
+import json
+import lzma
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT, convert_config, make_text, run_command
+
+import convert_to_h5
+import convert_to_mds
+import inspect_mds
+from config import InputError, InspectConfig, OnError
+from manifest import Manifest
+from output_files import locked
+
+N_KILLS = 20
+
+
+def contents(folder):
+    """The bytes of every file, by its path."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def large_corpus(tmp_path_factory):
+    """About 120 parts: a large file, many small ones, and a compressed one that one process reads for all."""
+    folder = tmp_path_factory.mktemp("large")
+    (folder / "1.txt").write_text(make_text(800, seed=1), encoding="utf-8")
+    for number in range(60):
+        (folder / f"2.{number:02}.txt").write_text(make_text(2, seed=100 + number), encoding="utf-8")
+    lines = (json.dumps({"text": text}) for text in make_text(800, seed=3).split("\n\n"))
+    (folder / "3.jsonl").write_text("\n".join(lines))
+    (folder / "4.txt.xz").write_bytes(lzma.compress((folder / "1.txt").read_bytes()))
+    return folder
+
+
+START = """
+import sys, corpus.documents, conversion.workers, {script}
+corpus.documents.PART_BYTES, corpus.documents.SMALL_FILE_BYTES = 4000, 1000
+conversion.workers.SAVE_INTERVAL_S = 0.02
+from conftest import convert_config
+from config import one_line_errors
+from pathlib import Path
+with one_line_errors("{script}"):
+    {script}.main(convert_config(*map(Path, sys.argv[1:4]), workers=int(sys.argv[4])))
+"""
+
+
+def start(script, corpus, tokenizer_dir, out, workers=2):
+    """Start a conversion in a process group of its own; what it says goes to a file beside its output."""
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    code = START.format(script=script)
+    command = [sys.executable, "-c", code, str(corpus), str(tokenizer_dir), str(out), str(workers)]
+    with out.with_name(f"{out.name}.log").open("w") as log:
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+
+def run_to_the_end(process, out):
+    assert process.wait(timeout=120) == 0, out.with_name(f"{out.name}.log").read_text()
+
+
+@pytest.mark.parametrize("script", ["convert_to_mds", "convert_to_h5"])
+def test_the_result_is_the_same_for_any_number_of_workers(tmp_path, large_corpus, tokenizer_dir, script):
+    for workers in (1, 2, 5):
+        out = tmp_path / str(workers)
+        run_to_the_end(start(script, large_corpus, tokenizer_dir, out, workers), out)
+    results = [contents(tmp_path / str(workers)) for workers in (1, 2, 5)]
+    assert results[0] == results[1] == results[2]
+    assert len(results[0]) > (40 if script == "convert_to_mds" else 3)
+    assert Manifest.load(tmp_path / "1").summary["duplicate_documents"] >= 800
+
+
+def parts_done(work):
+    """How many parts a conversion has made, as far as can be seen from outside."""
+    try:
+        waiting = [int(path.stem) for path in (work / "parts").glob("[0-9]*.npz")]
+        return max([*(number + 1 for number in waiting), len((work / "parts.log").read_text().splitlines())])
+    except OSError:
+        return 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["convert_to_mds", "convert_to_h5"])
+def test_twenty_random_kills_end_in_the_same_bytes(tmp_path, large_corpus, tokenizer_dir, script):
+    run_to_the_end(start(script, large_corpus, tokenizer_dir, tmp_path / "whole"), tmp_path / "whole")
+    rng = random.Random(7)
+    out, work = tmp_path / "killed", tmp_path / ".killed.partial"
+    for kill in range(N_KILLS):
+        before, more = parts_done(work), rng.choice([0, 0, 1, 3, 10, 20, 40])
+        process = start(script, large_corpus, tokenizer_dir, out)
+        while process.poll() is None and (not (work / "lock").exists() or parts_done(work) < before + more):
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.1))
+        # Half of the time the parent alone, as what frees memory does: its workers must end by themselves.
+        if kill % 2:
+            process.kill()
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        time.sleep(0.05)
+        if out.exists():  # it was done before it was killed; a folder that is there is whole
+            assert contents(out) == contents(tmp_path / "whole")
+            shutil.rmtree(out)
+        else:
+            assert parts_done(work) >= before
+    run_to_the_end(start(script, large_corpus, tokenizer_dir, out), out)
+    assert contents(out) == contents(tmp_path / "whole")
+    assert not work.exists()
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Parts of a few documents, so that a small corpus has many; the state is saved after each."""
+    monkeypatch.setattr("corpus.documents.PART_BYTES", 2000)
+    monkeypatch.setattr("conversion.workers.SAVE_INTERVAL_S", 0)
+
+
+def stop_after(monkeypatch, n_parts, error=KeyboardInterrupt):
+    """Have the making of a part fail after so many."""
+    made = 0
+    from conversion import workers
+
+    make = workers._make
+
+    def limited(*arguments):
+        nonlocal made
+        made += 1
+        if made > n_parts:
+            raise error
+        return make(*arguments)
+
+    monkeypatch.setattr(workers, "_make", limited)
+
+
+def count_reads(monkeypatch):
+    """Count the parts that are made from now on."""
+    from conversion.sources import Text
+
+    made = []
+    read = Text.read
+    monkeypatch.setattr(Text, "read", lambda self, part: (made.append(part), read(self, part))[1])
+    return made
+
+
+@pytest.fixture
+def interrupted(tmp_path, corpus, tokenizer_dir, small_parts, monkeypatch):
+    """A conversion that was interrupted after six parts."""
+    with monkeypatch.context() as limited:
+        stop_after(limited, 6)
+        with pytest.raises(SystemExit, match="130"):
+            convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "out"))
+    assert (tmp_path / ".out.partial").is_dir()
+    assert not (tmp_path / "out").exists()
+    return tmp_path / "out"
+
+
+def test_what_was_done_is_not_done_again(interrupted, corpus, tokenizer_dir, shards, monkeypatch):
+    made = count_reads(monkeypatch)
+    convert_to_mds.main(convert_config(corpus, tokenizer_dir, interrupted))
+    total = -(-corpus.stat().st_size // 2000)
+    assert len(made) == total - 6
+    assert {k: v for k, v in contents(interrupted).items() if k != "manifest.json"} == {
+        k: v for k, v in contents(shards).items() if k != "manifest.json"
+    }
+    assert not (interrupted.parent / ".out.partial").exists()
+
+
+def test_another_corpus_tokenizer_or_setting_is_refused_and_nothing_is_lost(
+    interrupted, tmp_path, corpus, tokenizer_dir, shards
+):
+    before = contents(tmp_path / ".out.partial")
+
+    def refuse(match, corpus=corpus, script=convert_to_mds, **changes):
+        with pytest.raises(InputError, match=match):
+            script.main(convert_config(corpus, tokenizer_dir, interrupted, **changes))
+        after = contents(tmp_path / ".out.partial")
+        assert {name: after.get(name) for name in before} == before | {"lock": after["lock"]}
+
+    refuse(r"out= was begun with seed=0 \(now 1\); start again with what it was", seed=1)
+    refuse(r"begun with block_length=64 \(now 32\)", block_length=32)
+    refuse(r"begun with format=mds \(now h5\)", script=convert_to_h5)
+    refuse(r"begun with text_key=text \(now title\)", text_key="title")
+    refuse(r"begun with max_document_bytes=", max_document_bytes=100)
+    other = tmp_path / "other.txt"
+    other.write_text(make_text(120, seed=9))
+    refuse(r"corpus= is not, or no longer, the one with which this conversion began", corpus=other)
+    other.write_text(corpus.read_text()[:300])
+    refuse(r"corpus= is not, or no longer, the one with which", corpus=other)
+    shutil.copy(corpus, other)
+    convert_to_mds.main(convert_config(other, tokenizer_dir, interrupted))
+    assert Manifest.load(interrupted).fingerprint == Manifest.load(shards).fingerprint
+
+
+def test_a_corpus_that_was_copied_is_the_same_when_the_result_is_there(tmp_path, corpus, tokenizer_dir, shards, caplog):
+    caplog.set_level("INFO", "hindsight")
+    shutil.copy(corpus, tmp_path / "copy.txt")
+    convert_to_mds.main(convert_config(tmp_path / "copy.txt", tokenizer_dir, shards))
+    assert "already there, nothing to do" in caplog.text
+    changed = (tmp_path / "copy.txt").read_bytes().replace(b"sea", b"SEA", 1)
+    (tmp_path / "copy.txt").write_bytes(changed)
+    with pytest.raises(InputError, match="holds a conversion with corpus_fingerprint="):
+        convert_to_mds.main(convert_config(tmp_path / "copy.txt", tokenizer_dir, shards, workers=2))
+
+
+def test_a_second_converter_says_so_and_stops(interrupted, corpus, tokenizer_dir):
+    code = (
+        "import sys; from output_files import locked; from pathlib import Path\n"
+        "with locked(Path(sys.argv[1]), 'held'):\n    print('held', flush=True); sys.stdin.read()\n"
+    )
+    work = interrupted.parent / ".out.partial"
+    command = [sys.executable, "-c", code, str(work)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(InputError, match=rf"another process converts into it \(process {process.pid} on "):
+            convert_to_mds.main(convert_config(corpus, tokenizer_dir, interrupted))
+        process.kill()
+    with locked(work, "free again"):
+        pass
+
+
+def test_damaged_parts_are_made_again(interrupted, tmp_path, corpus, tokenizer_dir, shards, monkeypatch):
+    # Undo the last save, as if the machine had failed: parts that wait, one of them cut off.
+    parts = tmp_path / ".out.partial" / "parts"
+    (parts / "00000006.npz").write_bytes(b"half")
+    (parts / ".00000007.npz.123.partial").write_bytes(b"rest")
+    convert_to_mds.main(convert_config(corpus, tokenizer_dir, interrupted))
+    assert Manifest.load(interrupted).fingerprint == Manifest.load(shards).fingerprint
+
+
+def test_a_shard_that_vanished_is_noticed(interrupted, tmp_path, corpus, tokenizer_dir):
+    (tmp_path / ".out.partial" / "result" / "train" / "shard.00000.mds").unlink()
+    with pytest.raises(
+        InputError, match=r"shard\.00000\.mds is gone or damaged; remove .*\.out\.partial and start again"
+    ):
+        convert_to_mds.main(convert_config(corpus, tokenizer_dir, interrupted))
+    assert not interrupted.exists()
+
+
+def test_what_a_process_left_that_was_killed_at_the_very_end_is_removed(tmp_path, corpus, tokenizer_dir, shards):
+    shutil.copytree(shards, tmp_path / "out")
+    (tmp_path / ".out.partial" / "parts").mkdir(parents=True)
+    config = convert_config(corpus, tokenizer_dir, tmp_path / "out")
+    with locked(tmp_path / ".out.partial", "held"):
+        pass  # a lock does not hold against its own process
+    convert_to_mds.main(config)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_bad_text_at_the_end_loses_nothing(tmp_path, corpus, tokenizer_dir, small_parts, monkeypatch):
+    monkeypatch.setattr("conversion.sources.SAMPLE_PARTS", 1)
+    (tmp_path / "text").mkdir()
+    shutil.copy(corpus, tmp_path / "text" / "1.txt")
+    (tmp_path / "text" / "2.txt").write_bytes(b"bad \xff\n")
+    config = convert_config(tmp_path / "text", tokenizer_dir, tmp_path / "out")
+    with pytest.raises(InputError, match=r"2\.txt is not UTF-8 at byte 4; .* What is done stays in .*\.out\.partial"):
+        convert_to_mds.main(config)
+    made = count_reads(monkeypatch)
+    (tmp_path / "text" / "2.txt").write_bytes(b"good\n")
+    convert_to_mds.main(config)
+    assert len(made) <= 2
+    assert sum(counts.documents or 0 for counts in Manifest.load(tmp_path / "out").splits.values()) == 121
+
+
+def test_another_folder_of_tokens_is_refused(tmp_path, corpus, tokenizer_dir, shards, monkeypatch):
+    other = tmp_path / "other.txt"
+    other.write_text(corpus.read_text().replace("sea", "SEA"))
+    convert_to_mds.main(convert_config(other, tokenizer_dir, tmp_path / "other"))
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as limited:
+        limited.setattr("conversion.complete", killed)
+        with pytest.raises(SystemExit, match="130"):
+            convert_to_h5.main(convert_config(shards, tokenizer_dir, tmp_path / "out"))
+    with pytest.raises(InputError, match="begun with corpus_fingerprint="):
+        convert_to_h5.main(convert_config(tmp_path / "other", tokenizer_dir, tmp_path / "out"))
+    convert_to_h5.main(convert_config(shards, tokenizer_dir, tmp_path / "out"))
+    assert Manifest.load(tmp_path / "out").fingerprint == Manifest.load(shards).fingerprint
+
+
+def test_what_was_skipped_is_not_taken_over_by_a_conversion_that_must_not_skip(
+    tmp_path, corpus, tokenizer_dir, small_parts, monkeypatch
+):
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "0.txt").write_bytes(b"bad \xff\n\ngood\n")
+    shutil.copy(corpus, tmp_path / "text" / "1.txt")
+    monkeypatch.setattr("conversion.sources.SAMPLE_BYTES", 0)
+    config = convert_config(tmp_path / "text", tokenizer_dir, tmp_path / "out", on_error=OnError.skip)
+    with monkeypatch.context() as limited:
+        stop_after(limited, 8)
+        with pytest.raises(SystemExit, match="130"):
+            convert_to_mds.main(config)
+    config.on_error = OnError.stop
+    with pytest.raises(InputError, match="is not UTF-8 at byte 4"):
+        convert_to_mds.main(config)
+    config.on_error = OnError.skip
+    convert_to_mds.main(config)
+    config.on_error = OnError.stop
+    with pytest.raises(InputError, match=r"on_error=skip \(now stop\), which left something out"):
+        convert_to_mds.main(config)
+
+
+def test_what_is_skipped_is_listed_in_the_manifest(tmp_path, corpus, tokenizer_dir):
+    (tmp_path / "text").mkdir()
+    shutil.copy(corpus, tmp_path / "text" / "1.txt")
+    (tmp_path / "text" / "2.txt").write_bytes(b"bad \xff\n\ngood\n")
+    (tmp_path / "text" / "3.txt").symlink_to(tmp_path / "nowhere")
+    config = convert_config(tmp_path / "text", tokenizer_dir, tmp_path / "out", on_error=OnError.skip, workers=2)
+    convert_to_mds.main(config)
+    manifest = Manifest.load(tmp_path / "out")
+    assert sum(counts.documents or 0 for counts in manifest.splits.values()) == 121
+    assert manifest.summary["skipped"] == 2
+    assert [line.split(";")[0] for line in manifest.summary["skipped_list"]] == [
+        f"corpus: {tmp_path}/text/2.txt is not UTF-8 at byte 4",
+        f"corpus: {tmp_path}/text/3.txt cannot be read (No such file or directory)",
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_full_disk_loses_nothing(tmp_path, corpus, tokenizer_dir, shards):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("this machine lets nobody mount")
+    try:
+        (disk / "ballast").write_bytes(bytes(940_000))
+        arguments = [f"corpus={corpus}", f"tokenizer={tokenizer_dir}", f"out={disk / 'out'}", "block_length=64"]
+        arguments += ["val_share=0.2", "shard_bytes=640", "workers=2"]
+        done = run_command("python", "convert_to_mds.py", *arguments)
+        assert done.returncode == 2, done.stderr
+        assert "the disk is full; make room, and the same command goes on where it was." in done.stderr.splitlines()[-1]
+        (disk / "ballast").unlink()
+        done = run_command("python", "convert_to_mds.py", *arguments)
+        assert done.returncode == 0, done.stderr
+        assert Manifest.load(disk / "out").fingerprint == Manifest.load(shards).fingerprint
+        inspect_mds.main(InspectConfig(path=str(disk / "out")))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_worker_that_is_killed_is_reported_and_the_rest_is_kept(
+    tmp_path, corpus, tokenizer_dir, small_parts, monkeypatch
+):
+    from conversion.sources import Text
+
+    read, parent = Text.read, os.getpid()
+
+    def killed(self, part):
+        if part.segments[0].start == 16_000 and os.getpid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(self, part)
+
+    config = convert_config(corpus, tokenizer_dir, tmp_path / "out", workers=2)
+    with monkeypatch.context() as limited:
+        limited.setattr(Text, "read", killed)
+        with pytest.raises(InputError, match=r"A worker was ended from outside, perhaps because memory ran out"):
+            convert_to_mds.main(config)
+    convert_to_mds.main(config)
+    assert (tmp_path / "out" / "manifest.json").is_file()
