@@ -1,0 +1,379 @@
+"""From text to batches, measured in one run: `OMP_NUM_THREADS=1 python -m benchmarks.data [TEXT]`, from the root.
+
+TEXT is a corpus of .txt files, as corpus= takes it; without it, 50 MB are made up. What is compared takes turns; a
+ratio is taken within a round, and what is printed is the median over rounds. Memory is the most that each process held,
+summed over all processes of a command; what they share counts for each.
+
+The contenders for the whole way, from text to a vocabulary of 50257 to MDS and h5:
+
+- ours: train_tokenizer.py, convert_to_mds.py, convert_to_h5.py, with two workers;
+- tokenizers: the same with `tokenizers` and Streaming's MDSWriter in one process of one thread;
+- published: the steps of the published code (arXiv:2401.17505): transformers' train_new_from_iterator, encoding a file
+  at a time to .pt, and a chunked int32 h5.
+"""
+
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.table import HEAD, Row
+from config import CorpusConfig, EncoderName
+from corpus import Corpus
+
+ROOT = Path(__file__).resolve().parent.parent
+VOCAB_SIZE = 50257
+BLOCK_LENGTH = 2048
+WORKERS = 2
+TEXT_BYTES = 50_000_000
+ENCODED_BYTES = 20_000_000
+"""Text for the comparison of encoders."""
+SMALL_BYTES, LARGE_BYTES = 200_000_000, 2_000_000_000
+"""Text for the comparison of memory."""
+ROUNDS = 3
+
+
+class Run(NamedTuple):
+    """What a command took."""
+
+    seconds: float
+    peak_mib: float
+
+
+def make_text(path: Path, n_bytes: int, seed: int = 0) -> Path:
+    """Write documents of made-up words, whose frequencies fall as those of a language do (Zipf's law)."""
+    rng = random.Random(seed)  # noqa: S311
+    syllables = [a + b + c for a in "bcdfghjklmnprstvw" for b in "aeiou" for c in ("", "n", "r", "s", "t")]
+    lexicon = ["".join(rng.choices(syllables, k=rng.choice((1, 2, 2, 3, 3, 4)))) for _ in range(300_000)]
+    weights = [1 / (rank + 3) for rank in range(len(lexicon))]
+    cumulative = [total := 0.0] and [total := total + weight for weight in weights]
+    written = 0
+    with path.open("w", encoding="utf-8") as file:
+        while written < n_bytes:
+            words = rng.choices(lexicon, cum_weights=cumulative, k=2000)
+            lines = (" ".join(words[start : start + 20]).capitalize() + ".\n" for start in range(0, len(words), 20))
+            written += file.write("".join(lines) + "\n")
+    return path
+
+
+def repeat_text(source: Path, path: Path, n_bytes: int) -> Path:
+    """Write documents of another text over and over, each time with another first line."""
+    documents = [document.raw for document in Corpus(CorpusConfig(corpus=str(source))).documents()]
+    written = number = 0
+    with path.open("wb") as file:
+        while written < n_bytes:
+            written += file.write(b"%d\n" % number + documents[number % len(documents)] + b"\n")
+            number += 1
+    return path
+
+
+# ------------------------------------------------------------------------------------------------------------ measuring
+
+
+def measure(*commands: list[str], one_thread: bool = False) -> Run:
+    """Run commands one after the other: seconds, and the most memory that they and their children held."""
+    environment = os.environ | ({"TOKENIZERS_PARALLELISM": "false"} if one_thread else {})
+    peak, began = 0.0, time.perf_counter()
+    for command in commands:
+        with (
+            tempfile.TemporaryFile() as said,
+            subprocess.Popen(
+                [sys.executable, *command], cwd=ROOT, env=environment, stdout=said, stderr=subprocess.STDOUT
+            ) as process,
+        ):
+            held: dict[int, float] = {}
+            while True:
+                held |= tree_mib(process.pid)
+                try:
+                    if process.wait(timeout=0.2) == 0:
+                        break
+                except subprocess.TimeoutExpired:
+                    continue
+                said.seek(0)
+                raise RuntimeError(f"{command} failed: {said.read().decode(errors='replace')}")
+            peak = max(peak, sum(held.values()))
+    return Run(time.perf_counter() - began, peak)
+
+
+def tree_mib(pid: int) -> dict[int, float]:
+    """The most that a process and its children have held so far, in MiB, by process."""
+    held: dict[int, float] = {}
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+        held[pid] = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) / 1024
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                held |= tree_mib(int(child))
+    except (OSError, StopIteration):  # it has ended
+        pass
+    return held
+
+
+def in_turns(contenders: dict[str, Callable[[], Run]], rounds: int) -> dict[str, list[Run]]:
+    """Run every contender once a round, in an order that turns round."""
+    runs: dict[str, list[Run]] = {name: [] for name in contenders}
+    for i in range(rounds):
+        for name in list(contenders)[:: 1 if i % 2 == 0 else -1]:
+            runs[name].append(contenders[name]())
+            sys.stderr.write(f"{name}: {runs[name][-1].seconds:.2f} s, {runs[name][-1].peak_mib:.0f} MiB\n")
+    return runs
+
+
+def ratio(ours: list[Run], theirs: list[Run], key: str = "seconds") -> float:
+    """Ours over theirs, the median over rounds."""
+    return statistics.median(getattr(a, key) / getattr(b, key) for a, b in zip(ours, theirs, strict=True))
+
+
+# ---------------------------------------------------------------------------------------------------------- contenders
+
+
+def ours(text: str, folder: Path) -> list[list[str]]:
+    """Our three commands."""
+    shutil.rmtree(folder, ignore_errors=True)
+    tokenizer, mds, h5 = (folder / name for name in ("tokenizer", "mds", "h5"))
+    common = [f"tokenizer={tokenizer}", f"workers={WORKERS}"]
+    return [
+        ["train_tokenizer.py", f"corpus={text}", f"out={tokenizer}", f"vocab_size={VOCAB_SIZE}"],
+        ["convert_to_mds.py", f"corpus={text}", f"out={mds}", *common],
+        ["convert_to_h5.py", f"corpus={mds}", f"out={h5}", *common],
+    ]
+
+
+def plain(text: str, folder: Path) -> None:
+    """Do the same with `tokenizers` and Streaming's MDSWriter, in this process."""
+    import h5py
+    import numpy as np
+    import tokenizers
+    from streaming import MDSWriter
+    from tokenizers import models, pre_tokenizers, trainers
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    documents = [document.text for document in Corpus(CorpusConfig(corpus=text)).documents()]
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.train_from_iterator(
+        documents,
+        trainers.BpeTrainer(
+            vocab_size=VOCAB_SIZE,
+            special_tokens=["<|eos|>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    columns = {"tokens": f"ndarray:uint16:{BLOCK_LENGTH}"}
+    ids = (np.array([*tokenizer.encode_batch_fast([text])[0].ids, 0], np.uint16) for text in documents)
+    tokens = np.concatenate(list(ids))
+    with MDSWriter(columns=columns, out=str(folder / "mds"), hashes=["xxh64"]) as writer:
+        for start in range(0, len(tokens) - BLOCK_LENGTH, BLOCK_LENGTH):
+            writer.write({"tokens": tokens[start : start + BLOCK_LENGTH]})
+    with h5py.File(folder / "tokens.h5", "w") as file:
+        file.create_dataset("tokens", data=tokens)
+
+
+def published(text: str, folder: Path) -> None:
+    """Do what the published code does, in this process."""
+    import h5py
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    whole = "\n".join(document.text for document in Corpus(CorpusConfig(corpus=text)).documents())
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
+    lines = (whole[start : start + 100_000] for start in range(0, len(whole), 100_000))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend).train_new_from_iterator(
+        lines, VOCAB_SIZE, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    for number, start in enumerate(range(0, len(whole), 5_000_000)):
+        tokens = tokenizer(whole[start : start + 5_000_000], return_tensors="pt")["input_ids"]
+        torch.save(tokens, folder / f"{number:05}.pt")
+    with h5py.File(folder / "tokens.h5", "w") as file:
+        stored = file.create_dataset("tokens", (0,), "i4", maxshape=(None,), chunks=True)
+        for path in sorted(folder.glob("*.pt")):
+            tokens = torch.load(path, weights_only=True).flatten().int().numpy()
+            stored.resize(len(stored) + len(tokens), axis=0)
+            stored[-len(tokens) :] = tokens
+
+
+def bare_loop(text: str, tokenizer_folder: str, out: str) -> None:
+    """Encode documents with our encoder, and write uint16 to one file."""
+    import numpy as np
+
+    from encoder import TiktokenEncoder
+    from tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.load(tokenizer_folder)
+    encoder = TiktokenEncoder(tokenizer)
+    with Path(out).open("wb") as file:
+        for document in Corpus(CorpusConfig(corpus=text)).documents():
+            encoder.encode(document.text).astype(np.uint16).tofile(file)
+            np.array([tokenizer.eos_id], np.uint16).tofile(file)
+
+
+def compare_encoders(text: str, tokenizer_folder: str) -> None:
+    """Print the speed of our encoder over that of `tokenizers`, one thread each, and whether all ids are equal."""
+    import numpy as np
+
+    from encoder import choose_encoder
+    from tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.load(tokenizer_folder)
+    encoder = choose_encoder(tokenizer, EncoderName.auto, [])
+    texts, left = [], ENCODED_BYTES
+    for document in Corpus(CorpusConfig(corpus=text)).documents():
+        texts.append(document.text)
+        left -= len(document.raw)
+        if left <= 0:
+            break
+    ratios, equal = [], True
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        fast = [encoder.encode(one) for one in texts]
+        turned = time.perf_counter()
+        slow = [tokenizer.encode_batch([one])[0] for one in texts]
+        ratios.append((time.perf_counter() - turned) / (turned - began))
+        equal &= all(np.array_equal(a, b) for a, b in zip(fast, slow, strict=True))
+    sys.stdout.write(f"{statistics.median(ratios)} {encoder.name} {equal}\n")
+
+
+# --------------------------------------------------------------------------------------------------------------- rows
+
+
+def compare_pipelines(text: str, folder: Path, rounds: int = 2) -> Iterator[Row]:
+    """Compare the whole way, and its steps."""
+    runs = in_turns(
+        {
+            "ours": lambda: measure(*ours(text, folder / "ours")),
+            "tokenizers": lambda: measure(_call("plain", text, folder / "plain"), one_thread=True),
+            "published": lambda: measure(_call("published", text, folder / "published")),
+        },
+        rounds,
+    )
+    for name, taken in runs.items():
+        seconds = statistics.median(run.seconds for run in taken)
+        yield Row(
+            f"text → tokenizer → MDS and h5: {name}", f"{seconds:.1f} s, {max(r.peak_mib for r in taken):.0f} MiB"
+        )
+    faster = 1 / ratio(runs["ours"], runs["tokenizers"])
+    yield Row("ours against tokenizers in one process: times faster", f"{faster:.1f}", "≥ 8", faster >= 8)
+    share = ratio(runs["ours"], runs["published"])
+    yield Row("ours against the published steps: share of the time", f"{share:.3f}", "≤ 0.15", share <= 0.15)
+    share = ratio(runs["ours"], runs["published"], "peak_mib")
+    yield Row("ours against the published steps: share of the memory", f"{share:.2f}")
+
+
+def compare_trainers(text: str, folder: Path, rounds: int = ROUNDS) -> Iterator[Row]:
+    """Compare train_tokenizer.py with its two trainers."""
+
+    def trained(trainer: str) -> Run:
+        out = folder / f"tokenizer_{trainer}"
+        shutil.rmtree(out, ignore_errors=True)
+        arguments = [f"corpus={text}", f"out={out}", f"vocab_size={VOCAB_SIZE}", f"trainer={trainer}"]
+        return measure(["train_tokenizer.py", *arguments])
+
+    runs = in_turns({name: lambda name=name: trained(name) for name in ("ffbpe", "tokenizers")}, rounds)
+    for key, target in (("seconds", 0.3), ("peak_mib", 1.0)):
+        share = ratio(runs["ffbpe"], runs["tokenizers"], key)
+        yield Row(
+            f"train_tokenizer.py, trainer=ffbpe over tokenizers: {key}", f"{share:.2f}", f"≤ {target}", share <= target
+        )
+    same = all(
+        (folder / "tokenizer_ffbpe" / path.name).read_bytes() == path.read_bytes()
+        for path in (folder / "tokenizer_tokenizers").glob("*okenizer*.json")
+    )
+    yield Row("both trainers give the same files", str(same), "True", same)
+
+
+def compare_conversion(text: str, tokenizer: Path, folder: Path, rounds: int = ROUNDS) -> Iterator[Row]:
+    """Compare our encoder with `tokenizers`, and convert_to_mds.py with a loop that only encodes."""
+    done = subprocess.run(
+        [sys.executable, *_call("compare_encoders", text, tokenizer)],
+        cwd=ROOT, env=os.environ | {"TOKENIZERS_PARALLELISM": "false"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    faster, name, equal = done.stdout.split()
+    met = float(faster) >= 8 and equal == "True"
+    value = f"{float(faster):.1f} ({name}; ids identical: {equal})"
+    yield Row("encoding, one core: times faster than encode_batch_fast", value, "≥ 8, identical", met)
+
+    def converted() -> Run:
+        shutil.rmtree(folder / "mds", ignore_errors=True)
+        arguments = [f"corpus={text}", f"tokenizer={tokenizer}", f"out={folder / 'mds'}", f"workers={WORKERS}"]
+        return measure(["convert_to_mds.py", *arguments])
+
+    bare = _call("bare_loop", text, tokenizer, folder / "tokens.bin")
+    runs = in_turns({"convert_to_mds.py": converted, "bare loop": lambda: measure(bare)}, rounds)
+    share = ratio(runs["convert_to_mds.py"], runs["bare loop"])
+    yield Row("convert_to_mds.py over a bare loop of one process", f"{share:.2f}", "≤ 1.5", share <= 1.5)
+
+
+def compare_memory(text: str, tokenizer: Path, folder: Path) -> Iterator[Row]:
+    """Convert a small and a large text, and compare the memory that it takes."""
+    peaks = []
+    for n_bytes in (SMALL_BYTES, LARGE_BYTES):
+        source = repeat_text(Path(text), folder / "long.txt", n_bytes)
+        out = folder / "long"
+        arguments = [f"corpus={source}", f"tokenizer={tokenizer}", f"out={out}", f"workers={WORKERS}"]
+        run = measure(["convert_to_mds.py", *arguments])
+        peaks.append(run.peak_mib)
+        value = f"{run.seconds:.1f} s, {n_bytes / 1e6 / run.seconds:.1f} MB/s, {run.peak_mib:.0f} MiB"
+        met = run.peak_mib < 1500
+        yield Row(f"convert_to_mds.py, {n_bytes / 1e9} GB, {WORKERS} workers", value, "< 1500 MiB", met)
+        shutil.rmtree(out)
+    source.unlink()
+    share = peaks[1] / peaks[0]
+    yield Row("peak memory, 2 GB over 0.2 GB of text", f"{share:.2f}", "≤ 1.1", share <= 1.1)
+
+
+def measure_reading(folder: Path) -> Iterator[Row]:
+    """Measure what benchmarks/reading.py does."""
+    # Here, because the contenders above are started from this module, and none shall import torch for it.
+    from benchmarks.reading import compare_loaders, compare_starts, measure_first_batch, measure_import
+
+    yield from compare_loaders(folder / "corpus")[1]
+    for num_workers in (0, 2):
+        seconds = measure_first_batch(folder / "corpus", num_workers)
+        yield Row(f"first batch, {num_workers} workers, 100M tokens", f"{seconds:.3f} s")
+    yield from compare_starts(folder / "large")
+    for statement in ("import streaming", "import load_text_streaming", "import conversion"):
+        yield Row(statement, f"{measure_import(statement):.2f} s")
+
+
+def _call(function: str, *arguments: object) -> list[str]:
+    """A command that calls a function of this module in a process of its own."""
+    passed = ", ".join(f"Path({str(a)!r})" if isinstance(a, Path) else repr(a) for a in arguments)
+    return ["-c", f"from pathlib import Path; from benchmarks import data; data.{function}({passed})"]
+
+
+def main() -> None:
+    """Print the table, row by row."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        text = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else str(make_text(folder / "text.txt", TEXT_BYTES))
+        sys.stdout.write(f"{HEAD}\n")
+        (folder / "reading").mkdir()
+        tokenizer = folder / "tokenizer_ffbpe"
+
+        def rows() -> Iterator[Row]:
+            yield from compare_trainers(text, folder)
+            yield from compare_conversion(text, tokenizer, folder)
+            yield from compare_pipelines(text, folder)
+            yield from compare_memory(text, tokenizer, folder)
+            yield from measure_reading(folder / "reading")
+
+        for row in rows():
+            sys.stdout.write(f"{row}\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
