@@ -11,7 +11,6 @@ from typing import Any
 import h5py
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
 from config import ConvertConfig, InputError, run_script
 from conversion import convert
@@ -43,11 +42,8 @@ class H5Sink:
     def __init__(self, folder: Path, plan: Manifest, fill_id: int, out: Output) -> None:
         self.folder = folder
         self.dtype = plan.dtype
-        self.shard_blocks: int | None = None
-
-    def write(self, split: str, number: int, blocks: NDArray) -> dict[str, Any]:
-        """Refuse: tokens are only stored at the end."""
-        raise NotImplementedError
+        self.write = None
+        """There are no shards: all is stored at the end."""
 
     def finish(self, shards: dict[str, list[dict[str, Any]]], waiting: dict[str, Path]) -> dict[str, Any]:
         """Join the plain files, and hash each split."""

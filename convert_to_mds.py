@@ -71,7 +71,6 @@ class MdsSink:
         self.plan = plan
         self.fill_id = fill_id
         self.out = out
-        self.shard_blocks: int | None = plan.blocks_per_shard
 
     def write(self, split: str, number: int, blocks: NDArray) -> dict[str, Any]:
         """Write a shard."""

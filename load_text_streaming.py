@@ -307,7 +307,7 @@ class TextStreamingDataset(StreamingDataset):
             try:
                 return self.shards[shard].get_item(sample_id - self.first_windows[shard])
             except FileNotFoundError:
-                pass  # compressed so far
+                pass  # still compressed: Streaming decompresses it once
         return super().get_item(sample_id, retry)
 
     def prepare_shard(self, shard_id: int, blocking: bool = True) -> None:

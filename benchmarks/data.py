@@ -49,7 +49,7 @@ class Run(NamedTuple):
 
 def make_text(path: Path, n_bytes: int, seed: int = 0) -> Path:
     """Write documents of made-up words, whose frequencies fall as those of a language do (Zipf's law)."""
-    rng = random.Random(seed)  # noqa: S311
+    rng = random.Random(seed)  # noqa: S311 - made-up words keep no secret
     syllables = [a + b + c for a in "bcdfghjklmnprstvw" for b in "aeiou" for c in ("", "n", "r", "s", "t")]
     lexicon = ["".join(rng.choices(syllables, k=rng.choice((1, 2, 2, 3, 3, 4)))) for _ in range(300_000)]
     weights = [1 / (rank + 3) for rank in range(len(lexicon))]

@@ -8,6 +8,7 @@ this counts: what a killed process wrote behind it is cut off. `result/` becomes
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import InputError
-from conversion.parts import TokenPart
+from conversion.parts import DAMAGED, TokenPart
 from conversion.statistics import LengthCounts, count_duplicates
 from corpus.digest import Digest
 from manifest import SPLITS, Manifest, SplitCounts, entropy_nats
@@ -30,11 +31,9 @@ RESULT_NAME = "result"
 class Sink(Protocol):
     """The format that tokens are stored in."""
 
-    shard_blocks: int | None
-    """Blocks after which a stretch of a split can be stored; None if only at the end."""
-
-    def write(self, split: str, number: int, blocks: NDArray) -> dict[str, Any]:
-        """Store a stretch of whole blocks for good, and give what the index says of it."""
+    @property
+    def write(self) -> Callable[[str, int, NDArray], dict[str, Any]] | None:
+        """Stores a shard of a split, by its number, for good, and gives its entry in the index; None without shards."""
         ...
 
     def finish(self, shards: dict[str, list[dict[str, Any]]], waiting: dict[str, Path]) -> dict[str, Any]:
@@ -126,7 +125,7 @@ class Assembly:
                 plan = Manifest(**state["plan"])
                 self.token_counts = {split: stored[f"counts_{split}"] for split in SPLITS}
                 self.lengths = LengthCounts(stored["lengths"], stored["length_counts"])
-        except Exception as error:  # numpy and zipfile raise much on what is not theirs
+        except DAMAGED as error:
             raise InputError(f"{self.folder / STATE_NAME} is damaged; remove {self.folder} and start again.") from error
         difference = f"out={state['out']} (now {self.out})" if state["out"] != self.out else plan.difference(self.plan)
         if difference is not None:
@@ -211,13 +210,17 @@ class Assembly:
 
     # ------------------------------------------------------------------------------------------------ taking parts
 
-    def take(self) -> int:
-        """Take all parts that are next in order, as far as the rule of the split is known; give their number."""
+    def take(self, end: int) -> int:
+        """Take the parts that are next in order, as far as the rule of the split is known; give their number.
+
+        Args:
+            end: number behind the last part that was handed out; what lies there of later ones is not checked yet.
+        """
         before = self.taken
-        while self.val_below is None and (part := self._load(self._looked)) is not None:
+        while self.val_below is None and self._looked < end and (part := self._load(self._looked)) is not None:
             self._look(part)
             self._looked += 1
-        while self.val_below is not None and (part := self._load(self.taken)) is not None:
+        while self.val_below is not None and self.taken < end and (part := self._load(self.taken)) is not None:
             self._take(part)
         return self.taken - before
 
@@ -229,7 +232,12 @@ class Assembly:
         if index in self._at_hand:
             return self._at_hand[index]
         path = self.part_path(index)
-        return TokenPart.load(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        part = TokenPart.load(path)
+        if part is None:
+            raise InputError(f"{path}, which was just made, is damaged; see to the disk, and start again.")
+        return part
 
     def _look(self, part: TokenPart) -> None:
         """Wait until both sides of the split have a document: if none falls to val, the one with least draw goes."""
@@ -293,15 +301,13 @@ class Assembly:
         with path.open("ab") as file:
             file.write(tokens.astype(self.plan.dtype, copy=False).tobytes())
         state.waiting += len(tokens)
-        if self.sink.shard_blocks is None:
-            return
-        shard_tokens = self.sink.shard_blocks * self.plan.block_length
-        if state.waiting < shard_tokens:
+        write, shard_tokens = self.sink.write, self.plan.blocks_per_shard * self.plan.block_length
+        if write is None or state.waiting < shard_tokens:
             return
         waiting = np.fromfile(path, self.plan.dtype)
         for start in range(0, len(waiting) - shard_tokens + 1, shard_tokens):
             blocks = waiting[start : start + shard_tokens].reshape(-1, self.plan.block_length)
-            state.shards.append(self.sink.write(split, len(state.shards), blocks))
+            state.shards.append(write(split, len(state.shards), blocks))
         rest = waiting[len(waiting) // shard_tokens * shard_tokens :]
         self._outdated.append(path)
         rest.tofile(self._waiting_path(split))

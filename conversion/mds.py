@@ -7,6 +7,7 @@ Format: https://docs.mosaicml.com/projects/streaming (Dataset Format); a test co
 """
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def write_shard(folder: Path, number: int, blocks: NDArray, plan: Manifest) -> d
         "hashes": hashes,
         "version": VERSION,
     }
-    # A limit that exactly `blocks_per_shard` blocks reach. The head holds the limit, and its length depends on it.
+    # The index tells a limit that exactly `blocks_per_shard` blocks reach; the head, whose length counts, tells none.
     full = plan.blocks_per_shard * (sample_bytes + OFFSET_BYTES)
     config["size_limit"] = None
     head = json.dumps(config, sort_keys=True).encode()
@@ -77,6 +78,17 @@ def read_shard_bytes(folder: Path, entry: dict[str, Any]) -> bytes:
 
         data = decompress(entry["compression"], data)
     return data
+
+
+@lru_cache(maxsize=2)
+def _parsed(path: Path, modified_ns: int) -> list[dict[str, Any]]:
+    return json.loads(path.read_text(encoding="utf-8"))["shards"]
+
+
+def read_index(folder: Path) -> list[dict[str, Any]]:
+    """Read the entries of a split's shards, once for all shards; OSError, ValueError, KeyError or TypeError if none."""
+    path = folder / "index.json"
+    return _parsed(path, path.stat().st_mtime_ns)
 
 
 def index_of(shards: list[dict[str, Any]]) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from config import ConvertConfig, InputError
+from conversion.assembly import STATE_NAME
 from manifest import MANIFEST_NAME, Manifest
 from output_files import is_free, local_path, locked, partial_of
 
@@ -125,14 +126,13 @@ class RemoteOutput:
         short = f".{self.key.split('/')[-1]}-{hashlib.blake2b(url.encode(), digest_size=4).hexdigest()}.partial"
         self.work = local_path("work_dir", work_dir or ".") / short
         self._uploader: Any = None
-        self._there: list[str] | None = None
 
     def is_done(self) -> bool:
         """Whether the place holds a manifest; InputError if it holds something that was not begun here."""
         there = self._list()
         if f"{self.key}/{MANIFEST_NAME}" in there:
             return True
-        if there and not (self.work / "state.npz").is_file():
+        if there and not (self.work / STATE_NAME).is_file():
             raise InputError(
                 f"out={self.name} holds something else, or a conversion that was begun elsewhere ({self.work} knows "
                 "nothing of it); choose another out, remove it, or give the work_dir= it was begun with."
@@ -173,8 +173,8 @@ class RemoteOutput:
 
     def _upload(self, result: Path, name: str) -> None:
         try:
-            uploader = self._open(result)
-            uploader.upload_file(name)
+            self._uploader = self._uploader or _open_uploader(result, self.name)
+            self._uploader.upload_file(name)
         except Exception as error:  # each provider has errors of its own
             raise InputError(
                 f"out={self.name}: {name} cannot be uploaded ({error}); the same command goes on where it was."
@@ -183,25 +183,19 @@ class RemoteOutput:
     def _list(self) -> list[str]:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                return self._open(Path(folder), keep=False).list_objects("") or []
-            except InputError:
-                raise
-            except Exception as error:
+                return _open_uploader(Path(folder), self.name).list_objects("") or []
+            except Exception as error:  # each provider has errors of its own
                 raise InputError(
                     f"out={self.name} cannot be reached ({error}); check the address, S3_ENDPOINT_URL and the keys."
                 ) from error
 
-    def _open(self, result: Path, keep: bool = True) -> Any:
-        """Open Streaming's uploader, which removes what it has uploaded."""
-        if self._uploader is not None:
-            return self._uploader
-        from streaming.base.storage import CloudUploader
 
-        logging.getLogger("streaming.base.storage.upload").setLevel(logging.ERROR)  # a folder in use is no surprise
-        uploader = CloudUploader.get((str(result), self.name), exist_ok=True)
-        if keep:
-            self._uploader = uploader
-        return uploader
+def _open_uploader(folder: Path, url: str) -> Any:
+    """Open Streaming's uploader, which removes from the folder what it has uploaded."""
+    from streaming.base.storage import CloudUploader  # here, because it takes seconds that only a remote needs
+
+    logging.getLogger("streaming.base.storage.upload").setLevel(logging.ERROR)  # a folder in use is no surprise
+    return CloudUploader.get((str(folder), url), exist_ok=True)
 
 
 def _remove_unless_held(folder: Path) -> None:

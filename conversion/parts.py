@@ -2,6 +2,8 @@
 
 import io
 import json
+import struct
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,9 @@ from numpy.typing import NDArray
 
 from corpus.digest import Digest
 from output_files import write_atomically
+
+DAMAGED = (EOFError, KeyError, TypeError, ValueError, struct.error, zipfile.BadZipFile)
+"""What reading a damaged .npz file raises; other errors are not the file's fault."""
 
 
 @dataclass
@@ -56,7 +61,7 @@ class TokenPart:
             with np.load(path) as stored:
                 signature, documents, value, problems, empty = json.loads(stored["head"].tobytes())
                 arrays: dict[str, Any] = {name: stored[name] for name in _ARRAYS}
-        except Exception:  # numpy and zipfile raise much on what is not theirs
+        except DAMAGED:
             return None
         return cls(signature, Digest(documents, value), **arrays, problems=problems, empty=empty)
 

@@ -7,7 +7,6 @@ documents apart: they are split by pieces of a block's length.
 
 import hashlib
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import ConvertConfig, InputError
+from conversion.mds import read_index, read_shard_bytes
 from conversion.parts import TokenPart
 from corpus import Corpus, Part, Reading
 from corpus.digest import HASH_BYTES, Digest, hash_document
@@ -343,11 +343,8 @@ def read_h5(folder: Path, manifest: Manifest, part: TokenRange) -> NDArray[np.in
 
 def read_shard(folder: Path, manifest: Manifest, part: TokenRange) -> NDArray[np.integer]:
     """Read the tokens of an MDS shard; InputError if it is not what the index says."""
-    from conversion.mds import read_shard_bytes
-
     try:
-        index = json.loads((folder / part.split / "index.json").read_text(encoding="utf-8"))
-        shard = index["shards"][part.number]
+        shard = read_index(folder / part.split)[part.number]
         data = read_shard_bytes(folder / part.split, shard)
         # A shard is its number of samples, the offset of each (uint32), its settings, and the blocks.
         offset = int(np.frombuffer(data, "<u4", count=1, offset=4)[0])

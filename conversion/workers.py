@@ -54,17 +54,16 @@ def run(source: Source, assembly: Assembly, n_workers: int) -> None:
                 rate.add(part.stored_bytes, 0, len(tokens.tokens))
             for result in workers.results(PARTS_A_WORKER * n_workers):
                 rate.add(*result)
-            if assembly.take() and time.monotonic() - saved > SAVE_INTERVAL_S:
+            if assembly.take(number + 1) and time.monotonic() - saved > SAVE_INTERVAL_S:
                 assembly.save()
                 saved = time.monotonic()
         for result in workers.results(1):
             rate.add(*result)
-            assembly.take()
         if number + 1 < assembly.taken:
             raise _other_corpus()
-        assembly.take()
+        assembly.take(number + 1)
         assembly.settle(source.where)
-        assembly.take()
+        assembly.take(number + 1)
         assembly.save()
         assert assembly.taken == number + 1
 

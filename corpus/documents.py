@@ -305,7 +305,7 @@ class Corpus:
     ) -> Iterator[Document]:
         separator = self._separator(file)
         parse = self._parse_json if self._format(file) is CorpusFormat.jsonl else self._parse_text
-        pieces = [(0, block)] if separator is None else separator.split(block, first=True)
+        pieces = [(0, block)] if separator is None else separator.split(block)
         for number, (start, raw) in enumerate(pieces):
             if not raw.strip(b"\r\n") and separator is not None and not separator.kept:
                 continue  # an empty line is no document

@@ -51,14 +51,9 @@ class Separator:
         ends = [place + len(end) for end in self.ends if (place := text.rfind(end)) >= 0]
         return max(ends, default=None)
 
-    def split(self, block: bytes, first: bool = True) -> Iterator[tuple[int, bytes]]:
-        """Yield the documents of a block with their offsets, some of them empty.
-
-        Args:
-            block: whole documents.
-            first: whether the block may begin with a separator.
-        """
-        start = match.end() if first and self.kept and (match := _BLANK_LINES.match(block)) else 0
+    def split(self, block: bytes) -> Iterator[tuple[int, bytes]]:
+        """Yield the documents of a block, which holds whole ones, with their offsets; some of them may be empty."""
+        start = match.end() if self.kept and (match := _BLANK_LINES.match(block)) else 0
         for match in self.pattern.finditer(block, start):
             yield start, block[start : match.start() + self.kept]
             start = match.end()

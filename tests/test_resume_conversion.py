@@ -13,7 +13,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, convert_config, make_text, run_command
+from conftest import ROOT, convert_config, draws, make_text, run_command
 
 import convert_to_h5
 import convert_to_mds
@@ -229,6 +229,37 @@ def test_a_second_converter_says_so_and_stops(interrupted, corpus, tokenizer_dir
         process.kill()
     with locked(work, "free again"):
         pass
+
+
+def test_parts_of_another_corpus_that_nothing_was_taken_of_settle_nothing(
+    tmp_path, tokenizer_dir, small_parts, monkeypatch
+):
+    monkeypatch.setattr("corpus.documents.PART_BYTES", 1)
+    in_train = [text for n in range(200) if draws([text := f"number {n}\n"], 0)[0] > 0.5][:6]
+    in_val = next(text for n in range(200) if draws([text := f"number {n}\n"], 0)[0] < 0.2)
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n".join(in_train))
+    config = convert_config(corpus, tokenizer_dir, tmp_path / "out")
+    convert_to_mds.main(config)
+    shutil.move(tmp_path / "out", tmp_path / "expected")
+    with monkeypatch.context() as limited:
+        stop_after(limited, 3)
+        with pytest.raises(SystemExit, match="130"):
+            convert_to_mds.main(config)
+    # A stale part, such as one of an earlier text: it would show that val has something, and is made anew.
+    corpus.write_text("\n".join([*in_train[:5], in_val]))
+    with monkeypatch.context() as limited:
+        stop_after(limited, 100)
+        limited.setattr("conversion.complete", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        limited.setattr("conversion.assembly.Assembly.take", lambda self, end: 0)
+        with pytest.raises((SystemExit, InputError)):
+            convert_to_mds.main(config)
+    corpus.write_text("\n".join(in_train))
+    convert_to_mds.main(config)
+    ours, expected = contents(tmp_path / "out"), contents(tmp_path / "expected")
+    assert {name: ours[name] for name in ours if name != "manifest.json"} == {
+        name: expected[name] for name in expected if name != "manifest.json"
+    }
 
 
 def test_damaged_parts_are_made_again(interrupted, tmp_path, corpus, tokenizer_dir, shards, monkeypatch):
