@@ -45,7 +45,7 @@ def main(config: TokenizerConfig) -> None:
     record: dict[str, Any] = {"settings": settings_of(config, draft)}
     check_out(out, record)
 
-    sample = Sample(config)
+    sample = Sample(config, corpus)
     if not is_free(out):
         if corpus.stamp is None or _record_in(out).get("stamp") != corpus.stamp:
             check_out(out, record | {"corpus_fingerprint": sample.read().fingerprint})
@@ -143,11 +143,13 @@ class Sample:
     """The documents to learn from, counted and hashed while they are read.
 
     Args:
-        config: the corpus, and how much of it.
+        config: how much of the corpus.
+        corpus: the corpus.
     """
 
-    def __init__(self, config: TokenizerConfig) -> None:
+    def __init__(self, config: TokenizerConfig, corpus: Corpus) -> None:
         self.config = config
+        self.corpus = corpus
         self.bytes = 0
         self._digest = Digest()
         self._reading = Reading()
@@ -159,11 +161,11 @@ class Sample:
 
     def texts(self) -> Iterator[str]:
         """Yield the documents, with a progress bar; InputError if there is none."""
-        files = Corpus(self.config).files
+        files = self.corpus.files
         plain = all(file.compression is None and file.kind != ".parquet" for file in files)
         total = self.config.sample_bytes or (sum(file.size for file in files) or None if plain else None)
         with tqdm(total=total, desc="reading", unit="B", unit_scale=True, disable=None) as bar:
-            for document in documents_of(self.config, self.config.sample_bytes, self.config.seed, self._reading):
+            for document in documents_of(self.corpus, self.config.sample_bytes, self.config.seed, self._reading):
                 self.bytes += len(document.raw)
                 self._digest = self._digest.then(Digest.of([hash_document(document.raw)]))
                 bar.update(len(document.raw))

@@ -102,7 +102,6 @@ class Corpus:
 
     def __init__(self, config: CorpusConfig, part_bytes: int | None = None) -> None:
         self.config = config
-        self.name = config.corpus
         self.part_bytes = part_bytes or PART_BYTES
         self._lines: dict[StoredFile, tuple[int, int]] = {}
         self.dataset = config.corpus.removeprefix("hf:") if config.corpus.startswith("hf:") else None

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 
-from config import CorpusConfig, InputError
+from config import InputError
 from corpus.documents import PART_BYTES, STDIN, Corpus, Document, Reading
 
 LEAST_PART_BYTES = 1 << 12
@@ -14,7 +14,7 @@ MOST_PARTS = 100_000
 
 
 def documents_of(
-    config: CorpusConfig, sample_bytes: int | None, seed: int, reading: Reading | None = None
+    corpus: Corpus, sample_bytes: int | None, seed: int, reading: Reading | None = None
 ) -> Iterator[Document]:
     """Yield the documents of a sample, in the order of the draw or of the corpus; all of them if no size is given.
 
@@ -22,17 +22,17 @@ def documents_of(
     read by itself, only those are read; otherwise the corpus is gone through twice.
 
     Args:
-        config: the corpus.
+        corpus: the corpus; it is divided into parts of a size that fits the sample.
         sample_bytes: size to reach, in bytes of text.
         seed: seed of the draw.
         reading: told of what cannot be used.
     """
     reading = reading or Reading()
     if sample_bytes is None:
-        yield from Corpus(config).documents(reading)
+        yield from corpus.documents(reading)
         return
-    least = max(LEAST_PART_BYTES, (Corpus(config).stored_bytes or 0) // MOST_PARTS)
-    corpus = Corpus(config, min(max(sample_bytes // SAMPLE_PARTS, least), PART_BYTES))
+    least = max(LEAST_PART_BYTES, (corpus.stored_bytes or 0) // MOST_PARTS)
+    corpus.part_bytes = min(max(sample_bytes // SAMPLE_PARTS, least), PART_BYTES)
     if any(file.path == STDIN for file in corpus.files):
         raise InputError("sample_bytes= needs to read corpus=- twice; give a file, or leave sample_bytes out.")
     left = sample_bytes

@@ -168,6 +168,18 @@ def remote(bucket, corpus, tokenizer_dir, tmp_path):
     return config
 
 
+def interrupt(config, monkeypatch, n_parts):
+    """Have a conversion by one process end after some of its parts, which are small."""
+    monkeypatch.setattr("corpus.documents.PART_BYTES", 2000)
+    monkeypatch.setattr("corpus.documents.SMALL_FILE_BYTES", 0)
+    monkeypatch.setattr("conversion.workers.SAVE_INTERVAL_S", 0)
+    config.workers = 1
+    with monkeypatch.context() as limited:
+        stop_after(limited, n_parts)
+        with pytest.raises(SystemExit, match="130"):
+            convert_to_mds.main(config)
+
+
 def test_a_conversion_from_s3_to_s3_gives_the_same_bytes_and_holds_little_here(
     remote, shards, tmp_path, monkeypatch, caplog
 ):
@@ -196,14 +208,7 @@ def test_a_conversion_from_s3_to_s3_gives_the_same_bytes_and_holds_little_here(
 
 
 def test_an_interrupted_conversion_to_s3_goes_on(remote, shards, tmp_path, monkeypatch):
-    monkeypatch.setattr("corpus.documents.PART_BYTES", 2000)
-    monkeypatch.setattr("corpus.documents.SMALL_FILE_BYTES", 0)
-    monkeypatch.setattr("conversion.workers.SAVE_INTERVAL_S", 0)
-    remote.workers = 1
-    with monkeypatch.context() as limited:
-        stop_after(limited, 6)
-        with pytest.raises(SystemExit, match="130"):
-            convert_to_mds.main(remote)
+    interrupt(remote, monkeypatch, n_parts=6)
     half = contents(fetch(remote.out, tmp_path / "half"))
     assert half
     assert not any("index" in name or "manifest" in name for name in half)
@@ -239,13 +244,7 @@ def test_an_upload_that_fails_is_told_and_goes_on(remote, shards, tmp_path, monk
 def test_a_folder_of_the_users_and_another_place_are_left_alone(remote, tmp_path, monkeypatch):
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "thesis.tex").write_text("mine")
-    monkeypatch.setattr("corpus.documents.PART_BYTES", 2000)
-    monkeypatch.setattr("corpus.documents.SMALL_FILE_BYTES", 0)
-    remote.workers = 1
-    with monkeypatch.context() as limited:
-        stop_after(limited, 1)
-        with pytest.raises(SystemExit, match="130"):
-            convert_to_mds.main(remote)
+    interrupt(remote, monkeypatch, n_parts=1)
     begun, remote.out = remote.out, remote.out.replace("novels", "other")
     convert_to_mds.main(remote)
     assert "manifest.json" in contents(fetch(remote.out, tmp_path / "there"))

@@ -16,6 +16,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 import train_tokenizer
 import vocabulary
 from config import CorpusConfig, InputError, TokenizerConfig, TrainerName
+from corpus import Corpus
 from corpus.sample import documents_of
 from encoder import HARD_TEXTS
 from tokenizer import PIECE_CHARS, Tokenizer, cut
@@ -307,7 +308,7 @@ def test_a_sample_is_drawn_over_the_whole_corpus_and_stops_when_it_is_large_enou
     data = "\n".join(texts).encode()
     (tmp_path / f"a.txt{suffix}").write_bytes(gzip.compress(data) if suffix else data)
     config = CorpusConfig(corpus=str(tmp_path))
-    draws = [[document.text for document in documents_of(config, 100_000, seed)] for seed in (0, 0, 1)]
+    draws = [[document.text for document in documents_of(Corpus(config), 100_000, seed)] for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
     for drawn in draws:
         assert 100_000 <= sum(map(len, drawn)) < 110_000
@@ -315,13 +316,13 @@ def test_a_sample_is_drawn_over_the_whole_corpus_and_stops_when_it_is_large_enou
         numbers = sorted(int(text.split()[-1]) for text in drawn)
         assert numbers[0] < 10_000
         assert numbers[-1] > 40_000
-    assert len(list(documents_of(config, 10**9, 0))) == 50_000
-    assert [document.text for document in documents_of(config, None, 0)] == texts
+    assert len(list(documents_of(Corpus(config), 10**9, 0))) == 50_000
+    assert [document.text for document in documents_of(Corpus(config), None, 0)] == texts
 
 
 def test_a_sample_of_standard_input_is_refused():
     with pytest.raises(InputError, match="sample_bytes= needs to read corpus=- twice"):
-        list(documents_of(CorpusConfig(corpus="-"), 1000, 0))
+        list(documents_of(Corpus(CorpusConfig(corpus="-")), 1000, 0))
 
 
 def test_a_vocabulary_that_the_corpus_cannot_fill_is_refused_with_the_size_that_it_fills(corpus, tmp_path):
@@ -430,7 +431,7 @@ def test_the_files_are_those_that_transformers_writes_for_the_same_settings(vari
         tokenizer_object=backend, clean_up_tokenization_spaces=False, split_special_tokens=True
     )
     train_tokenizer.add_special_tokens(empty)
-    documents = documents_of(CorpusConfig(corpus=str(varied)), None, 0)
+    documents = documents_of(Corpus(CorpusConfig(corpus=str(varied))), None, 0)
     expected = empty.train_new_from_iterator(([document.text] for document in documents), 400, show_progress=False)
     expected.save_pretrained(tmp_path / "theirs", legacy_format=False)
     assert files == [(tmp_path / "theirs" / name).read_bytes() for name in FILES]
