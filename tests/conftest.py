@@ -1,15 +1,19 @@
 """Text, tokenizer, shards and configurations that the tests share, all made here by the real scripts."""
 
+import atexit
 import os
 import random
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
+from streaming.base.shared import SharedMemory
 
 # Two threads on two shared cores are slower than one, and rounding must not depend on the machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -41,6 +45,26 @@ TINY = [
     "progress_bar=false",
     "samples.interval=null",
 ]
+
+# What a login node gives to a process; the tests must not need more than their users have.
+resource.setrlimit(resource.RLIMIT_NOFILE, (1024, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
+@pytest.fixture(autouse=True)
+def _shared_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Streaming 0.13.0 closes its shared memory when the process ends, and hundreds of tests share this one."""
+    opened: list[SharedMemory] = []
+    open_shared_memory = SharedMemory.__init__
+
+    def remember(self: SharedMemory, *args: Any, **settings: Any) -> None:
+        open_shared_memory(self, *args, **settings)
+        opened.append(self)
+
+    monkeypatch.setattr(SharedMemory, "__init__", remember)
+    yield
+    for memory in opened:
+        atexit.unregister(memory.cleanup)
+        memory.cleanup()
 
 
 def make_text(n_documents: int, seed: int) -> str:

@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from streaming.base.util import clean_stale_shared_memory
 
 from benchmarks.reading import (
     BATCH_SIZE,
@@ -16,11 +15,6 @@ from benchmarks.reading import (
 )
 from config import Direction
 from direction import IGNORED
-
-
-@pytest.fixture(autouse=True)
-def _no_shared_memory_of_killed_tests():
-    clean_stale_shared_memory()
 
 
 @pytest.mark.slow

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import convert_config, draws
-from streaming.base.util import clean_stale_shared_memory
 
 import convert_to_mds
 from config import Direction, InputError
@@ -19,11 +18,6 @@ from manifest import Manifest
 from tokenizer import Tokenizer
 
 BOS = 0
-
-
-@pytest.fixture(autouse=True)
-def _no_shared_memory_of_killed_tests():
-    clean_stale_shared_memory()
 
 
 def open_split(folder: Path, name: str, context_length: int, batch_size: int = 4) -> tuple[Split, Manifest]:
