@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
-from streaming.base.shared import SharedMemory
 
 # Two threads on two shared cores are slower than one, and rounding must not depend on the machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 os.environ.setdefault("WANDB_MODE", "offline")
+
+from streaming.base.shared import SharedMemory
 
 import convert_to_h5
 import convert_to_mds
