@@ -1,23 +1,27 @@
-"""What makes resuming exact and safe: the guard on a run's settings, the random state, the number of checkpoints."""
+"""What makes resuming exact and safe: the guard on a run's settings, the random state, when checkpoints are saved."""
 
 import fcntl
 import json
 import os
-import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+import yaml
 from composer import Trainer
 from composer.callbacks import CheckpointSaver
-from composer.core import Callback, State
+from composer.core import Callback, Event, State
 from composer.loggers import Logger
 from composer.utils import create_interval_scheduler, dist, reproducibility
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from config import CheckpointConfig, InputError, TrainConfig, flatten, plain_duration
+import interrupts
+from checkpoint_files import BACKUPS, NEWEST_NAME, SAVING, Uploads, checkpoints_in, local_folder, remote_folder
+from config import DISK_FULL, CheckpointConfig, InputError, TrainConfig, flatten, plain_duration
+from interrupts import Interrupted
+from output_files import sync, write_atomically
 
 FILENAME = "ep{epoch}-ba{batch}-rank{rank}.pt"
 """Name of a checkpoint: epochs and optimizer steps made."""
@@ -42,6 +46,7 @@ MAY_CHANGE = (
     "samples",
     "progress_bar",
     "sanity_check",
+    "train",
 )
 """Keys, or groups of keys, that may differ when a run goes on; a resume that changes any other is refused."""
 
@@ -55,9 +60,10 @@ def check_resume(config: TrainConfig, metadata: dict[str, Any], folder: Path) ->
         folder: the run's folder, with the config.yaml and the metadata.json that it was begun with.
     """
     try:
-        old = flatten(dict(OmegaConf.load(folder / "config.yaml")))
+        # By yaml alone: OmegaConf would put variables of the environment in, where the file asks for them.
+        old = flatten(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
         old_metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
-    except (ValueError, YAMLError, OmegaConfBaseException) as error:
+    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise InputError(
             f"run_name={config.run_name}: config.yaml or metadata.json in {folder} is damaged ({error}); mend it, or "
             "choose another run_name."
@@ -127,52 +133,209 @@ class RestoreRandomState(Callback):
             self.trainer._rng_state = None
 
 
-class KeepNewest(Callback):
-    """Delete all but the newest checkpoints after each one that is saved.
+class AtomicSaver(CheckpointSaver):
+    """Save checkpoints that no reader ever sees half of, and delete all but the newest.
 
-    Composer's own num_checkpoints_to_keep forgets, at a resume, those saved before.
+    Composer's own saver writes in place, and its num_checkpoints_to_keep forgets, at a resume, those saved before.
 
     Args:
-        saver: what saves them; it must come before this among the callbacks.
-        keep: number of checkpoints that stay; -1 for all.
+        folder: where to.
+        interval: steps, tokens or epochs between two.
+        keep: number of newest ones that stay; -1 for all.
+        uploads: what copies them to S3; None for none.
     """
 
-    def __init__(self, saver: CheckpointSaver, keep: int) -> None:
-        self.saver = saver
-        self.keep = keep
-        self.saved_at = saver.last_checkpoint_batch
+    def __init__(self, folder: Path, interval: str, keep: int, uploads: Uploads | None) -> None:
+        self.keep, self.uploads = keep, uploads
+        self.is_due = create_interval_scheduler(plain_duration(interval), include_end_of_training=False)
+        super().__init__(
+            str(folder),
+            SAVING + FILENAME,
+            remote_file_name=None,
+            latest_filename=None,
+            latest_remote_file_name=None,
+            save_interval=self.is_wanted,
+            overwrite=True,
+        )
+
+    def is_wanted(self, state: State, event: Event) -> bool:
+        """Tell whether to save now."""
+        return self.is_due(state, event)
+
+    def after_load(self, state: State, logger: Logger) -> None:
+        """Do not save again what was loaded."""
+        self.last_checkpoint_batch = state.timestamp.batch
 
     def batch_checkpoint(self, state: State, logger: Logger) -> None:
-        """Delete after a save at a step."""
-        self._prune()
+        """Save after a step."""
+        with self._as_a_whole(state):
+            super().batch_checkpoint(state, logger)
 
     def epoch_checkpoint(self, state: State, logger: Logger) -> None:
-        """Delete after a save at the end of an epoch."""
-        self._prune()
+        """Save at the end of an epoch."""
+        with self._as_a_whole(state):
+            super().epoch_checkpoint(state, logger)
 
-    def _prune(self) -> None:
-        if self.saver.last_checkpoint_batch != self.saved_at and dist.get_global_rank() == 0:
-            self.saved_at = self.saver.last_checkpoint_batch
-            prune_checkpoints(Path(self.saver.folder), self.keep)
+    def state_dict(self) -> dict[str, Any]:
+        """Keep nothing: Composer's list of all that were ever saved grows for ever."""
+        return {}
+
+    def close(self, state: State, logger: Logger) -> None:
+        """Wait for the uploads."""
+        if self.uploads is not None:
+            self.uploads.close()
+
+    @contextmanager
+    def _as_a_whole(self, state: State) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            for path in Path(self.folder).glob(SAVING + "*"):
+                path.unlink()
+            if not is_disk_full(error):
+                raise
+            raise InputError(
+                f"checkpoint.folder={self.folder}: step {int(state.timestamp.batch)} cannot be saved, the disk is "
+                "full; make room, or move the checkpoints and give their new checkpoint.folder. The same command goes "
+                "on from the one before."
+            ) from error
+        if self.saved_checkpoints:  # on rank 0, if one was due
+            self._publish(Path(self.saved_checkpoints.pop()), int(state.timestamp.batch))
+
+    def _publish(self, hidden: Path, step: int) -> None:
+        path = hidden.with_name(hidden.name.removeprefix(SAVING))
+        sync(hidden)
+        hidden.replace(path)
+        sync(path.parent)
+        self.note(path, step)
+        for old in checkpoints_in(path.parent)[self.keep :] if self.keep > 0 else []:
+            old.unlink()
+        if self.uploads is not None:
+            self.uploads.add(path, self.keep)
+
+    def note(self, path: Path, step: int) -> None:
+        """Do more, on rank 0, once a checkpoint is there."""
 
 
-def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints of a folder; -1 keeps all."""
-    saved = [(int(match[1]), path) for path in folder.glob("*.pt") if (match := re.search(r"-ba(\d+)-", path.name))]
-    newest_last = [path for _, path in sorted(saved)]
-    for path in newest_last[:-keep] if keep > 0 else []:
-        path.unlink()
+class ResumeSaver(AtomicSaver):
+    """Save what a run goes on from: at an interval, at the end, before each evaluation, and when the run is to stop.
+
+    Args:
+        folder: where to.
+        config: interval, and how many stay.
+        uploads: what copies them to S3; None for none.
+        stop: asks for one more.
+        run_folder: where NEWEST_NAME goes.
+    """
+
+    def __init__(
+        self, folder: Path, config: CheckpointConfig, uploads: Uploads | None, stop: "StopOnRequest", run_folder: Path
+    ) -> None:
+        super().__init__(folder, config.interval, config.keep, uploads)
+        self.stop, self.run_folder = stop, run_folder
+        self.is_due = create_interval_scheduler(plain_duration(config.interval))
+        self.before_evaluation = False
+        self.evaluation_is_owed = False
+
+    def is_wanted(self, state: State, event: Event) -> bool:
+        """Tell whether to save now."""
+        return super().is_wanted(state, event) or self.before_evaluation or self.stop.agreed
+
+    def eval_before_all(self, state: State, logger: Logger) -> None:
+        """Save before an evaluation: it takes long, and whatever ends it costs no step."""
+        self.before_evaluation = True
+        self.batch_checkpoint(state, logger)
+        self.before_evaluation = False
+
+    def note(self, path: Path, step: int) -> None:
+        """Note that there is one."""
+        write_atomically(self.run_folder / NEWEST_NAME, json.dumps({"step": step, "path": str(path)}) + "\n")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tell whether an evaluation came next."""
+        return {"before_evaluation": self.before_evaluation}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over that an evaluation comes next, unless metrics.jsonl has it already."""
+        self.evaluation_is_owed = state["before_evaluation"]
 
 
-def build_savers(config: CheckpointConfig) -> list[Callback]:
-    """Make what saves the checkpoints to resume from, deletes old ones, and saves backups, which stay."""
-    folder = str(config.folder)
-    saver = CheckpointSaver(
-        folder, FILENAME, save_interval=plain_duration(config.interval), overwrite=True, num_checkpoints_to_keep=-1
-    )
-    savers: list[Callback] = [saver, KeepNewest(saver, config.keep)]
-    if config.backup_interval is not None:
-        is_due = create_interval_scheduler(plain_duration(config.backup_interval), include_end_of_training=False)
-        backups = str(Path(folder, "backups"))
-        savers.append(CheckpointSaver(backups, FILENAME, latest_filename=None, save_interval=is_due, overwrite=True))
+def is_disk_full(error: BaseException | None) -> bool:
+    """Tell whether a full disk, or quota, is at the root of an error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+class StopOnRequest(Callback):
+    """Leave after the step in hand, all processes together, on a signal to any of them or by the file STOP.
+
+    Among the callbacks it comes after the saver, which has saved the step when this raises Interrupted.
+
+    Args:
+        folder: the run's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.stop_file = folder / interrupts.STOP_NAME
+        self.reason: str | None = None
+
+    @property
+    def agreed(self) -> bool:
+        """Whether all processes leave."""
+        return self.reason is not None
+
+    def batch_end(self, state: State, logger: Logger) -> None:
+        """Agree."""
+        self._agree()
+
+    def eval_batch_end(self, state: State, logger: Logger) -> None:
+        """Agree, and leave: the evaluation is made when the run goes on."""
+        self._agree()
+        self._leave()
+
+    def eval_before_all(self, state: State, logger: Logger) -> None:
+        """Leave before an evaluation."""
+        self._leave()
+
+    def batch_checkpoint(self, state: State, logger: Logger) -> None:
+        """Leave, unless the run is at its end."""
+        if state.max_duration is None or state.timestamp < state.max_duration:
+            self._leave()
+
+    def _agree(self) -> None:
+        reason = interrupts.heard()
+        if reason is None and dist.get_global_rank() == 0 and self.stop_file.exists():
+            reason = self.stop_file.name
+        if dist.get_world_size() > 1:
+            asked = torch.tensor(int(reason is not None), device="cuda" if torch.cuda.is_available() else "cpu")
+            dist.all_reduce(asked, reduce_operation="MAX")
+            reason = reason or ("a request to another process" if asked.item() else None)
+        self.reason = self.reason or reason
+
+    def _leave(self) -> None:
+        if self.reason is not None:
+            if dist.get_global_rank() == 0:
+                self.stop_file.unlink(missing_ok=True)
+            raise Interrupted(self.reason)
+
+
+def build_savers(config: TrainConfig, run_folder: Path, stop: StopOnRequest, found: Path | None) -> list[Callback]:
+    """Make what saves the checkpoints to resume from, and backups, which stay.
+
+    Args:
+        config: the run's config.
+        run_folder: the run's folder.
+        stop: asks for one more.
+        found: the checkpoint that the run goes on from, which S3 may not have yet.
+    """
+    folder, checkpoint, remote = local_folder(config, run_folder), config.checkpoint, remote_folder(config)
+    uploads = Uploads(remote, run_folder) if remote is not None and dist.get_global_rank() == 0 else None
+    if uploads is not None and found is not None:
+        uploads.add(found, checkpoint.keep)
+    savers: list[Callback] = [ResumeSaver(folder, checkpoint, uploads, stop, run_folder)]
+    if checkpoint.backup_interval is not None:
+        savers.append(AtomicSaver(folder / BACKUPS, checkpoint.backup_interval, keep=-1, uploads=uploads))
     return savers

@@ -171,6 +171,16 @@ def _require_local(prefix: str, config: object, *names: str) -> None:
         _require("://" not in (value or ""), f"{prefix}{name}={value} is not on this machine; give a local path.")
 
 
+def _require_no_keys(prefix: str, config: object, *names: str) -> None:
+    for name in names:
+        place = str(getattr(config, name) or "").partition("://")[2].partition("/")[0]
+        _require(
+            "@" not in place,
+            f"{prefix}{name}: an address must not hold keys, which would be written into the run's config; give them "
+            "in the environment or in the provider's usual file.",
+        )
+
+
 def _require_seed(seed: int) -> None:
     _require(0 <= seed < 2**32 - 1, f"seed={seed} must be at least 0 and less than 2**32 - 1.")
 
@@ -431,9 +441,19 @@ class DataConfig:
     """What to train and evaluate on."""
 
     path: str = MISSING
-    """Folder made by convert_to_mds.py or convert_to_h5.py; its train split is trained on."""
+    """Folder made by convert_to_mds.py or convert_to_h5.py; its train split is trained on. Shards may lie on object
+    storage: s3://BUCKET/FOLDER (S3_ENDPOINT_URL names another server), gs://, oci://, azure:// or hf://."""
     val_path: str | None = None
     """Another such folder whose val split is evaluated; null for that of data.path."""
+    cache_dir: str | None = None
+    """Folder in which each run keeps, in one of its own, the shards that it fetched from object storage; null for one
+    in the folder for temporary files ($TMPDIR)."""
+    cache_limit: str | None = None
+    """Most bytes of fetched shards that stay for each split, such as 20gb; at least four shards; null for no limit."""
+    download_retry: int = 6
+    """Times that a shard is asked for, with waits that double from one second on."""
+    download_timeout_s: float = 60.0
+    """Seconds without an answer after which the server is asked again."""
     tokenizer: str | None = None
     """Folder of the tokenizer; null for the copy inside data.path. It must be the one that made the tokens."""
     context_length: int | None = None
@@ -444,8 +464,14 @@ class DataConfig:
     """Whether windows are seen in an order drawn by the seed, anew in every epoch."""
 
     def __post_init__(self) -> None:
-        _require_text("data.", self, "path", "val_path", "tokenizer")
-        _require_positive("data.", self, "context_length")
+        _require_text("data.", self, "path", "val_path", "tokenizer", "cache_dir", "cache_limit")
+        _require_local("data.", self, "tokenizer", "cache_dir")
+        _require_no_keys("data.", self, "path", "val_path")
+        _require_positive("data.", self, "context_length", "download_retry", "download_timeout_s")
+        _require(
+            self.cache_limit is None or re.fullmatch(r"[0-9.]+(b|kb|mb|gb|tb)", self.cache_limit.lower()) is not None,
+            f"data.cache_limit={self.cache_limit} is no size; write it as 500mb or 20gb.",
+        )
         _require(self.num_workers >= 0, f"data.num_workers={self.num_workers} must be at least 0.")
 
 
@@ -506,11 +532,16 @@ class CheckpointConfig:
     backup_interval: str | None = None
     """Steps, tokens or epochs between two backups, which stay for ever; null for none."""
     folder: str | None = None
-    """Folder of the checkpoints; null for runs_dir/run_name/checkpoints."""
+    """Folder of the checkpoints; null for runs_dir/run_name/checkpoints. With s3://BUCKET/FOLDER the newest are kept
+    here too, and a run goes on from there where its folder is missing here."""
 
     def __post_init__(self) -> None:
         _require_text("checkpoint.", self, "folder")
-        _require_local("checkpoint.", self, "folder")
+        _require_no_keys("checkpoint.", self, "folder")
+        _require(
+            "://" not in (self.folder or "") or re.fullmatch(r"s3://[^/]+/.+", self.folder or "") is not None,
+            f"checkpoint.folder={self.folder} must be a local folder, or s3://BUCKET/FOLDER.",
+        )
         _require_duration("checkpoint.interval", self.interval)
         if self.backup_interval is not None:
             _require_duration("checkpoint.backup_interval", self.backup_interval)
@@ -551,6 +582,19 @@ class SamplesConfig:
         if self.interval is not None:
             _require_duration("samples.interval", self.interval)
         _require_positive("samples.", self, "length", "temperature", "top_k")
+
+
+@dataclass
+class MoreConfig:
+    """How far this start goes."""
+
+    more: str | None = None
+    """Steps, tokens or epochs to train beyond where the run stands; null to train up to max_duration. The same value
+    again, after an interruption, goes on to the same end."""
+
+    def __post_init__(self) -> None:
+        if self.more is not None:
+            _require_duration("train.more", self.more)
 
 
 @dataclass
@@ -601,6 +645,8 @@ class TrainConfig:
     """Sampled texts."""
     progress_bar: bool = True
     """Whether to show progress bars."""
+    train: MoreConfig = field(default_factory=MoreConfig)
+    """How far this start goes."""
     sanity_check: bool = False
     """Only try the whole path: three steps, an evaluation, a save and a resume on a scrap of the data."""
 

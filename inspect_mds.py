@@ -22,7 +22,7 @@ from config import Direction, InputError, InspectConfig, run_script
 from conversion import TOKENIZER_FOLDER
 from conversion.mds import read_shard_bytes
 from conversion.sources import ConvertedTokens, TokenRange
-from manifest import MANIFEST_NAME, SPLITS, Manifest, entropy_nats
+from manifest import MANIFEST_NAME, SPLITS, Manifest, check_shard_names, entropy_nats
 from tokenizer import Tokenizer
 
 log = logging.getLogger("hindsight")
@@ -155,6 +155,7 @@ def read_index(folder: Path) -> dict[str, Any]:
         for shard in index["shards"]:
             info = shard["zip_data"] or shard["raw_data"]
             _ = info["basename"] + str(info["bytes"] + shard["samples"]), info["hashes"].items()
+        check_shard_names(index["shards"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"path={folder}: {INDEX_NAME} is missing or damaged ({error}); convert the corpus again."

@@ -3,12 +3,15 @@
 Shapes: B windows, T tokens, D width, V token ids.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from composer.models import ComposerModel
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from torchmetrics import Metric
 
@@ -40,6 +43,21 @@ def build_model(config: ModelConfig, vocab_size: int, seed: int, activation_chec
         if isinstance(config, RNNConfig):
             return RNN(config, vocab_size, activation_checkpointing)
     raise TypeError(f"{type(config).__name__} is neither GPTConfig nor RNNConfig.")
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    """Write the weights of a GPT or an RNN as safetensors, which hold tensors and nothing that runs."""
+    hidden = path.with_name(f".{path.name}.partial")
+    save_model(module, str(hidden))
+    hidden.replace(path)
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Read weights that `save_weights` wrote; InputError if they are damaged, or those of another model."""
+    try:
+        load_model(module, path)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{path} does not hold the weights of this model ({error}); give the one it is of.") from error
 
 
 class LanguageModel(ComposerModel):

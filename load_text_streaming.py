@@ -8,11 +8,14 @@ nothing fill up the last batch of an epoch: all batches have one size, and no wi
 Shapes: B windows, T tokens.
 """
 
+import json
 import os
 from bisect import bisect_right
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Semaphore
 from typing import Any
 
 import numpy as np
@@ -23,18 +26,23 @@ from streaming import Stream, StreamingDataLoader, StreamingDataset
 from streaming.base.dataset import _ShardState
 from streaming.base.format import Reader
 from streaming.base.format.mds import MDSReader
+from streaming.base.hashing import get_hash
 from streaming.base.shuffle import get_shuffle
 from streaming.base.world import World
 from torch import Tensor
 
-from config import Direction, InputError
+from config import DISK_FULL, Direction, InputError
 from direction import IGNORED, make_example
-from manifest import Manifest
+from interrupts import ignore_in_worker
+from manifest import Manifest, check_shard_names
+from remote_data import Remote
 
 SHUFFLE_BLOCKS = 1 << 18
 """Blocks over which py1e spreads a shard: about 16 shards of 64 MiB are in use at a time."""
 GROUP_BLOCKS = 1 << 16
 """Blocks whose windows are spread over the same stretch of an epoch."""
+SHARDS_AHEAD = 2
+"""Shards that are fetched from object storage before their first window is asked for."""
 CHUNK_WINDOWS = 1 << 12
 """Window numbers that are turned into Python's at a time: one takes 8 bytes in NumPy's array, and 40 in a list."""
 
@@ -149,9 +157,11 @@ class WindowReader(MDSReader):
         shard: the shard, whose samples are blocks.
         split: the split that the shard belongs to.
         number: the shard's place in the split; the last shard also has the windows that fill up the last batch.
+        verify: whether to compare its hash at its first use, and to delete it if it is another: Streaming fetches
+            it anew then. A fetched shard may have been cut or damaged since.
     """
 
-    def __init__(self, shard: MDSReader, split: Split, number: int) -> None:
+    def __init__(self, shard: MDSReader, split: Split, number: int, verify: bool = False) -> None:
         super().__init__(
             shard.dirname,
             shard.split,
@@ -166,6 +176,7 @@ class WindowReader(MDSReader):
             shard.zip_data,
         )
         self.n_blocks = shard.samples
+        self.verify = verify
         self.context_length = split.context_length
         self.block_length = split.block_length
         self.dtype = np.dtype(shard.column_encodings[0].split(":")[1])
@@ -187,6 +198,11 @@ class WindowReader(MDSReader):
     def _map(self) -> NDArray:
         """All tokens of the shard, mapped: blocks of a fixed size lie one after the other behind MDS's offsets."""
         path = Path(self.dirname, self.split, self.raw_data.basename)
+        if self.verify:
+            data = path.read_bytes()
+            if any(get_hash(name, data) != value for name, value in self.raw_data.hashes.items()):
+                path.unlink()
+                raise FileNotFoundError(f"{path} was damaged")
         n_bytes = path.stat().st_size
         with path.open("rb") as file:
             begin = int.from_bytes(file.read(8)[4:], "little")
@@ -210,28 +226,51 @@ def shard_extent(split: Split, number: int) -> tuple[int, int]:
 
 
 class WindowStream(Stream):
-    """The shards of a split, as windows."""
+    """The shards of a split, as windows.
 
-    def __init__(self, split: Split) -> None:
-        super().__init__(local=split.folder, split=split.name)
+    Args:
+        split: the split.
+        remote: where they are fetched from; None if they lie in the split's folder.
+    """
+
+    def __init__(self, split: Split, remote: Remote | None = None) -> None:
+        if remote is None:
+            super().__init__(local=split.folder, split=split.name)
+        else:
+            super().__init__(
+                remote=remote.url,
+                local=split.folder,
+                split=split.name,
+                download_retry=remote.retry,
+                download_timeout=remote.timeout_s,
+            )
         self.windows = split
+        self.place = remote.url if remote is not None else split.folder
 
     def get_shards(self, world: World, allow_unsafe_types: bool) -> list[Reader]:
         """Read the index; InputError if it is not the one that the manifest describes."""
         try:
+            check_shard_names(json.loads(Path(self.local, self.split, "index.json").read_text())["shards"])
             shards = super().get_shards(world, allow_unsafe_types)
-        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"data.path={self.local}: {self.windows.name}/index.json is missing or damaged ({error}); "
+                f"data.path={self.place}: {self.windows.name}/index.json is missing or damaged ({error}); "
                 "convert or copy the data again."
             ) from error
         blocks = -(-self.windows.n_tokens // self.windows.block_length)
         if len(shards) != self.windows.n_shards or sum(len(shard) for shard in shards) != blocks:
             raise InputError(
-                f"data.path={self.local}: {self.windows.name}/index.json lists other shards than manifest.json; "
+                f"data.path={self.place}: {self.windows.name}/index.json lists other shards than manifest.json; "
                 "convert or copy the data again."
             )
-        return [WindowReader(shard, self.windows, i) for i, shard in enumerate(shards) if isinstance(shard, MDSReader)]
+        if self.remote is not None and (hashes := shards[0].file_pairs[0][0].hashes):
+            self.validate_hash = next(iter(hashes))
+        verify = self.remote is not None
+        return [
+            WindowReader(shard, self.windows, i, verify)
+            for i, shard in enumerate(shards)
+            if isinstance(shard, MDSReader)
+        ]
 
     def set_up_local(self, shards: list[Reader], cache_usage_per_shard: NDArray[np.int64]) -> None:
         """See which shards are here; InputError if one is missing that is to be found nowhere else."""
@@ -243,16 +282,28 @@ class WindowStream(Stream):
             )
 
     def prepare_shard(self, shard: Reader) -> int:
-        """Download and decompress a shard; InputError if it is here and cannot be decompressed."""
+        """Fetch and decompress a shard; on any error InputError, and nothing of the shard stays in the cache."""
         try:
             return super().prepare_shard(shard)
-        except Exception as error:  # every compression has its own
-            if self.remote is not None:
-                raise
-            name = shard.file_pairs[0][0].basename
+        except Exception as error:  # every compression and every provider has its own
+            raw, compressed = shard.file_pairs[0]
+            name = f"{self.windows.name}/{(compressed or raw).basename}"
+            if self.remote is None:
+                raise InputError(
+                    f"data.path={self.local}: {name} cannot be decompressed ({error}); make the folder writable, or "
+                    "convert or copy the data again."
+                ) from error
+            for path in Path(self.local, self.split).glob(f"{raw.basename}*"):
+                path.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                raise InputError(
+                    f"data.cache_dir: the disk of {self.local} is full; make room, give another data.cache_dir, or "
+                    "bound what is kept with data.cache_limit."
+                ) from error
             raise InputError(
-                f"data.path={self.local}: {self.windows.name}/{name} cannot be decompressed ({error}); "
-                "make the folder writable, or convert or copy the data again."
+                f"data.path={self.place}: {name} cannot be fetched, or is not what it was when it was written "
+                f"({error}); see whether it is there and whole, and check S3_ENDPOINT_URL and the keys. The same "
+                "command goes on."
             ) from error
 
 
@@ -267,9 +318,18 @@ class TextStreamingDataset(StreamingDataset):
         device_batch_size: windows that one device takes from a global batch.
         shuffle: whether to shuffle.
         seed: seed of the shuffle.
+        cache_limit: most bytes of fetched shards that stay, such as 20gb; None for no limit.
     """
 
-    def __init__(self, stream: Stream, split: Split, device_batch_size: int, shuffle: bool, seed: int) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        split: Split,
+        device_batch_size: int,
+        shuffle: bool,
+        seed: int,
+        cache_limit: str | None = None,
+    ) -> None:
         super().__init__(
             streams=[stream],
             batch_size=device_batch_size,
@@ -277,6 +337,7 @@ class TextStreamingDataset(StreamingDataset):
             partition_algo="orig",
             shuffle=False,  # resample_streams gives the order; the shuffle's seed is kept in the state
             shuffle_seed=seed,
+            cache_limit=cache_limit,
         )
         self.windows = split
         self.shuffle_windows = shuffle
@@ -287,18 +348,41 @@ class TextStreamingDataset(StreamingDataset):
         """Give the windows of this worker's share of an epoch.
 
         Streaming's loop has two threads that download ahead. For each sample they take a file lock and contend for the
-        interpreter, which costs 20 to 200 microseconds, and shards that lie on this disk need neither.
+        interpreter, which costs 20 to 200 microseconds, and after an error they end the epoch early, or wait for ever.
         """
-        if not self.is_local:
-            yield from super().__iter__()
-            return
         # As StreamingDataset.__iter__ of Streaming 0.13.0, without the threads.
         self._unique_worker_world = self._unique_rank_world.detect_workers()
         self._parallel_worker_world = self._parallel_rank_world.detect_workers()
         numbers = self._get_work(*self._resume_incr_epoch())
+        numbers = numbers[numbers >= 0]  # -1 fills up the shares of the workers
+        yield from self._windows(numbers) if self.is_local else self._fetched_windows(numbers)
+
+    def _windows(self, numbers: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
         for start in range(0, len(numbers), CHUNK_WINDOWS):
-            chunk = numbers[start : start + CHUNK_WINDOWS]
-            yield from map(self.get_item, chunk[chunk >= 0].tolist())  # -1 fills up the shares of the workers
+            yield from map(self.get_item, numbers[start : start + CHUNK_WINDOWS].tolist())
+
+    def _fetched_windows(self, numbers: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
+        """Give windows, while a thread fetches the next shards; what it cannot fetch is told when its turn comes."""
+        shards = np.searchsorted(self.first_windows, numbers, "right") - 1
+        firsts = np.sort(np.unique(shards, return_index=True)[1])
+        permits, ended = Semaphore(SHARDS_AHEAD), False
+
+        def fetch() -> None:
+            for first in firsts:
+                permits.acquire()
+                if ended:
+                    return
+                self.prepare_shard(int(shards[first]), blocking=False)
+
+        with ThreadPoolExecutor(1) as ahead:
+            ahead.submit(fetch)
+            try:
+                for start, end in zip(firsts, [*firsts[1:], len(numbers)], strict=True):
+                    permits.release()
+                    yield from self._windows(numbers[start:end])
+            finally:
+                ended = True
+                permits.release()
 
     def get_item(self, sample_id: int, retry: int = 7) -> dict[str, Any]:
         """Give a window as {"tokens": (T or fewer,) token ids}, from its shard if that is here."""
@@ -381,6 +465,7 @@ def build_loader(
         batch_size=dataset.batch_size,
         collate_fn=Collate(direction, bos_id, dataset.windows.context_length),
         num_workers=num_workers,
+        worker_init_fn=ignore_in_worker,
         generator=torch.Generator().manual_seed(seed),
         pin_memory=torch.cuda.is_available(),
     )

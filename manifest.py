@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,15 @@ class Manifest:
             if key.split(".")[0] not in ("splits", "corpus", "summary", *ignored) and mine.get(key) != others.get(key):
                 return f"{key.removeprefix('settings.')}={mine.get(key)} (now {others.get(key)})"
         return None
+
+
+def check_shard_names(shards: list[dict[str, Any]]) -> None:
+    """Raise ValueError if an index names a file outside its folder: it may come from somebody else."""
+    for shard in shards:
+        for info in (shard["raw_data"], shard["zip_data"]):
+            name = info["basename"] if info else "shard"
+            if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+                raise ValueError(f"{name!r} is no plain name of a file")
 
 
 def token_dtype(vocab_size: int) -> str:

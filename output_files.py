@@ -27,6 +27,15 @@ def write_atomically(path: Path, *content: str | bytes | memoryview) -> None:
         raise
 
 
+def sync(path: Path) -> None:
+    """Let a file, or the names in a folder, reach the disk, so that a power cut does not take them."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def local_path(key: str, path: str) -> Path:
     """Give a path as absolute; InputError for an address such as s3://, which would become a folder of that name."""
     if "://" in path:

@@ -7,11 +7,13 @@ import json
 import logging
 import os
 import shutil
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import interrupts
 from config import (
     GPTConfig,
     InputError,
@@ -28,19 +30,24 @@ from config import (
 
 if __name__ == "__main__":
     check_arguments("train_composer")  # before the imports below, which take seconds
+    interrupts.listen()
 
 from composer import Evaluator, Trainer
+from composer.core import Timestamp
 from composer.utils import dist, get_device
 from omegaconf import OmegaConf
 
-from checkpoint_composer import RestoreRandomState, RunLock, build_savers, check_resume
-from language_model import LanguageModel, build_model
+import shared_memory
+from checkpoint_composer import RestoreRandomState, ResumeSaver, RunLock, StopOnRequest, build_savers, check_resume
+from checkpoint_files import RECORDS, choose_checkpoint, fetch_records, remote_folder
+from language_model import LanguageModel, build_model, save_weights
 from load_text_h5 import H5Stream
 from load_text_streaming import Split, TextStreamingDataset, WindowStream, build_loader
 from logging_composer import Samples, TrainMetrics, build_loggers, git_commit, read_steps, versions
 from manifest import Manifest
 from optim import build_optimizer, build_scheduler
 from output_files import write_atomically
+from remote_data import Remote, cache_folder, fetch_description
 from tokenizer import Tokenizer
 
 log = logging.getLogger("hindsight")
@@ -56,6 +63,7 @@ class Plan:
     tokenizer: Tokenizer
     manifests: dict[str, Manifest]
     splits: dict[str, Split]
+    remotes: dict[str, Remote | None]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -90,12 +98,23 @@ def make_plan(config: TrainConfig) -> Plan:
             f"data.context_length={context_length} exceeds model.context_length={config.model.context_length}; "
             "lower the first or raise the second."
         )
+    run_name = config.run_name or default_name(config)
+    folder = Path(config.runs_dir, run_name).resolve()
     paths = {"train": config.data.path, "val": config.data.val_path or config.data.path}
-    manifests = {
-        name: Manifest.load(path, f"data.{'path' if path == config.data.path else 'val_path'}")
-        for name, path in paths.items()
-    }
-    tokenizer_path = config.data.tokenizer or os.path.join(config.data.path, "tokenizer")
+    keys = {name: "data.path" if path == config.data.path else "data.val_path" for name, path in paths.items()}
+    remotes = {name: Remote.of(path, config.data) for name, path in paths.items()}
+    for name, remote in remotes.items():
+        if remote is not None:
+            paths[name] = str(cache_folder(remote, config.data, folder))
+            if name == "train" or remotes["train"] != remote:
+                fetch_description(remote, Path(paths[name]), keys[name])
+    manifests = {name: Manifest.load(path, keys[name]) for name, path in paths.items()}
+    for name, remote in remotes.items():
+        if remote is not None and manifests[name].format != "mds":
+            raise InputError(
+                f"{keys[name]}={remote.url} is h5, which is read here only; copy it, or convert it to MDS."
+            )
+    tokenizer_path = config.data.tokenizer or os.path.join(paths["train"], "tokenizer")
     tokenizer = Tokenizer.load(tokenizer_path, "data.tokenizer")
     for name, manifest in manifests.items():
         if manifest.tokenizer_fingerprint != tokenizer.fingerprint:
@@ -108,16 +127,19 @@ def make_plan(config: TrainConfig) -> Plan:
         name: Split.of(paths[name], name, manifest, context_length, config.batch_size)
         for name, manifest in manifests.items()
     }
-    data_name = Path(config.data.path).resolve().name
-    run_name = config.run_name or f"{config.model.name}-{data_name}-{config.direction.name}-seed{config.seed}"
-    folder = Path(config.runs_dir, run_name).resolve()
     complete = replace(
         config,
         run_name=run_name,
         data=replace(config.data, context_length=context_length),
-        checkpoint=replace(config.checkpoint, folder=config.checkpoint.folder or str(folder / "checkpoints")),
     )
-    return Plan(complete, run_name, folder, tokenizer, manifests, splits)
+    return Plan(complete, run_name, folder, tokenizer, manifests, splits, remotes)
+
+
+def default_name(config: TrainConfig) -> str:
+    """Name a run by model, data, direction and seed."""
+    path = config.data.path
+    data_name = path.rstrip("/").split("/")[-1] if "://" in path else Path(path).resolve().name
+    return f"{config.model.name}-{data_name}-{config.direction.name}-seed{config.seed}"
 
 
 def metadata_of(plan: Plan, n_parameters: int) -> dict[str, Any]:
@@ -136,22 +158,50 @@ def metadata_of(plan: Plan, n_parameters: int) -> dict[str, Any]:
 
 
 def open_run_folder(plan: Plan, metadata: dict[str, Any]) -> RunLock:
-    """Make the run's folder, or check that the run in it is the one asked for; lock it; write config and metadata."""
-    folder, records = plan.folder, {"config.yaml", "metadata.json"}
+    """Make the run's folder, or check that the run in it is the one asked for, and lock it."""
+    folder, remote = plan.folder, remote_folder(plan.config)
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.exists() else set()
-    if records <= names:
+    if not names and remote is not None:
+        fetch_records(remote, folder)
+        names = {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.exists() else set()
+    if set(RECORDS) <= names:
         check_resume(plan.config, metadata, folder)
-    elif names - records:  # one record without the other is all that a start left that was killed at once
+    elif names - {*RECORDS, interrupts.STOP_NAME}:  # one record alone is what a start left that was killed at once
         raise InputError(f"run_name={plan.run_name}: {folder} holds something that is no run; choose another name.")
     dist.barrier()  # all have looked before the first writes
     if dist.get_global_rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
-    lock = RunLock(folder, plan.run_name)
+    return RunLock(folder, plan.run_name)
+
+
+def write_records(plan: Plan, metadata: dict[str, Any]) -> None:
+    """Write config.yaml and metadata.json into the run's folder."""
     if dist.get_global_rank() == 0:
-        write_atomically(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(plan.config)))
-        write_atomically(folder / "metadata.json", json.dumps(metadata, indent=2) + "\n")
+        config = OmegaConf.to_yaml(OmegaConf.structured(plan.config))
+        for name, text in zip(RECORDS, (config, json.dumps(metadata, indent=2) + "\n"), strict=True):
+            write_atomically(plan.folder / name, text)
     dist.barrier()
-    return lock
+
+
+def with_more(plan: Plan, reached: Timestamp | None) -> Plan:
+    """Set max_duration as far beyond where the run stands as train.more says.
+
+    The same train.more again, before that end is reached, is the start after an interruption, and keeps the end.
+    """
+    more, path = plan.config.train.more, plan.folder / "more.json"
+    if more is None:
+        return plan
+    number, unit = parse_duration(more)
+    stands = int(reached.get(unit)) if reached is not None else 0
+    asked = {"more": more, "from": stands, "until": stands + number}
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if before["more"] == more and before["from"] <= stands < before["until"]:
+            asked = before
+    dist.barrier()  # all have read before the first writes
+    if dist.get_global_rank() == 0:
+        write_atomically(path, json.dumps(asked) + "\n")
+    return replace(plan, config=replace(plan.config, max_duration=f"{asked['until']}{unit}"))
 
 
 def build_dataset(plan: Plan, name: str, shuffle: bool) -> TextStreamingDataset:
@@ -160,18 +210,27 @@ def build_dataset(plan: Plan, name: str, shuffle: bool) -> TextStreamingDataset:
     if manifest.format == "h5":
         stream = H5Stream(split, split_start=manifest.splits["train"].tokens if name == "val" else 0)
     else:
-        stream = WindowStream(split)
+        stream = WindowStream(split, plan.remotes[name])
     device_batch_size = plan.config.batch_size // dist.get_world_size()
-    return TextStreamingDataset(stream, split, device_batch_size, shuffle, plan.config.seed)
+    limit = plan.config.data.cache_limit if plan.remotes[name] is not None else None
+    return TextStreamingDataset(stream, split, device_batch_size, shuffle, plan.config.seed, limit)
 
 
 def build_trainer(plan: Plan) -> Trainer:
     """Put model, data, optimizer, callbacks and loggers together; loads the newest checkpoint, if there is one."""
-    config = plan.config
-    module = build_model(config.model, plan.tokenizer.vocab_size, config.seed, config.activation_checkpointing)
-    model = LanguageModel(module, plan.tokenizer.bytes_per_token, config.metrics)
-    metadata = metadata_of(plan, sum(p.numel() for p in module.parameters()))
-    lock = open_run_folder(plan, metadata)
+    module = build_model(
+        plan.config.model, plan.tokenizer.vocab_size, plan.config.seed, plan.config.activation_checkpointing
+    )
+    model = LanguageModel(module, plan.tokenizer.bytes_per_token, plan.config.metrics)
+    n_parameters = sum(p.numel() for p in module.parameters())
+    lock = open_run_folder(plan, metadata_of(plan, n_parameters))
+    found = choose_checkpoint(plan.config, plan.folder)
+    plan = with_more(plan, found[1] if found is not None else None)
+    config, metadata = plan.config, metadata_of(plan, n_parameters)
+    write_records(plan, metadata)
+    if dist.get_local_rank() == 0:
+        shared_memory.remove_unused()
+    dist.barrier()
 
     loaders = {
         name: build_loader(
@@ -186,10 +245,11 @@ def build_trainer(plan: Plan) -> Trainer:
 
     optimizer = build_optimizer(module, config.optim)
     context_length = plan.splits["train"].context_length
-    restore = RestoreRandomState()
+    restore, stop = RestoreRandomState(), StopOnRequest(plan.folder)
     callbacks = [
         lock,
-        *build_savers(config.checkpoint),
+        *build_savers(config, plan.folder, stop, found[0] if found is not None else None),
+        stop,
         restore,
         TrainMetrics(config.optim.grad_clip, config.log_interval),
         Samples(
@@ -222,8 +282,8 @@ def build_trainer(plan: Plan) -> Trainer:
         accumulate_train_batch_on_tokens=True,
         seed=config.seed,
         run_name=plan.run_name,
-        save_folder=config.checkpoint.folder,
-        autoresume=True,
+        load_path=str(found[0]) if found is not None else None,
+        load_progress_bar=False,
         spin_dataloaders=False,  # the dataset resumes by itself
         callbacks=callbacks,
         loggers=build_loggers(config, plan.folder, plan.run_name, hyperparameters),
@@ -240,22 +300,42 @@ def train(config: TrainConfig) -> int:
 
     Returns:
         The step from which the run went on; 0 for a new run.
+
+    Raises:
+        Interrupted: the run has saved its last step, because it was asked to leave.
     """
     plan = make_plan(config)
     trainer = build_trainer(plan)
+    (saver,) = [callback for callback in trainer.state.callbacks if isinstance(callback, ResumeSaver)]
     start = int(trainer.state.timestamp.batch)
-    max_duration = trainer.state.max_duration
-    if max_duration is not None and trainer.state.timestamp >= max_duration:
-        log.info("%s: nothing to do, it is at step %d of %s.", plan.run_name, start, config.max_duration)
-        if not evaluated_at(plan.folder, start):
-            trainer.eval()
-    else:
-        if start:
-            log.info("%s: goes on from step %d.", plan.run_name, start)
-        trainer.fit()
-    trainer.close()
+    try:
+        fit(trainer, plan, saver)
+    finally:
+        trainer.close()
+    if saver.uploads is not None:
+        saver.uploads.check()
     log.info("Run folder: %s", plan.folder)
     return start
+
+
+def fit(trainer: Trainer, plan: Plan, saver: ResumeSaver) -> None:
+    """Train, after making up for an evaluation that a kill prevented; then export the weights."""
+    step, max_duration = int(trainer.state.timestamp.batch), trainer.state.max_duration
+    assert max_duration is not None
+    finished = trainer.state.timestamp >= max_duration
+    if finished:
+        log.info("%s: nothing to do, it is at step %d of %s.", plan.run_name, step, max_duration.to_timestring())
+    elif step:
+        log.info("%s: goes on from step %d.", plan.run_name, step)
+    if (finished or saver.evaluation_is_owed) and not evaluated_at(plan.folder, step):
+        trainer.eval()
+    if not finished:
+        trainer.fit()
+    if dist.get_global_rank() == 0:
+        model = trainer.state.model
+        model = model if isinstance(model, LanguageModel) else model.module  # DDP's wrapper
+        assert isinstance(model, LanguageModel)
+        save_weights(model.module, plan.folder / "model.safetensors")
 
 
 def evaluated_at(folder: Path, step: int) -> bool:
@@ -298,10 +378,14 @@ def sanity_check(config: TrainConfig) -> None:
 def main(config: TrainConfig) -> None:
     """Train, or only try to."""
     dist.initialize_dist(get_device(None))
-    if config.sanity_check:
-        sanity_check(config)
-    else:
-        train(config)
+    try:
+        if config.sanity_check:
+            sanity_check(config)
+        else:
+            train(config)
+    except interrupts.Interrupted as reason:
+        log.info("Interrupted by %s: the last step is saved, and the same command goes on.", reason)
+        sys.exit(interrupts.STATUS)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from manifest import Manifest
+from manifest import Manifest, check_shard_names
 from output_files import write_atomically
 
 COLUMN = "tokens"
@@ -82,7 +82,9 @@ def read_shard_bytes(folder: Path, entry: dict[str, Any]) -> bytes:
 
 @lru_cache(maxsize=2)
 def _parsed(path: Path, modified_ns: int) -> list[dict[str, Any]]:
-    return json.loads(path.read_text(encoding="utf-8"))["shards"]
+    shards = json.loads(path.read_text(encoding="utf-8"))["shards"]
+    check_shard_names(shards)
+    return shards
 
 
 def read_index(folder: Path) -> list[dict[str, Any]]:

@@ -6,11 +6,11 @@ import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
 from config import InputError
+from object_store import s3_client, split_url
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 TEXT = (".txt", ".jsonl")
@@ -121,24 +121,6 @@ def _local(path: Path) -> StoredFile:
 
 
 # ------------------------------------------------------------------------------------------------------------------ S3
-
-
-@lru_cache(maxsize=1)
-def _client_of(process: int) -> Any:
-    import boto3  # here, because it takes half a second that only S3 needs
-
-    return boto3.Session().client("s3", endpoint_url=os.environ.get("S3_ENDPOINT_URL"))
-
-
-def s3_client() -> Any:
-    """Give this process's client; a client does not survive a fork. S3_ENDPOINT_URL names another server than AWS's."""
-    return _client_of(os.getpid())
-
-
-def split_url(url: str) -> tuple[str, str]:
-    """Split s3://BUCKET/KEY into bucket and key."""
-    bucket, _, key = url.removeprefix("s3://").partition("/")
-    return bucket, key
 
 
 def _find_objects(url: str) -> list[StoredFile]:

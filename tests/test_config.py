@@ -166,10 +166,22 @@ LAYERS = [
         "vocabulary",
         "manifest",
         "output_files",
+        "object_store",
+        "interrupts",
+        "shared_memory",
         "comparison_plot",
     },
     {"corpus"},
-    {"language_model", "load_text_streaming", "load_text_h5", "logging_composer", "checkpoint_composer", "conversion"},
+    {
+        "language_model",
+        "load_text_streaming",
+        "load_text_h5",
+        "remote_data",
+        "logging_composer",
+        "checkpoint_composer",
+        "checkpoint_files",
+        "conversion",
+    },
     set(SCHEMAS),
 ]
 

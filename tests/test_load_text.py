@@ -181,9 +181,9 @@ def test_a_damaged_compressed_shard_is_an_error_and_nobody_waits_for_it(compress
     shard = sorted((compressed / "train").glob("*.zstd"))[1]
     shard.write_bytes(shard.read_bytes()[:-10])
     dataset = open_dataset(compressed)
-    with pytest.raises(InputError, match=r"train/shard.00001.mds cannot be decompressed"):
+    with pytest.raises(InputError, match=r"train/shard.00001.mds.zstd cannot be decompressed"):
         read(dataset, num_workers=num_workers)
-    with pytest.raises(InputError, match=r"train/shard.00001.mds cannot be decompressed"):
+    with pytest.raises(InputError, match=r"train/shard.00001.mds.zstd cannot be decompressed"):
         dataset.prepare_shard(1)
 
 

@@ -53,7 +53,7 @@ def bucket(server, monkeypatch, request):
         monkeypatch.setenv(key, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    from corpus.files import _client_of
+    from object_store import _client_of
 
     _client_of.cache_clear()
     name = f"bucket-{abs(hash(request.node.nodeid))}"

@@ -19,7 +19,8 @@ from omegaconf import OmegaConf
 import convert_to_mds
 import train_composer
 import train_tokenizer
-from checkpoint_composer import RunLock, prune_checkpoints
+from checkpoint_composer import RunLock
+from checkpoint_files import checkpoints_in
 from config import Direction, InputError, TokenizerConfig, plain_duration
 from direction import IGNORED
 from language_model import build_model
@@ -73,7 +74,7 @@ def test_a_run_leaves_its_config_metrics_metadata_samples_and_checkpoints(shards
     assert [sample["step"] for sample in samples] == [4, 4, 6, 6]
     assert all(sample["text"].startswith(sample["prompt"]) for sample in samples)
     names = sorted(path.name for path in (folder / "checkpoints").iterdir())
-    assert names == ["ep0-ba4-rank0.pt", "ep0-ba6-rank0.pt", "latest-rank0.pt"]
+    assert names == ["ep0-ba4-rank0.pt", "ep0-ba6-rank0.pt"]
 
 
 def nano(vocab_size: int) -> torch.nn.Module:
@@ -332,19 +333,17 @@ def test_backups_stay_and_checkpoints_go_also_over_a_resume(shards, tmp_path):
     common = ["checkpoint.interval=2ba", "checkpoint.keep=1", "checkpoint.backup_interval=4ba"]
     train(shards, tmp_path, "max_duration=6ba", *common)
     folder = train(shards, tmp_path, "max_duration=10ba", *common) / "checkpoints"
-    assert sorted(path.name for path in folder.glob("*.pt")) == ["ep0-ba10-rank0.pt", "latest-rank0.pt"]
+    assert sorted(path.name for path in folder.glob("*.pt")) == ["ep0-ba10-rank0.pt"]
     assert sorted(path.name for path in (folder / "backups").glob("*.pt")) == [
         f"ep0-ba{step}-rank0.pt" for step in (4, 8)
     ]
 
 
-def test_pruning_counts_steps_as_numbers(tmp_path):
-    for step in (5, 10, 100):
-        (tmp_path / f"ep0-ba{step}-rank0.pt").touch()
-    prune_checkpoints(tmp_path, -1)
-    assert len(list(tmp_path.iterdir())) == 3
-    prune_checkpoints(tmp_path, 2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["ep0-ba10-rank0.pt", "ep0-ba100-rank0.pt"]
+def test_the_newest_checkpoint_is_the_one_of_the_highest_step(tmp_path):
+    for name in ("ep0-ba5-rank0.pt", "ep0-ba10-rank0.pt", "ep0-ba100-rank0.pt", ".saving-ep0-ba200-rank0.pt"):
+        (tmp_path / name).touch()
+    names = ["ep0-ba100-rank0.pt", "ep0-ba10-rank0.pt", "ep0-ba5-rank0.pt"]
+    assert [path.name for path in checkpoints_in(tmp_path)] == names
 
 
 # ---------------------------------------------------------------------------------------------------------- processes

@@ -1,0 +1,141 @@
+"""What the tests of faults share: attempts to train that are killed, and what must be the same afterwards."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from conftest import ROOT, TINY
+
+STEPS = 48
+RUN = [
+    *TINY,
+    "direction=backward",
+    f"max_duration={STEPS}ba",
+    "model.dropout=0.2",
+    "model.embedding_dropout=0.1",
+    "checkpoint.interval=4ba",
+    "eval_interval=10ba",
+    "eval_batches=2",
+]
+"""A run with everything that must go on exactly: dropout, several epochs, evaluations, checkpoints."""
+
+
+class Nursery:
+    """A process that starts training processes by forking; see nursery.py."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log = folder / "log"
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "TMPDIR": str(folder)}
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("nursery.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=environment,
+        )
+        assert self._answer() == "ready\n"
+
+    def start(self, arguments: list[str], ranks: int = 1, environment: dict[str, str] | None = None) -> list[int]:
+        """Begin an attempt; numbers of its processes, which are one group."""
+        for rank in range(ranks):
+            Path(f"{self.log}.{rank}").unlink(missing_ok=True)
+        last = {argument.split("=", 1)[0]: argument for argument in arguments}
+        attempt = {"arguments": [*last.values()], "ranks": ranks, "log": str(self.log)}
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(attempt | {"environment": environment or {}}) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self._answer())
+
+    def statuses(self) -> list[int]:
+        """Wait for the end of the attempt; exit statuses of its processes."""
+        return json.loads(self._answer())
+
+    def run(self, arguments: list[str], ranks: int = 1, environment: dict[str, str] | None = None) -> list[int]:
+        """Make an attempt that nobody disturbs."""
+        self.start(arguments, ranks, environment)
+        return self.statuses()
+
+    def output(self) -> str:
+        """What the attempt has written so far."""
+        return "".join(path.read_text() for path in sorted(self.log.parent.glob(self.log.name + ".*")))
+
+    def close(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.communicate()
+
+    def _answer(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+
+def kill_group(processes: list[int], number: int = signal.SIGKILL) -> None:
+    """Send a signal to all processes of an attempt and their children."""
+    os.killpg(processes[0], number)
+
+
+def wait_until(reached: Callable[[], Any], processes: list[int], timeout_s: float = 60) -> bool:
+    """Wait for a moment; False if the processes end before."""
+    deadline = time.monotonic() + timeout_s
+    while not reached():
+        assert time.monotonic() < deadline, "the moment never came"
+        if all(not is_alive(process) for process in processes):
+            return False
+        time.sleep(0.0005)
+    return True
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process runs; one that has ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(folder: Path) -> list[tuple[int, float, float | None]]:
+    """Step, training loss and validation loss of every line: what must be the same, and each step once."""
+    return [(line["step"], line["train/loss_nats"], line.get("eval/loss_nats")) for line in records(folder)]
+
+
+def segments() -> set[str]:
+    """Shared memory of Streaming on this machine."""
+    return {name for name in os.listdir("/dev/shm") if name[:6].isdigit()}  # noqa: S108
+
+
+def kill_at_random(
+    nursery: Nursery, arguments: list[str], ranks: int, kills: int, seed: int, longest_s: float
+) -> list[str]:
+    """Kill a run again and again, then let it end; what happened, a line a kill.
+
+    A kill hits the whole group, or (one time in four) one process alone, whose end takes the others along.
+    """
+    rng = random.Random(seed)
+    told = []
+    for number in range(kills):
+        processes = nursery.start(arguments, ranks)
+        delay, alone = rng.uniform(0.2, longest_s), rng.random() < 0.25
+        time.sleep(delay)
+        if alone:
+            os.kill(rng.choice(processes), signal.SIGKILL)
+        else:
+            kill_group(processes)
+        statuses = nursery.statuses()
+        told.append(f"seed {seed}, kill {number}: after {delay:.3f} s, {'one' if alone else 'all'}, {statuses}")
+        print(told[-1])
+        assert all(status in (-signal.SIGKILL, 0, 1) for status in statuses), nursery.output()
+    assert nursery.run(arguments, ranks) == [0] * ranks, nursery.output()
+    return told

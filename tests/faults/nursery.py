@@ -1,0 +1,60 @@
+"""Starts training processes again and again without the seconds that imports take: forks of a process that has made them.
+
+A line of JSON on standard input is an attempt: {"arguments": [...], "ranks": 2, "log": path}. It is answered with the
+processes' numbers, and, when all have ended, with their exit statuses (-9 after SIGKILL).
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import interrupts
+import train_composer
+from config import run_script
+
+
+def serve() -> None:
+    """Answer attempts until standard input ends; a forked child returns from here into its own end."""
+    print("ready", flush=True)
+    for line in sys.stdin:
+        attempt = json.loads(line)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        processes = []
+        for rank in range(attempt["ranks"]):
+            process = os.fork()
+            if process == 0:
+                begin(attempt, rank, port)
+                return
+            os.setpgid(process, processes[0] if processes else process)
+            processes.append(process)
+        print(json.dumps(processes), flush=True)
+        statuses = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
+        print(json.dumps(statuses), flush=True)
+
+
+def begin(attempt: dict, rank: int, port: int) -> None:
+    """Become a rank of a run: its output into a file, its place in the environment as composer's launcher gives it."""
+    log = os.open(f"{attempt['log']}.{rank}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for number, descriptor in ((0, nothing), (1, log), (2, log)):
+        os.dup2(descriptor, number)
+    ranks = str(attempt["ranks"])
+    os.environ |= attempt.get("environment", {})
+    if attempt["ranks"] > 1:
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
+        os.environ |= {"NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupts.listen()
+    sys.argv = ["train_composer.py", *attempt["arguments"]]
+    run_script("train_composer", train_composer.main)
+
+
+if __name__ == "__main__":
+    serve()

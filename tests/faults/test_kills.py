@@ -1,0 +1,95 @@
+"""SIGKILL at any moment of a training run: the run goes on, with the losses of one that was never killed."""
+
+import signal
+from pathlib import Path
+
+import pytest
+from attempts import RUN, STEPS, Nursery, kill_at_random, kill_group, losses, segments, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.dist]
+
+
+@pytest.fixture(scope="module")
+def nursery(tmp_path_factory):
+    nursery = Nursery(tmp_path_factory.mktemp("nursery"))
+    yield nursery
+    nursery.close()
+
+
+@pytest.fixture(scope="module")
+def whole(nursery, shards, tmp_path_factory) -> dict[int, list]:
+    """Losses of runs that nobody disturbs, by the number of their processes."""
+    runs = tmp_path_factory.mktemp("runs")
+    found = {}
+    for ranks in (1, 2):
+        arguments = [*RUN, f"data.path={shards}", f"runs_dir={runs}", f"run_name=whole{ranks}"]
+        assert nursery.run(arguments, ranks) == [0] * ranks, nursery.output()
+        found[ranks] = losses(runs / f"whole{ranks}")
+        assert [step for step, _, _ in found[ranks]] == [*range(1, STEPS + 1)]
+    return found
+
+
+@pytest.mark.parametrize(("ranks", "num_workers", "kills"), [(1, 0, 12), (1, 2, 6), (2, 0, 6), (2, 2, 3)])
+def test_random_kills_change_no_loss(nursery, whole, shards, tmp_path, ranks, num_workers, kills):
+    before = segments()
+    arguments = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "run_name=killed"]
+    arguments.append(f"data.num_workers={num_workers}")
+    kill_at_random(nursery, arguments, ranks, kills, seed=10 * ranks + num_workers, longest_s=2.5 * ranks)
+    assert losses(tmp_path / "killed") == whole[ranks]
+    assert segments() <= before
+    assert not list(tmp_path.rglob(".saving-*"))
+
+
+MOMENTS = {
+    "before the first step": lambda folder: (folder / "config.yaml").exists(),
+    "in the first steps": lambda folder: lines(folder) >= 1,
+    "while a checkpoint is written": lambda folder: list(folder.glob("checkpoints/.saving-ep0-ba8-*")),
+    "just after a checkpoint has its name": lambda folder: list(folder.glob("checkpoints/*-ba8-*")),
+    "in an evaluation": lambda folder: list(folder.glob("checkpoints/*-ba10-*")),
+    "after the last step": lambda folder: lines(folder) >= STEPS,
+    "while the last checkpoint is written": lambda folder: list(folder.glob(f"checkpoints/.saving-*-ba{STEPS}-*")),
+}
+
+
+def lines(folder: Path) -> int:
+    path = folder / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_kill_at_a_chosen_moment_changes_no_loss(nursery, whole, shards, tmp_path, moment):
+    arguments = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "run_name=killed"]
+    processes = nursery.start(arguments)
+    assert wait_until(lambda: MOMENTS[moment](tmp_path / "killed"), processes), nursery.output()
+    kill_group(processes)
+    assert nursery.statuses() == [-signal.SIGKILL]
+    assert nursery.run(arguments) == [0], nursery.output()
+    assert losses(tmp_path / "killed") == whole[1]
+
+
+def test_a_second_run_on_the_same_data_keeps_its_shared_memory_when_a_killed_one_starts_again(
+    nursery, whole, shards, tmp_path, tmp_path_factory
+):
+    neighbour = Nursery(tmp_path_factory.mktemp("neighbour"))
+    try:
+        common = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "data.num_workers=2"]
+        processes = nursery.start([*common, "run_name=killed"])
+        assert wait_until(lambda: lines(tmp_path / "killed") >= 5, processes)
+        kill_group(processes)
+        nursery.statuses()
+        left = segments()
+        assert left, "a kill leaves shared memory behind, or this test shows nothing"
+        other = neighbour.start([*common, "run_name=other", "max_duration=100000ba", "checkpoint.interval=1000ba"])
+        assert wait_until(lambda: lines(tmp_path / "other") >= 5, other), neighbour.output()
+        used = segments() - left
+        assert used
+        assert nursery.run([*common, "run_name=killed"]) == [0], nursery.output()
+        assert segments() == used
+        reached = lines(tmp_path / "other")
+        assert wait_until(lambda: lines(tmp_path / "other") > reached + 300, other), neighbour.output()
+        kill_group(other, signal.SIGTERM)
+        assert neighbour.statuses() == [75], neighbour.output()
+        assert not segments() & used
+    finally:
+        neighbour.close()
+    assert losses(tmp_path / "killed") == whole[1]
