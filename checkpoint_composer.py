@@ -100,8 +100,8 @@ class RunLock(Callback):
             return
         descriptor = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, not inherited by forked readers
+        except OSError:
             os.close(descriptor)
             raise InputError(
                 f"run_name={run_name} is being trained by another process; wait for it, or choose another run_name."

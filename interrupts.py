@@ -4,13 +4,17 @@ Schedulers warn a job before they end it: Slurm by the signal that --signal name
 This module imports nothing that takes time, so that a warning that comes early is heard as well.
 """
 
+import ctypes
 import os
 import signal
+import sys
 from types import FrameType
 
 STATUS = 75
 """Exit status of a run that was interrupted and can go on: EX_TEMPFAIL of sysexits.h."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+PR_SET_PDEATHSIG = 1
+"""Of prctl(2): the signal that a process gets when its parent ends."""
 STOP_NAME = "STOP"
 """A file of this name in a run's folder interrupts the run."""
 
@@ -43,10 +47,16 @@ def forget() -> None:
     _Heard.name = None
 
 
-def ignore_in_worker(worker: int) -> None:
-    """Let a process that reads ahead go on until the training process, which gets the signal too, has no use for it."""
+def leave_with_parent(worker: int) -> None:
+    """Let a process that reads ahead end with the training process, and no earlier.
+
+    It hears the signals that are sent to all processes of a job, and must serve the step in hand; when the training
+    process is killed, PyTorch's own watch takes seconds to notice.
+    """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _note(number: int, frame: FrameType | None) -> None:

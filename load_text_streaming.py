@@ -33,7 +33,7 @@ from torch import Tensor
 
 from config import DISK_FULL, Direction, InputError
 from direction import IGNORED, make_example
-from interrupts import ignore_in_worker
+from interrupts import leave_with_parent
 from manifest import Manifest, check_shard_names
 from remote_data import Remote
 
@@ -465,7 +465,7 @@ def build_loader(
         batch_size=dataset.batch_size,
         collate_fn=Collate(direction, bos_id, dataset.windows.context_length),
         num_workers=num_workers,
-        worker_init_fn=ignore_in_worker,
+        worker_init_fn=leave_with_parent,
         generator=torch.Generator().manual_seed(seed),
         pin_memory=torch.cuda.is_available(),
     )

@@ -1,19 +1,51 @@
-"""What Streaming 0.13.0 leaves behind a killed process in /dev/shm and in the folder for temporary files.
+"""Streaming's shared memory, on a machine where other runs train, begin and are killed.
 
-Its own `clean_stale_shared_memory` unlinks also what other processes are using, and stops at the first unused number
-(https://github.com/mosaicml/streaming, streaming/base/util.py). Delete with a Streaming that does neither.
+Streaming 0.13.0 numbers its segments in /dev/shm by looking for the first free number, so that two datasets that are
+opened at the same time may take the same one; a killed process leaves its segments behind; and its own
+`clean_stale_shared_memory` unlinks also what others are using, and stops at the first number that is free
+(https://github.com/mosaicml/streaming, streaming/base/shared/prefix.py and util.py). Delete with a Streaming that does
+none of it.
 """
 
+import fcntl
 import os
 import re
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from streaming.base.constant import BARRIER_FILELOCK, CACHE_FILELOCK, LOCALS, SHM_TO_CLEAN
+
 SEGMENTS = Path("/dev/shm")  # noqa: S108 - where Linux keeps shared memory
-SEGMENT = re.compile(
-    r"(\d{6})_(locals|barrier|next_epoch|cache_usage|shard_states|shard_access_times|resume|barrier_filelock"
-    r"|cache_filelock)"
-)
+NAME = re.compile(rf"\d{{6}}_({'|'.join([*SHM_TO_CLEAN, BARRIER_FILELOCK, CACHE_FILELOCK])})")
+
+
+LOCK = SEGMENTS / "hindsight.lock"
+"""One for the whole machine: jobs have folders for temporary files of their own."""
+LONGEST_WAIT_S = 120.0
+"""Opening datasets takes a second; who waits longer than this goes on, rather than for ever."""
+
+
+@contextmanager
+def one_process_at_a_time() -> Iterator[None]:
+    """Hold the machine's lock, so that nobody else opens datasets meanwhile."""
+    if not SEGMENTS.is_dir():
+        yield
+        return
+    with suppress(OSError):  # made by another user: it can be opened, but not with O_CREAT
+        os.close(os.open(LOCK, os.O_CREAT | os.O_RDWR, 0o666))
+        LOCK.chmod(0o666)
+    with LOCK.open("r+") as file:
+        deadline = time.monotonic() + LONGEST_WAIT_S
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                time.sleep(0.02)
+        yield
 
 
 def remove_unused() -> None:
@@ -27,14 +59,14 @@ def remove_unused() -> None:
         if str(path) not in used:
             path.unlink(missing_ok=True)
     for path in _named_by_streaming(Path(tempfile.gettempdir())):
-        if not (SEGMENTS / f"{path.name[:6]}_locals").exists() and path.stat().st_uid == os.getuid():
+        if not (SEGMENTS / f"{path.name[:6]}_{LOCALS}").exists() and path.stat().st_uid == os.getuid():
             path.unlink(missing_ok=True)
 
 
 def _named_by_streaming(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    paths = [Path(entry.path) for entry in os.scandir(folder) if SEGMENT.fullmatch(entry.name)]
+    paths = [Path(entry.path) for entry in os.scandir(folder) if NAME.fullmatch(entry.name)]
     return [path for path in paths if path.exists()]
 
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,9 @@ from optim import build_optimizer, build_scheduler
 from output_files import write_atomically
 from remote_data import Remote, cache_folder, fetch_description
 from tokenizer import Tokenizer
+
+if __name__ == "__main__":
+    interrupts.listen()  # again: composer's import, too, sets what signals do
 
 log = logging.getLogger("hindsight")
 
@@ -216,6 +220,20 @@ def build_dataset(plan: Plan, name: str, shuffle: bool) -> TextStreamingDataset:
     return TextStreamingDataset(stream, split, device_batch_size, shuffle, plan.config.seed, limit)
 
 
+def build_datasets(plan: Plan) -> dict[str, TextStreamingDataset]:
+    """Open both splits, while no other run on this machine opens its own."""
+    with shared_memory.one_process_at_a_time() if dist.get_local_rank() == 0 else nullcontext():
+        if dist.get_local_rank() == 0:
+            shared_memory.remove_unused()
+        dist.barrier()
+        datasets = {
+            "train": build_dataset(plan, "train", plan.config.data.shuffle),
+            "val": build_dataset(plan, "val", shuffle=False),
+        }
+        dist.barrier()
+    return datasets
+
+
 def build_trainer(plan: Plan) -> Trainer:
     """Put model, data, optimizer, callbacks and loggers together; loads the newest checkpoint, if there is one."""
     module = build_model(
@@ -228,19 +246,9 @@ def build_trainer(plan: Plan) -> Trainer:
     plan = with_more(plan, found[1] if found is not None else None)
     config, metadata = plan.config, metadata_of(plan, n_parameters)
     write_records(plan, metadata)
-    if dist.get_local_rank() == 0:
-        shared_memory.remove_unused()
-    dist.barrier()
-
     loaders = {
-        name: build_loader(
-            build_dataset(plan, name, shuffle=config.data.shuffle and name == "train"),
-            config.direction,
-            plan.tokenizer.bos_id,
-            config.data.num_workers,
-            config.seed,
-        )
-        for name in ("train", "val")
+        name: build_loader(dataset, config.direction, plan.tokenizer.bos_id, config.data.num_workers, config.seed)
+        for name, dataset in build_datasets(plan).items()
     }
 
     optimizer = build_optimizer(module, config.optim)

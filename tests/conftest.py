@@ -28,6 +28,8 @@ from config import CONF_DIR, ConvertConfig, TokenizerConfig, register_schemas, t
 from conversion.sources import draws_of
 from corpus.digest import hash_document
 
+pytest_plugins = ["s3", "attempts"]
+
 ROOT = Path(__file__).resolve().parent.parent
 SENTENCE = "in the beginning was word and light shone over dark water while seven rivers ran to the sea é 水"
 WORDS = SENTENCE.split()

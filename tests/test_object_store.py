@@ -3,15 +3,10 @@
 import gzip
 import json
 import lzma
-import os
-import socket
-import subprocess
-import sys
-import time
 
-import boto3
 import pytest
 from conftest import convert_config, run_command
+from s3 import fetch, put
 from test_resume_conversion import contents, stop_after
 
 import convert_to_mds
@@ -26,58 +21,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*boto3.*:DeprecationWarning"),
 ]
-
-
-@pytest.fixture(scope="module")
-def server():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(300):
-        with socket.socket() as connection:
-            if connection.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.1)
-    yield f"http://127.0.0.1:{port}"
-    process.kill()
-    process.wait()
-
-
-@pytest.fixture
-def bucket(server, monkeypatch, request):
-    """A new bucket, as s3://NAME."""
-    monkeypatch.setenv("S3_ENDPOINT_URL", server)
-    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(key, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    from object_store import _client_of
-
-    _client_of.cache_clear()
-    name = f"bucket-{abs(hash(request.node.nodeid))}"
-    client().create_bucket(Bucket=name)
-    return f"s3://{name}"
-
-
-def client():
-    return boto3.client("s3", endpoint_url=os.environ["S3_ENDPOINT_URL"])
-
-
-def put(url, data):
-    bucket, _, key = url.removeprefix("s3://").partition("/")
-    client().put_object(Bucket=bucket, Key=key, Body=data)
-
-
-def fetch(url, folder):
-    """Copy everything below an address into a folder."""
-    bucket, _, prefix = url.removeprefix("s3://").partition("/")
-    for item in client().list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", []):
-        path = folder / item["Key"].removeprefix(prefix).lstrip("/")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        client().download_file(bucket, item["Key"], str(path))
-    return folder
 
 
 def texts(url, **settings):

@@ -19,7 +19,6 @@ from omegaconf import OmegaConf
 import convert_to_mds
 import train_composer
 import train_tokenizer
-from checkpoint_composer import RunLock
 from checkpoint_files import checkpoints_in
 from config import Direction, InputError, TokenizerConfig, plain_duration
 from direction import IGNORED
@@ -320,11 +319,20 @@ def test_a_resume_on_other_data_is_refused(shards, corpus, tokenizer_dir, tmp_pa
 def test_a_run_that_another_process_trains_is_refused(shards, tmp_path):
     folder = train(shards, tmp_path, "run_name=a", "max_duration=1ba")
     before = (folder / "metrics.jsonl").read_bytes()
-    holder = RunLock(folder, "a")
+    program = "import sys, pathlib, checkpoint_composer as c; c.RunLock(pathlib.Path(sys.argv[1]), 'a')"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", f"{program}; print('held'); input()", str(folder)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
     with pytest.raises(InputError, match="run_name=a is being trained by another process"):
         train(shards, tmp_path, "run_name=a", "max_duration=2ba")
     assert (folder / "metrics.jsonl").read_bytes() == before
-    holder.post_close()
+    holder.communicate("\n")
     train(shards, tmp_path, "run_name=a", "max_duration=2ba")
     assert len(losses(folder)) == 2
 

@@ -1,4 +1,4 @@
-"""Starts training processes again and again without the seconds that imports take: forks of a process that has made them.
+"""Starts training processes again and again without the seconds that imports take, as forks of one that has made them.
 
 A line of JSON on standard input is an attempt: {"arguments": [...], "ranks": 2, "log": path}. It is answered with the
 processes' numbers, and, when all have ended, with their exit statuses (-9 after SIGKILL).

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import ROOT, TINY
 
 STEPS = 48
@@ -34,7 +36,7 @@ class Nursery:
         self.log = folder / "log"
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "TMPDIR": str(folder)}
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("nursery.py"))],
+            [sys.executable, str(Path(__file__).with_name("faults") / "nursery.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -78,8 +80,9 @@ class Nursery:
 
 
 def kill_group(processes: list[int], number: int = signal.SIGKILL) -> None:
-    """Send a signal to all processes of an attempt and their children."""
-    os.killpg(processes[0], number)
+    """Send a signal to all processes of an attempt and their children, unless all have ended."""
+    with suppress(ProcessLookupError):
+        os.killpg(processes[0], number)
 
 
 def wait_until(reached: Callable[[], Any], processes: list[int], timeout_s: float = 60) -> bool:
@@ -106,6 +109,12 @@ def records(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+def lines(folder: Path) -> int:
+    """Lines of a run's metrics so far."""
+    path = folder / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
 def losses(folder: Path) -> list[tuple[int, float, float | None]]:
     """Step, training loss and validation loss of every line: what must be the same, and each step once."""
     return [(line["step"], line["train/loss_nats"], line.get("eval/loss_nats")) for line in records(folder)]
@@ -130,12 +139,44 @@ def kill_at_random(
         delay, alone = rng.uniform(0.2, longest_s), rng.random() < 0.25
         time.sleep(delay)
         if alone:
-            os.kill(rng.choice(processes), signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(rng.choice(processes), signal.SIGKILL)
         else:
             kill_group(processes)
         statuses = nursery.statuses()
         told.append(f"seed {seed}, kill {number}: after {delay:.3f} s, {'one' if alone else 'all'}, {statuses}")
-        print(told[-1])
+        sys.stdout.write(told[-1] + "\n")
         assert all(status in (-signal.SIGKILL, 0, 1) for status in statuses), nursery.output()
     assert nursery.run(arguments, ranks) == [0] * ranks, nursery.output()
     return told
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory):
+    nursery = Nursery(tmp_path_factory.mktemp("nursery"))
+    yield nursery
+    nursery.close()
+
+
+@pytest.fixture(scope="session")
+def whole(nursery, shards, tmp_path_factory) -> dict[int, list]:
+    """Losses of runs that nobody disturbs, by the number of their processes."""
+    runs = tmp_path_factory.mktemp("runs")
+    found = {}
+    for ranks in (1, 2):
+        arguments = [*RUN, f"data.path={shards}", f"runs_dir={runs}", f"run_name=whole{ranks}"]
+        assert nursery.run(arguments, ranks) == [0] * ranks, nursery.output()
+        found[ranks] = losses(runs / f"whole{ranks}")
+        assert [step for step, _, _ in found[ranks]] == [*range(1, STEPS + 1)]
+    return found
+
+
+@pytest.fixture
+def disk(tmp_path) -> Iterator[Path]:
+    """A disk of 4 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)], check=False).returncode:
+        pytest.skip("this machine lets nobody mount")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)

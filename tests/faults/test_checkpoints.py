@@ -1,0 +1,175 @@
+"""Checkpoints that are cut, damaged, gone or hostile; runs that go on with more steps, or on more processes."""
+
+import json
+import os
+import random
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from attempts import RUN, STEPS, Nursery, kill_group, lines, losses, wait_until
+
+from checkpoint_files import checkpoints_in, read_timestamp
+
+pytestmark = [pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def half(nursery, shards, tmp_path_factory) -> Path:
+    """The folder of runs with one, named run, that was made up to a half."""
+    runs = tmp_path_factory.mktemp("half")
+    assert nursery.run([*RUN, f"data.path={shards}", f"runs_dir={runs}", "run_name=run", "max_duration=24ba"]) == [0]
+    return runs
+
+
+@pytest.fixture
+def runs(half, tmp_path) -> Path:
+    """A copy of it, to spoil."""
+    return shutil.copytree(half, tmp_path / "runs")
+
+
+def arguments(shards: Path, runs: Path, *changes: str) -> list[str]:
+    return [*RUN, f"data.path={shards}", f"runs_dir={runs}", "run_name=run", *changes]
+
+
+def newest(runs: Path) -> Path:
+    return checkpoints_in(runs / "run" / "checkpoints")[0]
+
+
+def test_a_checkpoint_that_is_cut_at_any_byte_or_has_a_flipped_bit_is_recognized(half, tmp_path):
+    data = newest(half).read_bytes()
+    rng = random.Random(7)
+    path = tmp_path / "ep0-ba1-rank0.pt"
+    for cut in [0, 1, len(data) // 2, len(data) - 1, *(rng.randrange(len(data)) for _ in range(40))]:
+        path.write_bytes(data[:cut])
+        with pytest.raises(ValueError):  # noqa: PT011 - each cut has another message
+            read_timestamp(path)
+    with zipfile.ZipFile(newest(half)) as archive:
+        entries = [entry for entry in archive.infolist() if entry.file_size > 100]
+    for entry in rng.sample(entries, 20):
+        # The content of an entry lies behind its header of 30 bytes, its name, and an extra field that aligns it.
+        name, extra = (int.from_bytes(data[entry.header_offset + i :][:2], "little") for i in (26, 28))
+        place = entry.header_offset + 30 + name + extra + rng.randrange(entry.file_size)
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1 << rng.randrange(8)]) + data[place + 1 :])
+        with pytest.raises(ValueError, match=r"checksum|Bad CRC"):
+            read_timestamp(path)
+    path.write_bytes(data)
+    assert read_timestamp(path).batch == 24
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
+def test_a_cut_newest_checkpoint_is_named_and_set_aside_and_the_one_before_is_taken(
+    nursery, whole, shards, runs, share
+):
+    path = newest(runs)
+    os.truncate(path, int(path.stat().st_size * share))
+    assert nursery.run(arguments(shards, runs)) == [0], nursery.output()
+    (told,) = [line for line in nursery.output().splitlines() if "cannot be used" in line]
+    assert told.startswith(f"{path} cannot be used (")
+    assert told.endswith("it is kept as ep0-ba24-rank0.pt.damaged, and the one before is taken.")
+    assert path.with_name(path.name + ".damaged").exists()
+    assert "goes on from step 20" in nursery.output()
+    assert losses(runs / "run") == whole[1]
+
+
+def test_a_run_that_finds_no_checkpoint_to_read_stops_and_says_so(nursery, shards, runs):
+    before = losses(runs / "run")
+    for path in checkpoints_in(runs / "run" / "checkpoints"):
+        os.truncate(path, 100)
+    for _ in range(2):  # again with all of them set aside
+        assert nursery.run(arguments(shards, runs)) == [2], nursery.output()
+        last = nursery.output().splitlines()[-1]
+        assert last.startswith("train_composer.py: run_name=run has saved checkpoints, and none in")
+        assert "begin anew by deleting" in last
+    assert losses(runs / "run") == before
+
+
+@pytest.mark.parametrize("change", ["gone", "elsewhere"])
+def test_a_run_whose_checkpoints_are_not_where_they_were_never_begins_anew(nursery, shards, runs, change):
+    if change == "gone":
+        shutil.rmtree(runs / "run" / "checkpoints")
+    changes = [f"checkpoint.folder={runs / 'new'}"] if change == "elsewhere" else []
+    assert nursery.run(arguments(shards, runs, *changes)) == [2], nursery.output()
+    assert "newest_checkpoint.json knows of" in nursery.output()
+
+
+class Payload:
+    """What runs a command where a pickle is loaded without care."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+def test_a_checkpoint_that_holds_code_runs_nothing(nursery, whole, shards, runs, tmp_path, monkeypatch):
+    content = torch.load(newest(runs))
+    content["state"]["callbacks"]["Samples"] = Payload(tmp_path / "ran")
+    torch.save(content, newest(runs))
+    assert nursery.run(arguments(shards, runs)) == [0], nursery.output()
+    assert "Weights only load failed" in nursery.output()
+    assert not (tmp_path / "ran").exists()
+    assert losses(runs / "run") == whole[1]
+    with monkeypatch.context() as careless:
+        careless.delenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
+        torch.load(newest(runs).with_name("ep0-ba24-rank0.pt.damaged"), weights_only=False)
+    assert (tmp_path / "ran").exists(), "the payload is harmless, and this test shows nothing"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_full_disk_while_a_checkpoint_is_saved_loses_no_step_that_was_saved(nursery, whole, shards, tmp_path, disk):
+    run = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "run_name=run", f"checkpoint.folder={disk}"]
+    (disk / "ballast").write_bytes(bytes(3 << 20))
+    assert nursery.run(run) == [2], nursery.output()
+    last = nursery.output().splitlines()[-1]
+    assert last.startswith(f"train_composer.py: checkpoint.folder={disk}: step ")
+    assert "the disk is full; make room" in last
+    assert not list(disk.glob(".saving-*"))
+    assert checkpoints_in(disk)
+    (disk / "ballast").unlink()
+    assert nursery.run(run) == [0], nursery.output()
+    assert losses(tmp_path / "run") == whole[1]
+
+
+@pytest.mark.parametrize("ranks", [(1, 2), (2, 1)])
+def test_a_run_goes_on_with_another_number_of_processes_on_the_same_global_batches(nursery, shards, tmp_path, ranks):
+    run = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "model.dropout=0", "model.embedding_dropout=0"]
+    assert nursery.run([*run, "run_name=whole"]) == [0], nursery.output()
+    assert nursery.run([*run, "run_name=a", "max_duration=24ba"], ranks[0]) == [0] * ranks[0], nursery.output()
+    assert nursery.run([*run, "run_name=a"], ranks[1]) == [0] * ranks[1], nursery.output()
+    expected, found = losses(tmp_path / "whole"), losses(tmp_path / "a")
+    assert [line[0] for line in found] == [line[0] for line in expected]
+    assert [line[1] for line in found] == pytest.approx([line[1] for line in expected], rel=1e-5)
+
+
+def test_more_steps_are_counted_from_where_the_run_stands(nursery, whole, shards, runs):
+    assert nursery.run(arguments(shards, runs, "max_duration=24ba")) == [0]
+    assert "nothing to do, it is at step 24 of 24ba" in nursery.output()
+    more = arguments(shards, runs, "max_duration=24ba", "train.more=24ba", "optim.schedule=cosine")
+    processes = nursery.start([*more, "checkpoint.interval=1ba"])
+    assert wait_until(lambda: lines(runs / "run") >= 30, processes)
+    kill_group(processes)
+    nursery.statuses()
+    assert nursery.run(more) == [0], nursery.output()  # the same words, to the same end
+    assert losses(runs / "run") == whole[1]
+    assert len(losses(runs / "run")) == STEPS
+    assert nursery.run(arguments(shards, runs, "train.more=24ba")) == [0], nursery.output()  # and from there on
+    assert [step for step, _, _ in losses(runs / "run")] == [*range(1, STEPS + 25)]
+
+
+def test_the_shared_memory_of_datasets_that_are_opened_at_once_never_collides(shards, tmp_path, tmp_path_factory):
+    nurseries = [Nursery(tmp_path_factory.mktemp("nursery")) for _ in range(3)]
+    run = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "max_duration=1ba", "eval_interval=100ba"]
+    try:
+        for round_ in range(4):
+            for i, nursery in enumerate(nurseries):
+                nursery.start([*run, f"run_name=run{round_}-{i}"])
+            for nursery in nurseries:
+                assert nursery.statuses() == [0], nursery.output()
+    finally:
+        for nursery in nurseries:
+            nursery.close()
+    assert len({json.dumps(losses(folder)) for folder in tmp_path.glob("run*")}) == 1
