@@ -25,6 +25,8 @@ RUN = [
     "checkpoint.interval=4ba",
     "eval_interval=10ba",
     "eval_batches=2",
+    "optim.schedule=constant",
+    "optim.cooldown_share=0",
 ]
 """A run with everything that must go on exactly: dropout, several epochs, evaluations, checkpoints."""
 
@@ -47,8 +49,8 @@ class Nursery:
 
     def start(self, arguments: list[str], ranks: int = 1, environment: dict[str, str] | None = None) -> list[int]:
         """Begin an attempt; numbers of its processes, which are one group."""
-        for rank in range(ranks):
-            Path(f"{self.log}.{rank}").unlink(missing_ok=True)
+        for path in self.log.parent.glob(self.log.name + ".*"):
+            path.unlink()
         last = {argument.split("=", 1)[0]: argument for argument in arguments}
         attempt = {"arguments": [*last.values()], "ranks": ranks, "log": str(self.log)}
         assert self.process.stdin is not None
