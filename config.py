@@ -780,11 +780,11 @@ SCHEMAS: dict[str, type] = {
 }
 
 
-def register_schemas() -> None:
-    """Make the dataclasses known to hydra, as the schema of each script's YAML file and of each model."""
+def register_schemas(*scripts: str) -> None:
+    """Make the dataclasses known to hydra: of these scripts (of all, if none is named), and of each model."""
     store = ConfigStore.instance()
-    for script, schema in SCHEMAS.items():
-        store.store(name=f"{script}_schema", node=schema)
+    for script in scripts or SCHEMAS:
+        store.store(name=f"{script}_schema", node=SCHEMAS[script])
     store.store(group="model", name="gpt_schema", node=GPTConfig)
     store.store(group="model", name="rnn_schema", node=RNNConfig)
 
@@ -831,7 +831,7 @@ def check_arguments(script: str) -> Any:
     if {"--help", "-h"} & set(arguments):
         sys.stdout.write(help_text(script))
         sys.exit(0)
-    register_schemas()
+    register_schemas(script)
     with one_line_errors(script):
         for argument in arguments:
             if argument.startswith(("+", "~")) and not argument.lstrip("+~").startswith("hydra"):

@@ -9,9 +9,8 @@ import hashlib
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +22,9 @@ from corpus.digest import HASH_BYTES, Digest, hash_document
 from encoder import choose_encoder
 from manifest import MANIFEST_NAME, SPLITS, Manifest, token_dtype
 from tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import h5py  # below, where it is used: text needs none of it
 
 BUFFER_TOKENS = 1 << 20
 """Tokens that are read at once."""
@@ -210,6 +212,8 @@ class PublishedTokens:
     files = 1
 
     def __init__(self, path: Path, config: ConvertConfig, tokenizer: Tokenizer) -> None:
+        import h5py
+
         self.seed = config.seed
         self.val_share = config.val_share
         self.origin: dict[str, Any] = {"corpus_format": "tokens", "piece_length": config.block_length}
@@ -365,15 +369,17 @@ def check_ids(tokens: NDArray[np.integer], vocab_size: int) -> None:
         )
 
 
-def open_h5(path: Path) -> h5py.File:
+def open_h5(path: Path) -> "h5py.File":
     """Open an h5 file; InputError if it is none."""
+    import h5py
+
     try:
         return h5py.File(path, "r")
     except OSError as error:
         raise InputError(f"corpus={path} cannot be read as h5 ({error}); copy or convert it again.") from error
 
 
-def _tokens_in(file: h5py.File) -> Any:
+def _tokens_in(file: "h5py.File") -> Any:
     return file[H5_DATASET]
 
 
