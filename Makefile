@@ -1,5 +1,6 @@
 # make demo: corpus -> tokenizer -> shards -> GPT forward and backward -> comparison, from a fresh machine.
-# make test: all tests.   make lint, make format: as their names say.   make lock: requirements.in -> requirements.txt.
+# make test: all tests.   make soak: hundreds of faults, and a table.   make lint, make format: as their names say.
+# make lock: requirements.in -> requirements.txt.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,7 +10,7 @@ export PYTHONUNBUFFERED := 1
 # Threads that wait in a busy loop slow each other down by a factor of 2 and more where another program wants a core.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: setup demo test lint format lock
+.PHONY: setup demo test soak lint format lock
 
 setup: .venv/.ready
 
@@ -31,6 +32,12 @@ demo: setup
 
 test: setup
 	@$(BIN)/python -m pytest
+
+# Each of eight faults so many times, at random moments; about 10 s a try on two cores.
+TRIES ?= 25
+SEED ?= 0
+soak: setup
+	@PYTHONPATH=.:tests $(BIN)/python tests/faults/soak.py $(TRIES) $(SEED)
 
 lint: setup
 	@$(BIN)/ruff check .

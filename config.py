@@ -869,7 +869,10 @@ def one_line_errors(script: str) -> Generator[None, None, None]:
 def explain(error: BaseException, schema: type) -> str:
     """One line for an error of the user's: the key, the rule, the way out."""
     if isinstance(error, InputError):
-        return " ".join(str(error).split())
+        text = str(error)
+        if "Original Traceback" in text:  # PyTorch puts it before the message of a process that reads ahead
+            text = text.rsplit("InputError: ", 1)[-1]
+        return " ".join(text.split())
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return f"{error.filename or 'what is written'}: the disk is full; make room, and start again."
     if isinstance(error, OSError) and not isinstance(error, HydraException):

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -37,6 +38,7 @@ class Nursery:
     def __init__(self, folder: Path) -> None:
         self.log = folder / "log"
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "TMPDIR": str(folder)}
+        environment["PYTHONPATH"] = str(ROOT)
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("faults") / "nursery.py")],
             stdin=subprocess.PIPE,
@@ -61,6 +63,11 @@ class Nursery:
     def statuses(self) -> list[int]:
         """Wait for the end of the attempt; exit statuses of its processes."""
         return json.loads(self._answer())
+
+    def is_running(self) -> bool:
+        """Whether the attempt has not ended yet."""
+        assert self.process.stdout is not None
+        return not select.select([self.process.stdout], [], [], 0)[0]
 
     def run(self, arguments: list[str], ranks: int = 1, environment: dict[str, str] | None = None) -> list[int]:
         """Make an attempt that nobody disturbs."""

@@ -9,9 +9,6 @@ import os
 import signal
 import socket
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import interrupts
 import train_composer

@@ -1,0 +1,120 @@
+"""Hundreds of faults: `make soak`, or `PYTHONPATH=.:tests python tests/faults/soak.py TRIES SEED`; prints a table.
+
+Each try is a run of its own that meets its fault at a random moment and is started again by the same command.
+"""
+
+import os
+import random
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+from attempts import RUN, Nursery, kill_group, lines, losses
+from conftest import convert_config, make_text
+from tqdm import tqdm
+
+import convert_to_mds
+import train_tokenizer
+from checkpoint_files import checkpoints_in
+from config import TokenizerConfig
+
+
+def cut_newest(folder: Path, rng: random.Random) -> None:
+    """Cut the newest checkpoint at any byte."""
+    for path in checkpoints_in(folder / "checkpoints")[:1]:
+        os.truncate(path, rng.randrange(path.stat().st_size))
+
+
+FAULTS: dict[str, tuple[int, int, Callable[[list[int], random.Random], None], bool]] = {
+    "SIGKILL to all": (1, 0, lambda processes, _: kill_group(processes), False),
+    "SIGKILL to all, 2 readers": (1, 2, lambda processes, _: kill_group(processes), False),
+    "SIGKILL to the training process, 2 readers": (1, 2, lambda processes, _: end(processes[0]), False),
+    "SIGKILL to all, 2 processes": (2, 0, lambda processes, _: kill_group(processes), False),
+    "SIGKILL to one of 2 processes": (2, 0, lambda processes, rng: end(rng.choice(processes)), False),
+    "SIGKILL, newest checkpoint cut": (1, 0, lambda processes, _: kill_group(processes), True),
+    "SIGTERM": (1, 0, lambda processes, _: kill_group(processes, signal.SIGTERM), False),
+    "SIGUSR1 to one of 2 processes": (2, 0, lambda processes, rng: end(rng.choice(processes), signal.SIGUSR1), False),
+}
+"""Processes, readers of each, the fault, and whether the newest checkpoint is cut after it."""
+
+
+def end(process: int, number: int = signal.SIGKILL) -> None:
+    """Send a signal, unless the process has ended."""
+    try:
+        os.kill(process, number)
+    except ProcessLookupError:
+        return
+
+
+def soak(tries: int, seed: int, folder: Path) -> str:
+    """Meet every fault so many times; the table."""
+    nursery = Nursery(folder)
+    shards = make_data(folder)
+    whole = {}
+    for ranks in (1, 2):
+        assert nursery.run([*RUN, f"data.path={shards}", f"runs_dir={folder}", f"run_name=whole{ranks}"], ranks) == (
+            [0] * ranks
+        ), nursery.output()
+        whole[ranks] = losses(folder / f"whole{ranks}")
+    told: dict[str, list[tuple[bool, bool, float]]] = defaultdict(list)
+    with tqdm(total=tries * len(FAULTS), disable=None) as bar:
+        for number in range(tries):
+            for fault in FAULTS:
+                name = f"{fault.replace(' ', '_').replace(',', '')}-{number}"
+                arguments = [*RUN, f"data.path={shards}", f"runs_dir={folder}", f"run_name={name}"]
+                rng = random.Random(f"{seed} {name}")
+                told[fault].append(meet(nursery, arguments, folder / name, fault, rng, whole))
+                bar.update()
+    nursery.close()
+    table = ["| fault | tries | survived | losses identical | seconds to resume |", "|---|---|---|---|---|"]
+    for fault, results in told.items():
+        survived, same = sum(r[0] for r in results), sum(r[1] for r in results)
+        resumed = [r[2] for r in results if r[2] > 0]
+        typical = f"{statistics.median(resumed):.2f} (at most {max(resumed):.2f})" if resumed else ""
+        table.append(f"| {fault} | {len(results)} | {survived} | {same} | {typical} |")
+    return "\n".join(table)
+
+
+def meet(
+    nursery: Nursery, arguments: list[str], folder: Path, fault: str, rng: random.Random, whole: dict
+) -> tuple[bool, bool, float]:
+    """Meet a fault once: whether the run came to its end, with which losses, and seconds to the first new step."""
+    ranks, readers, strike, is_cut = FAULTS[fault]
+    arguments = [*arguments, f"data.num_workers={readers}"]
+    processes = nursery.start(arguments, ranks)
+    delay = rng.uniform(0.05, 3.0 * ranks)
+    time.sleep(delay)
+    strike(processes, rng)
+    nursery.statuses()
+    if is_cut:
+        cut_newest(folder, rng)
+    before, began, first = lines(folder), time.monotonic(), 0.0
+    nursery.start(arguments, ranks)
+    while nursery.is_running():
+        if not first and lines(folder) not in (0, before):
+            first = time.monotonic() - began
+        time.sleep(0.005)
+    survived = nursery.statuses() == [0] * ranks
+    if not survived:
+        sys.stderr.write(f"{folder.name}, after {delay:.3f} s: {nursery.output()}\n")
+    return survived, survived and losses(folder) == whole[ranks], first
+
+
+def make_data(folder: Path) -> Path:
+    """Convert a small text."""
+    (folder / "corpus.txt").write_text(make_text(n_documents=120, seed=1), encoding="utf-8")
+    train_tokenizer.main(
+        TokenizerConfig(corpus=str(folder / "corpus.txt"), out=str(folder / "tokenizer"), vocab_size=300)
+    )
+    convert_to_mds.main(convert_config(folder / "corpus.txt", folder / "tokenizer", folder / "shards"))
+    return folder / "shards"
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as temporary:
+        sys.stdout.write(soak(int(sys.argv[1]), int(sys.argv[2]), Path(temporary)) + "\n")
