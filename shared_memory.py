@@ -53,21 +53,25 @@ def remove_unused() -> None:
 
     What another process is using, and what belongs to another user, stays. Without /dev/shm there is nothing to do.
     """
-    mine = [path for path in _named_by_streaming(SEGMENTS) if path.stat().st_uid == os.getuid()]
+    mine = _named_by_streaming(SEGMENTS)
     used = _in_use() if mine else set()
     for path in mine:
         if str(path) not in used:
             path.unlink(missing_ok=True)
     for path in _named_by_streaming(Path(tempfile.gettempdir())):
-        if not (SEGMENTS / f"{path.name[:6]}_{LOCALS}").exists() and path.stat().st_uid == os.getuid():
+        if not (SEGMENTS / f"{path.name[:6]}_{LOCALS}").exists():
             path.unlink(missing_ok=True)
 
 
 def _named_by_streaming(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    paths = [Path(entry.path) for entry in os.scandir(folder) if NAME.fullmatch(entry.name)]
-    return [path for path in paths if path.exists()]
+    paths = []
+    for path in (Path(entry.path) for entry in os.scandir(folder) if NAME.fullmatch(entry.name)):
+        with suppress(FileNotFoundError):  # a run that ends unlinks its own
+            if path.stat().st_uid == os.getuid():
+                paths.append(path)
+    return paths
 
 
 def _in_use() -> set[str]:
