@@ -84,7 +84,10 @@ class H5Stream(Stream):
         path = Path(self.windows.folder, H5_NAME)
         try:
             with h5py.File(path, "r") as file:
-                n_stored = len(file["tokens"])  # pyright: ignore[reportArgumentType]
+                tokens = file["tokens"]
+                if not isinstance(tokens, h5py.Dataset) or tokens.external or tokens.is_virtual:
+                    raise KeyError("tokens are not in the file itself")  # it may come from somebody else
+                n_stored = len(tokens)
         except (OSError, KeyError, TypeError) as error:
             raise InputError(f"{path} is missing or damaged ({error}); convert or copy the data again.") from error
         if n_stored < self.split_start + self.windows.n_tokens:

@@ -228,6 +228,7 @@ class PublishedTokens:
                 raise InputError(
                     f"corpus={path} has no one-dimensional dataset `{H5_DATASET}` of integers; give one that has."
                 )
+            _tokens_in(file)
             self.n_tokens = len(tokens)
         self.total: int | None = self.n_tokens
         status = path.stat()
@@ -380,7 +381,10 @@ def open_h5(path: Path) -> "h5py.File":
 
 
 def _tokens_in(file: "h5py.File") -> Any:
-    return file[H5_DATASET]
+    tokens: Any = file[H5_DATASET]
+    if tokens.external or tokens.is_virtual:  # the file may come from somebody else
+        raise InputError(f"corpus={file.filename} has its `{H5_DATASET}` in other files; give one that holds them.")
+    return tokens
 
 
 def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
