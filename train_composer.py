@@ -365,6 +365,7 @@ def sanity_check(config: TrainConfig) -> None:
         batch_size=dist.get_world_size() * min(2, config.microbatch_size or 2),
         eval_interval="3ba",
         eval_batches=1,
+        data=replace(config.data, cache_dir=os.path.join(runs_dir, "cache")),
         checkpoint=replace(config.checkpoint, interval="3ba", backup_interval=None, folder=None),
         wandb=WandbConfig(mode=WandbMode.disabled),
         tensorboard=False,
