@@ -64,7 +64,8 @@ def _client_of(process: int) -> Any:
     import boto3  # here, because it takes half a second that only S3 needs
     from botocore.config import Config
 
-    config = Config(connect_timeout=10, read_timeout=60, retries={"mode": "standard", "max_attempts": ATTEMPTS})
+    attempts = int(os.environ.get("AWS_MAX_ATTEMPTS", ATTEMPTS))  # boto3's own variable, which a config would overrule
+    config = Config(connect_timeout=10, read_timeout=60, retries={"mode": "standard", "max_attempts": attempts})
     return boto3.Session().client("s3", endpoint_url=os.environ.get("S3_ENDPOINT_URL"), config=config)
 
 

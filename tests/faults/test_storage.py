@@ -277,6 +277,24 @@ def test_a_server_that_is_gone_for_good_ends_the_run_and_the_same_command_goes_o
     assert losses(tmp_path / "a") == whole[1]
 
 
+def test_checkpoints_that_cannot_be_uploaded_are_here_and_the_same_command_uploads_them(
+    nursery, whole, server, shards, bucket, environment, tmp_path
+):
+    line = Line(server.port)
+    run = arguments(str(shards), tmp_path, f"checkpoint.folder={bucket}/runs/a")
+    through = environment | {"S3_ENDPOINT_URL": line.url, "AWS_MAX_ATTEMPTS": "2"}
+    processes = nursery.start(run, environment=through)
+    assert wait_until(lambda: lines(tmp_path / "a") >= 9, processes), nursery.output()
+    line.cut()
+    assert nursery.statuses() == [2], nursery.output()
+    assert "training goes on." in nursery.output()
+    assert "the newest checkpoint could not be uploaded" in nursery.output().splitlines()[-1]
+    assert losses(tmp_path / "a") == whole[1]
+    assert nursery.run(run, environment=environment) == [0], nursery.output()
+    assert "nothing to do" in nursery.output()
+    assert any("-ba48-" in name for name in names(f"{bucket}/runs/a"))
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 def test_a_full_disk_while_shards_are_fetched_is_told_with_the_key_to_change(
     nursery, whole, place, environment, tmp_path, disk
