@@ -18,7 +18,7 @@ from composer.loggers import Logger
 from composer.utils import create_interval_scheduler, dist, reproducibility
 
 import interrupts
-from checkpoint_files import BACKUPS, NEWEST_NAME, SAVING, Uploads, checkpoints_in, local_folder, remote_folder
+from checkpoint_files import BACKUPS, NEWEST_NAME, SAVING, Uploads, local_folder, outdated, remote_folder
 from config import DISK_FULL, CheckpointConfig, InputError, TrainConfig, flatten, plain_duration
 from interrupts import Interrupted
 from output_files import sync, write_atomically
@@ -212,8 +212,8 @@ class AtomicSaver(CheckpointSaver):
         hidden.replace(path)
         sync(path.parent)
         self.note(path, step)
-        for old in checkpoints_in(path.parent)[self.keep :] if self.keep > 0 else []:
-            old.unlink()
+        for name in outdated((file.name for file in path.parent.glob("*.pt")), path.name, self.keep):
+            path.with_name(name).unlink()
         if self.uploads is not None:
             self.uploads.add(path, self.keep)
 

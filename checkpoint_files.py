@@ -58,8 +58,22 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 def newest_first(names: Iterable[str]) -> list[str]:
     """Pick the names of checkpoints, and sort them by their step."""
-    steps = {name: int(match[1]) for name in names if (match := NAME.fullmatch(name))}
-    return sorted(steps, key=lambda name: steps[name], reverse=True)
+    return sorted((name for name in names if NAME.fullmatch(name)), key=step_of, reverse=True)
+
+
+def step_of(name: str) -> int:
+    """Step of a checkpoint, by its name."""
+    match = NAME.fullmatch(name)
+    assert match is not None
+    return int(match[1])
+
+
+def outdated(names: Iterable[str], newest: str, keep: int) -> list[str]:
+    """Names of the checkpoints to delete when one has been saved: all but the newest `keep`; -1 keeps all.
+
+    One of a later step, which could not be read when the run went on, is not counted, and stays.
+    """
+    return [name for name in newest_first(names) if step_of(name) <= step_of(newest)][keep:] if keep > 0 else []
 
 
 def read_timestamp(path: Path) -> Timestamp:
@@ -236,7 +250,7 @@ class Uploads:
             if path is None:
                 return
             self.remote.upload(path, f"{BACKUPS}/{path.name}" if path.parent.name == BACKUPS else path.name)
-            for old in newest_first(self.remote.sizes())[keep:] if keep > 0 else []:
+            for old in outdated(self.remote.sizes(), path.name, keep):
                 self.remote.delete(old)
             self.failed = None
         except FileNotFoundError:  # deleted meanwhile, because newer ones are here

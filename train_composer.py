@@ -56,6 +56,9 @@ if __name__ == "__main__":
 
 log = logging.getLogger("hindsight")
 
+WAIT_FOR_RANK_0_S = 1800.0
+"""Seconds that processes wait for each other: the first one may check, or fetch, a large checkpoint meanwhile."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -386,7 +389,7 @@ def sanity_check(config: TrainConfig) -> None:
 
 def main(config: TrainConfig) -> None:
     """Train, or only try to."""
-    dist.initialize_dist(get_device(None))
+    dist.initialize_dist(get_device(None), timeout=WAIT_FOR_RANK_0_S)
     try:
         if config.sanity_check:
             sanity_check(config)

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 import convert_to_mds
 import train_composer
 import train_tokenizer
-from checkpoint_files import checkpoints_in
+from checkpoint_files import checkpoints_in, outdated
 from config import Direction, InputError, TokenizerConfig, plain_duration
 from direction import IGNORED
 from language_model import build_model
@@ -352,6 +352,9 @@ def test_the_newest_checkpoint_is_the_one_of_the_highest_step(tmp_path):
         (tmp_path / name).touch()
     names = ["ep0-ba100-rank0.pt", "ep0-ba10-rank0.pt", "ep0-ba5-rank0.pt"]
     assert [path.name for path in checkpoints_in(tmp_path)] == names
+    assert outdated(names, names[0], keep=2) == names[2:]
+    assert outdated(names, names[1], keep=1) == names[2:], "one of a later step neither counts nor goes"
+    assert outdated(names, names[0], keep=-1) == []
 
 
 # ---------------------------------------------------------------------------------------------------------- processes

@@ -25,6 +25,7 @@ MOMENTS = {
     "while a checkpoint is written": lambda folder: list(folder.glob("checkpoints/.saving-ep0-ba8-*")),
     "just after a checkpoint has its name": lambda folder: list(folder.glob("checkpoints/*-ba8-*")),
     "in an evaluation": lambda folder: list(folder.glob("checkpoints/*-ba10-*")),
+    "in an evaluation at the end of an epoch": lambda folder: list(folder.glob("checkpoints/*-ba30-*")),
     "after the last step": lambda folder: lines(folder) >= STEPS,
     "while the last checkpoint is written": lambda folder: list(folder.glob(f"checkpoints/.saving-*-ba{STEPS}-*")),
 }
