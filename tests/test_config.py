@@ -85,7 +85,14 @@ def test_help_shows_every_key_with_its_docstring(script):
         (["direction=forward", "seed=4294967295"], ["seed=4294967295", "2**32"]),
         (["direction=forward", "data.path="], ["data.path= is empty"]),
         (["direction=forward", "runs_dir=s3://a/b"], ["runs_dir=s3://a/b is not on this machine"]),
-        (["direction=forward", "checkpoint.folder=s3://a"], ["checkpoint.folder=s3://a is not on this machine"]),
+        (
+            ["direction=forward", "checkpoint.folder=gs://a/b"],
+            ["checkpoint.folder=gs://a/b must be a local folder, or s3://"],
+        ),
+        (["direction=forward", "data.cache_limit=20"], ["data.cache_limit=20 is no size; write it as 500mb or 20gb"]),
+        (["direction=forward", "data.cache_dir=s3://a/b"], ["data.cache_dir=s3://a/b is not on this machine"]),
+        (["direction=forward", "train.more=5"], ["train.more=5: '5' is no duration"]),
+        (["direction=forward", "data.path=s3://id:key@a/b"], ["data.path: an address must not hold keys"]),
     ],
 )
 def test_bad_settings_end_with_one_line_that_names_the_key_and_status_2(
