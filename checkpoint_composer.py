@@ -1,16 +1,12 @@
-"""What makes resuming exact and safe: the guard on a run's settings, the random state, when checkpoints are saved."""
+"""What makes resuming exact: when checkpoints are saved, and how, the random state, leaving on request."""
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from composer import Trainer
 from composer.callbacks import CheckpointSaver
 from composer.core import Callback, Event, State
@@ -19,104 +15,12 @@ from composer.utils import create_interval_scheduler, dist, reproducibility
 
 import interrupts
 from checkpoint_files import BACKUPS, NEWEST_NAME, SAVING, Uploads, local_folder, outdated, remote_folder
-from config import DISK_FULL, CheckpointConfig, InputError, TrainConfig, flatten, plain_duration
+from config import DISK_FULL, CheckpointConfig, InputError, TrainConfig, plain_duration
 from interrupts import Interrupted
 from output_files import sync, write_atomically
 
 FILENAME = "ep{epoch}-ba{batch}-rank{rank}.pt"
 """Name of a checkpoint: epochs and optimizer steps made."""
-
-MAY_CHANGE = (
-    "max_duration",
-    "eval_interval",
-    "eval_batches",
-    "log_interval",
-    "runs_dir",
-    "data.path",  # the fingerprints of the data and of the tokenizer are compared instead
-    "data.val_path",
-    "data.tokenizer",
-    "data.num_workers",
-    "data.cache_dir",
-    "data.cache_limit",
-    "data.download_retry",
-    "data.download_timeout_s",
-    "microbatch_size",
-    "compile",
-    "activation_checkpointing",
-    "metrics",
-    "checkpoint",
-    "wandb",
-    "tensorboard",
-    "samples",
-    "progress_bar",
-    "sanity_check",
-    "train",
-)
-"""Keys, or groups of keys, that may differ when a run goes on; a resume that changes any other is refused."""
-
-
-def check_resume(config: TrainConfig, metadata: dict[str, Any], folder: Path) -> None:
-    """Refuse to go on with a run whose model, data, tokenizer, optimizer or seed are not the ones asked for.
-
-    Args:
-        config: the config asked for, complete.
-        metadata: data_fingerprint and tokenizer_fingerprint, as metadata.json will hold them.
-        folder: the run's folder, with the config.yaml and the metadata.json that it was begun with.
-    """
-    try:
-        # By yaml alone: OmegaConf would put variables of the environment in, where the file asks for them.
-        old = flatten(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
-        old_metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
-    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise InputError(
-            f"run_name={config.run_name}: config.yaml or metadata.json in {folder} is damaged ({error}); mend it, or "
-            "choose another run_name."
-        ) from error
-    new = flatten(asdict(config))
-    differing = [
-        f"{key}={new.get(key)} (the run has {old.get(key)})"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and key not in MAY_CHANGE and key.split(".")[0] not in MAY_CHANGE
-    ]
-    differing += [
-        f"{key}={metadata[key]} (the run has {old_metadata.get(key)})"
-        for key in ("data_fingerprint", "tokenizer_fingerprint")
-        if metadata[key] != old_metadata.get(key)
-    ]
-    if differing:
-        raise InputError(
-            f"run_name={config.run_name} cannot go on with other settings: {'; '.join(differing)}. "
-            f"Give the old values, or another run_name, or delete {folder}."
-        )
-
-
-class RunLock(Callback):
-    """Keep other processes out of a run's folder until training ends; a killed process lets go by itself.
-
-    Args:
-        folder: the run's folder.
-        run_name: its name, for the message. InputError if another process trains it.
-    """
-
-    def __init__(self, folder: Path, run_name: str) -> None:
-        self.descriptor: int | None = None
-        if dist.get_global_rank() != 0:
-            return
-        descriptor = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR)
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, not inherited by forked readers
-        except OSError:
-            os.close(descriptor)
-            raise InputError(
-                f"run_name={run_name} is being trained by another process; wait for it, or choose another run_name."
-            ) from None
-        self.descriptor = descriptor
-
-    def post_close(self) -> None:
-        """Let go."""
-        if self.descriptor is not None:
-            os.close(self.descriptor)
-            self.descriptor = None
 
 
 class RestoreRandomState(Callback):
@@ -180,6 +84,10 @@ class AtomicSaver(CheckpointSaver):
         with self._as_a_whole(state):
             super().epoch_checkpoint(state, logger)
 
+    def eval_before_all(self, state: State, logger: Logger) -> None:
+        """Save before an evaluation what is due at its step: it takes long, and whatever ends it costs nothing."""
+        self.batch_checkpoint(state, logger)
+
     def state_dict(self) -> dict[str, Any]:
         """Keep nothing: Composer's list of all that were ever saved grows for ever."""
         return {}
@@ -230,13 +138,20 @@ class ResumeSaver(AtomicSaver):
         uploads: what copies them to S3; None for none.
         stop: asks for one more.
         run_folder: where NEWEST_NAME goes.
+        settings: what must not change when the run goes on; see run_folder.py.
     """
 
     def __init__(
-        self, folder: Path, config: CheckpointConfig, uploads: Uploads | None, stop: "StopOnRequest", run_folder: Path
+        self,
+        folder: Path,
+        config: CheckpointConfig,
+        uploads: Uploads | None,
+        stop: "StopOnRequest",
+        run_folder: Path,
+        settings: dict[str, Any],
     ) -> None:
         super().__init__(folder, config.interval, config.keep, uploads)
-        self.stop, self.run_folder = stop, run_folder
+        self.stop, self.run_folder, self.settings = stop, run_folder, settings
         self.is_due = create_interval_scheduler(plain_duration(config.interval))
         self.before_evaluation = False
         self.evaluation_is_owed = False
@@ -246,9 +161,9 @@ class ResumeSaver(AtomicSaver):
         return super().is_wanted(state, event) or self.before_evaluation or self.stop.agreed
 
     def eval_before_all(self, state: State, logger: Logger) -> None:
-        """Save before an evaluation: it takes long, and whatever ends it costs no step."""
+        """Save before every evaluation."""
         self.before_evaluation = True
-        self.batch_checkpoint(state, logger)
+        super().eval_before_all(state, logger)
         self.before_evaluation = False
 
     def note(self, path: Path, step: int) -> None:
@@ -256,8 +171,8 @@ class ResumeSaver(AtomicSaver):
         write_atomically(self.run_folder / NEWEST_NAME, json.dumps({"step": step, "path": str(path)}) + "\n")
 
     def state_dict(self) -> dict[str, Any]:
-        """Tell whether an evaluation came next."""
-        return {"before_evaluation": self.before_evaluation}
+        """Tell whether an evaluation came next, and whose checkpoint it is."""
+        return {"before_evaluation": self.before_evaluation, "settings": self.settings}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over that an evaluation comes next, unless metrics.jsonl has it already."""
@@ -326,20 +241,23 @@ class StopOnRequest(Callback):
             raise Interrupted(self.reason)
 
 
-def build_savers(config: TrainConfig, run_folder: Path, stop: StopOnRequest, found: Path | None) -> list[Callback]:
-    """Make what saves the checkpoints to resume from, and backups, which stay.
+def build_savers(
+    config: TrainConfig, run_folder: Path, stop: StopOnRequest, settings: dict[str, Any], found: Path | None
+) -> tuple[list[Callback], ResumeSaver]:
+    """Make what saves backups, which stay, and what saves the checkpoints to resume from.
 
     Args:
         config: the run's config.
         run_folder: the run's folder.
         stop: asks for one more.
+        settings: what must not change when the run goes on.
         found: the checkpoint that the run goes on from, which S3 may not have yet.
     """
     folder, checkpoint, remote = local_folder(config, run_folder), config.checkpoint, remote_folder(config)
     uploads = Uploads(remote, run_folder) if remote is not None and dist.get_global_rank() == 0 else None
     if uploads is not None and found is not None:
         uploads.add(found, checkpoint.keep)
-    savers: list[Callback] = [ResumeSaver(folder, checkpoint, uploads, stop, run_folder)]
+    backups: list[Callback] = []
     if checkpoint.backup_interval is not None:
-        savers.append(AtomicSaver(folder / BACKUPS, checkpoint.backup_interval, keep=-1, uploads=uploads))
-    return savers
+        backups.append(AtomicSaver(folder / BACKUPS, checkpoint.backup_interval, keep=-1, uploads=uploads))
+    return backups, ResumeSaver(folder, checkpoint, uploads, stop, run_folder, settings)

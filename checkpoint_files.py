@@ -6,26 +6,31 @@ TORCH_FORCE_WEIGHTS_ONLY_LOAD for the whole process, because Composer 0.32.1 loa
 Composer that has it.
 """
 
-import json
+import errno
 import logging
 import os
 import re
+import shutil
+import struct
 import zipfile
+import zlib
+from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from threading import Condition, Thread
 from typing import Any
 
 import numpy as np
 import torch
 from composer.core import Timestamp
-from composer.utils import dist
 from numpy._core.multiarray import _reconstruct  # pyright: ignore[reportAttributeAccessIssue]
 from torch.torch_version import TorchVersion
 
 from config import InputError, TrainConfig
 from object_store import Folder
+from ranks import on_each_node, on_rank_0
 
 log = logging.getLogger("hindsight")
 
@@ -47,8 +52,12 @@ RECORDS = ("config.yaml", "metadata.json")
 """What a run's folder holds from its first start on."""
 WITH_CHECKPOINTS = (*RECORDS, "more.json", "metrics.jsonl", "samples.jsonl")
 """What goes to S3 with each checkpoint, so that a run goes on where its folder is missing."""
+BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError, LookupError)
+"""What zipfile makes of damaged files."""
+UPLOADING = ".uploading-"
+"""Begins the name of a link to one that is being uploaded."""
 MOST_WAITING = 2
-"""Checkpoints that may wait for their upload before training waits for them."""
+"""Checkpoints that wait for their upload at a time."""
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
@@ -76,87 +85,129 @@ def outdated(names: Iterable[str], newest: str, keep: int) -> list[str]:
     return [name for name in newest_first(names) if step_of(name) <= step_of(newest)][keep:] if keep > 0 else []
 
 
-def read_timestamp(path: Path) -> Timestamp:
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read.
+
+    Args:
+        path: where it is on this machine.
+        timestamp: how far it is.
+        settings: what must not change when its run goes on; None if it is of an older version.
+        size: its bytes.
+        was_fetched: whether it came from S3.
+    """
+
+    path: Path
+    timestamp: Timestamp
+    settings: dict[str, Any] | None
+    size: int
+    was_fetched: bool = False
+
+
+class DamagedError(ValueError):
+    """A checkpoint is cut, or its content does not have its checksums."""
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
     """Check a checkpoint by its checksums, and read how far it is, without running what else it may hold.
 
     Raises:
-        ValueError: it is cut, damaged, or holds more than numbers and tensors.
+        DamagedError: it is cut or damaged.
+        InputError: it is whole, and holds something else than numbers, texts and tensors.
         OSError: it cannot be read now.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             if (bad := archive.testzip()) is not None:
-                raise ValueError(f"{bad} does not have its checksum")
+                raise DamagedError(f"{bad} does not have its checksum")
+    except (*BROKEN_ZIP, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place before the file's begin
+            raise
+        raise DamagedError(str(error) or type(error).__name__) from error
+    try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         timestamp = Timestamp()
         timestamp.load_state_dict(content["state"]["timestamp"]["Timestamp"])
-        if not content["rng"]:
-            raise ValueError("it has no random state")
+        settings = content["state"]["callbacks"].get("ResumeSaver", {}).get("settings")
     except OSError:
         raise
-    except Exception as error:  # whatever a damaged file makes of zipfile, pickle and torch
-        raise ValueError(str(error).strip().split("\n")[0] or type(error).__name__) from error
-    return timestamp
+    except Exception as error:  # what PyTorch makes of a file that is whole, and none of ours
+        raise InputError(
+            f"checkpoint.folder: {path} is whole, but holds what is not read ({str(error).splitlines()[0]}): it may be "
+            "of another version, or of somebody who means harm. Move it away to go on from the one before."
+        ) from error
+    return Checkpoint(path, timestamp, settings, path.stat().st_size)
 
 
-def choose_checkpoint(config: TrainConfig, run_folder: Path) -> tuple[Path, Timestamp] | None:
-    """Give the newest checkpoint that can be read, and how far it is; None for a run that has never saved one.
+def choose_checkpoint(config: TrainConfig, run_folder: Path) -> Checkpoint | None:
+    """Give the newest checkpoint that can be read; None for a run that has never saved one.
 
     Those that are damaged are set aside under another name. All processes get the same answer; where a node does not
     share the folder of rank 0, the file is fetched to it from S3.
 
     Raises:
-        InputError: the run has saved checkpoints, and none can be read.
+        InputError: the run has saved checkpoints, and none can be read, or the newest is none of ours.
     """
-    answer: list[Any] = [None, None]
-    if dist.get_global_rank() == 0:
-        try:
-            answer[0] = _choose(config, run_folder)
-        except (InputError, OSError) as error:
-            answer[1] = str(error)
-    dist.broadcast_object_list(answer)
-    if answer[1] is not None:
-        raise InputError(answer[1])
-    if answer[0] is not None and dist.get_local_rank() == 0 and not answer[0][0].exists():
-        remote = remote_folder(config)
-        if remote is None:
-            raise InputError(
-                f"checkpoint.folder: {answer[0][0]} is not seen from here; give a folder that all nodes share."
-            )
-        fetch(remote, answer[0][0].name, answer[0][0])
-    dist.barrier()
-    return answer[0]
+    found = on_rank_0(lambda: _choose(config, run_folder))
+    if found is not None:
+        on_each_node(lambda: _bring(found, config))
+    return found
 
 
-def _choose(config: TrainConfig, run_folder: Path) -> tuple[Path, Timestamp] | None:
+def _bring(found: Checkpoint, config: TrainConfig) -> None:
+    """Have a checkpoint that was chosen on another node here too."""
+    if found.path.exists() and found.path.stat().st_size == found.size:
+        return
+    remote = remote_folder(config)
+    if remote is None:
+        raise InputError(f"checkpoint.folder: {found.path} is not on all nodes; give a folder that they share, or S3.")
+    fetch(remote, f"{BACKUPS}/" * (found.path.parent.name == BACKUPS) + found.path.name, found.path)
+
+
+def _choose(config: TrainConfig, run_folder: Path) -> Checkpoint | None:
     folder, remote = local_folder(config, run_folder), remote_folder(config)
-    for path in folder.rglob(SAVING + "*"):  # of a process that was killed
-        path.unlink()
-    local = {path.name: path for path in [*checkpoints_in(folder / BACKUPS), *checkpoints_in(folder)]}
-    stored = newest_first(remote.sizes()) if remote is not None else []
-    names = newest_first({*local, *stored})
-    for name in names:
-        if name in local:
-            try:
-                return local[name], read_timestamp(local[name])
-            except ValueError as error:
-                set_aside(local[name], error)
-        if remote is not None and name in stored:
-            fetch(remote, name, folder / name)
-            try:
-                return folder / name, read_timestamp(folder / name)
-            except ValueError as error:
-                (folder / name).unlink()
-                log.warning("%s/%s cannot be used (%s); the one before is taken.", remote.url, name, error)
+    for place in (folder, folder / BACKUPS):
+        for path in [*place.glob(SAVING + "*"), *place.glob(UPLOADING + "*")]:  # of a process that was killed
+            path.unlink()
+    stored = remote.sizes() if remote is not None else {}
+    local = [path for place in (folder, folder / BACKUPS) for path in checkpoints_in(place)]
+    # The newest first; of those of a step, what is here before what is on S3, backups last.
+    here = [(step_of(path.name), 1, path.parent == folder, path) for path in local]
+    there = [
+        (step_of(name), 0, place == folder, place / name)
+        for place, prefix in ((folder, ""), (folder / BACKUPS, f"{BACKUPS}/"))
+        for name in newest_first(name.removeprefix(prefix) for name in stored if name.startswith(prefix))
+    ]
+    for _, is_here, _, path in sorted(here + there, reverse=True):
+        try:
+            if is_here:
+                return read_checkpoint(path)
+            if (found := _fetched(remote, path, folder)) is not None:
+                return found
+        except DamagedError as error:
+            set_aside(path, error)
     newest = run_folder / NEWEST_NAME
-    if names or newest.exists():
+    if here or there or newest.exists():
         place = remote.url if remote is not None else folder
-        told = f" {newest.name} knows of {json.loads(newest.read_text())['path']}." if newest.exists() else ""
+        told = f" {newest.name} says: {newest.read_text().strip()}." if newest.exists() else ""
         raise InputError(
             f"run_name={config.run_name} has saved checkpoints, and none in {place} can be read.{told} Put one back, "
-            f"give the checkpoint.folder they are in, or begin anew by deleting {run_folder} or with another run_name."
+            "give the checkpoint.folder they are in, or begin anew with another run_name and checkpoint.folder."
         )
     return None
+
+
+def _fetched(remote: Folder | None, path: Path, folder: Path) -> Checkpoint | None:
+    """Fetch a checkpoint and read it; None, and nothing of it here, if it is damaged there."""
+    assert remote is not None
+    name = str(path.relative_to(folder))
+    fetch(remote, name, path)
+    try:
+        return replace(read_checkpoint(path), was_fetched=True)
+    except DamagedError as error:
+        path.unlink()
+        log.warning("%s/%s cannot be used (%s); the one before is taken.", remote.url, name, error)
+        return None
 
 
 def set_aside(path: Path, reason: Exception) -> None:
@@ -186,16 +237,14 @@ def remote_folder(config: TrainConfig) -> Folder | None:
     return Folder(given, "checkpoint.folder") if given is not None and "://" in given else None
 
 
-def fetch_records(remote: Folder, run_folder: Path) -> None:
-    """Bring back, on rank 0, what a run's folder held when its newest checkpoint was uploaded, if there is one."""
-    if dist.get_global_rank() == 0:
-        stored = remote.sizes()
-        if newest_first(stored):
-            run_folder.mkdir(parents=True, exist_ok=True)
-            for name in WITH_CHECKPOINTS:
-                if name in stored:
-                    remote.download(name, run_folder / name)
-    dist.barrier()
+def fetch_metrics(config: TrainConfig, run_folder: Path) -> None:
+    """Fetch what was measured up to a checkpoint that came from S3: this machine's files may end earlier."""
+    remote = remote_folder(config)
+    assert remote is not None
+    stored = remote.sizes()
+    for name in set(WITH_CHECKPOINTS) - set(RECORDS):
+        if name in stored:
+            remote.download(name, run_folder / name)
 
 
 class Uploads:
@@ -210,29 +259,44 @@ class Uploads:
 
     def __init__(self, remote: Folder, run_folder: Path) -> None:
         self.remote, self.run_folder = remote, run_folder
-        self.pool = ThreadPoolExecutor(1, thread_name_prefix="uploads")
-        self.waiting: list[Future[None]] = []
+        self.waiting: deque[tuple[Path, str, int]] = deque()
+        self.news = Condition()
         self.failed: Exception | None = None
-        self.closed = False
+        self.is_closing = self.is_abandoned = False
+        # Not of a pool: the interpreter would wait for its threads also when the user wants to leave at once.
+        self.thread = Thread(target=self._work, daemon=True, name="uploads")
+        self.thread.start()
 
     def add(self, path: Path, keep: int) -> None:
-        """Upload a checkpoint, after those that wait.
+        """Upload a checkpoint; one that waits, because an earlier one takes so long, gives way to it.
 
         Args:
-            path: the file.
+            path: the file; it may be deleted at any time.
             keep: number of newest ones that stay beside it; -1 for all.
         """
-        self.waiting = [future for future in self.waiting if not future.done()]
-        if len(self.waiting) >= MOST_WAITING:
-            self.waiting.pop(0).result()
-        self.waiting.append(self.pool.submit(self._upload, path, keep))
+        link = path.with_name(UPLOADING + path.name)
+        link.unlink(missing_ok=True)
+        try:
+            os.link(path, link)
+        except OSError:  # not every file system has links
+            shutil.copyfile(path, link)
+        name = f"{BACKUPS}/{path.name}" if path.parent.name == BACKUPS else path.name
+        with self.news:
+            while len(self.waiting) >= MOST_WAITING:
+                dropped, _, _ = self.waiting.popleft()
+                dropped.unlink(missing_ok=True)
+                log.warning("%s is not uploaded: %s is too slow.", dropped.name[len(UPLOADING) :], self.remote.url)
+            self.waiting.append((link, name, keep))
+            self.news.notify()
 
     def close(self) -> None:
-        """Wait for all of them, and for the records as they are now."""
-        if not self.closed:
-            self.closed = True
-            self.pool.submit(self._upload, None, -1)
-            self.pool.shutdown()
+        """Wait for what waits, and for the records as they are now, unless all of that is given up."""
+        if self.is_abandoned:
+            return
+        with self.news:
+            self.is_closing = True
+            self.news.notify()
+        self.thread.join()
 
     def check(self) -> None:
         """Raise InputError if the newest could not be uploaded."""
@@ -242,19 +306,24 @@ class Uploads:
                 f"is in {self.run_folder}, and the same command uploads it."
             )
 
-    def _upload(self, path: Path | None, keep: int) -> None:
-        try:
-            for record in WITH_CHECKPOINTS:
-                if (self.run_folder / record).exists():
-                    self.remote.upload(self.run_folder / record, record)
-            if path is None:
-                return
-            self.remote.upload(path, f"{BACKUPS}/{path.name}" if path.parent.name == BACKUPS else path.name)
-            for old in outdated(self.remote.sizes(), path.name, keep):
-                self.remote.delete(old)
-            self.failed = None
-        except FileNotFoundError:  # deleted meanwhile, because newer ones are here
-            return
-        except Exception as error:  # botocore's errors have no common ancestor
-            self.failed = error
-            log.warning("Upload to %s failed (%s); training goes on.", self.remote.url, error)
+    def _work(self) -> None:
+        is_last = False
+        while not is_last:
+            with self.news:
+                self.news.wait_for(lambda: self.waiting or self.is_closing)
+                link, name, keep = self.waiting.popleft() if self.waiting else (None, "", -1)
+                is_last = link is None
+            try:
+                for record in WITH_CHECKPOINTS:
+                    if (self.run_folder / record).exists():
+                        self.remote.upload(self.run_folder / record, record)
+                if link is not None:
+                    self.remote.upload(link, name)
+                    for old in outdated(self.remote.sizes(), name, keep) if keep > 0 else []:
+                        self.remote.delete(old)
+                    self.failed = None
+            except Exception as error:  # botocore's errors have no common ancestor
+                self.failed = error
+                log.warning("Upload to %s failed (%s); training goes on.", self.remote.url, error)
+            if link is not None:
+                link.unlink(missing_ok=True)

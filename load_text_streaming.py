@@ -190,9 +190,13 @@ class WindowReader(MDSReader):
         start = idx * self.context_length
         return {"tokens": self.tokens[start : min(start + self.context_length, self.n_tokens)]}
 
-    def evict(self) -> int:
-        """Delete the shard from the cache, and let go of its pages."""
+    def forget(self) -> None:
+        """Let go of the shard's pages."""
         self.tokens = None
+
+    def evict(self) -> int:
+        """Delete the shard from the cache."""
+        self.forget()
         return super().evict()
 
     def _map(self) -> NDArray:
@@ -366,6 +370,7 @@ class TextStreamingDataset(StreamingDataset):
         shards = np.searchsorted(self.first_windows, numbers, "right") - 1
         firsts = np.sort(np.unique(shards, return_index=True)[1])
         permits, ended = Semaphore(SHARDS_AHEAD), False
+        mapped = np.zeros(len(self.shards), bool)
 
         def fetch() -> None:
             for first in firsts:
@@ -379,6 +384,11 @@ class TextStreamingDataset(StreamingDataset):
             try:
                 for start, end in zip(firsts, [*firsts[1:], len(numbers)], strict=True):
                     permits.release()
+                    mapped[shards[start]] = True
+                    if self.cache_limit:  # a file that is mapped keeps its place on the disk after its eviction
+                        for gone in np.flatnonzero(mapped & (self._shard_states.numpy() != _ShardState.LOCAL)):
+                            self.shards[gone].forget()
+                            mapped[gone] = False
                     yield from self._windows(numbers[start:end])
             finally:
                 ended = True
@@ -397,14 +407,20 @@ class TextStreamingDataset(StreamingDataset):
     def prepare_shard(self, shard_id: int, blocking: bool = True) -> None:
         """Download and decompress a shard.
 
-        After an error Streaming 0.13.0 leaves the shard marked as being prepared, and all others wait for ever. Delete
-        with a Streaming that does not.
+        After an error Streaming 0.13.0 leaves the shard marked as being prepared, and its lock held, and all others
+        wait for ever. Delete with a Streaming that does not.
         """
         try:
             super().prepare_shard(shard_id, blocking)
-        except InputError:
+        except Exception as error:
+            if self._cache_filelock.is_locked:
+                self._cache_filelock.release(force=True)
             self._shard_states[shard_id] = _ShardState.REMOTE  # who waits tries as well, and gets the same error
-            raise
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"data.cache_limit={self.cache_limit}: no room for a shard ({error}); raise it."
+            ) from error
 
     def resample_streams(self, epoch: int, stream_id: int | None = None) -> tuple[NDArray, NDArray[np.int64]]:
         """Give the order of an epoch, where Streaming asks for the samples to draw from."""

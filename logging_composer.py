@@ -218,12 +218,18 @@ class Samples(Callback):
     ) -> None:
         self.path, self.config, self.model, self.tokenizer = path, config, model, tokenizer
         self.direction, self.context_length, self.seed = direction, context_length, seed
+        self.written = 0
         self.is_due: Callable[[State, Event], bool] = create_interval_scheduler(config.interval or "0ba")
 
     def after_load(self, state: State, logger: Logger) -> None:
         """Go on after the step of the checkpoint."""
         if dist.get_global_rank() == 0:
-            keep_steps_until(self.path, int(state.timestamp.batch))
+            kept = keep_steps_until(self.path, int(state.timestamp.batch))
+            self.written = kept[-1]["step"] if kept else 0
+
+    def eval_before_all(self, state: State, logger: Logger) -> None:
+        """Write samples of the step before its evaluation, because a checkpoint is saved there."""
+        self._write(state, logger, Event.BATCH_CHECKPOINT)
 
     def batch_checkpoint(self, state: State, logger: Logger) -> None:
         """Write samples where the interval is in steps or tokens, and at the end."""
@@ -237,6 +243,9 @@ class Samples(Callback):
         if self.config.interval is None or dist.get_global_rank() != 0 or not self.is_due(state, event):
             return
         step = int(state.timestamp.batch)
+        if step == self.written:
+            return
+        self.written = step
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         rows = []
         for prompt in self.config.prompts:

@@ -7,12 +7,12 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from composer.utils import dist
 from streaming.base.storage import CloudDownloader
 from streaming.base.util import retry
 
 from config import DataConfig, InputError
 from manifest import MANIFEST_NAME, SPLITS
+from ranks import on_each_node
 from tokenizer import CONFIG_FILE, TOKENIZER_FILE
 
 DESCRIPTION = (
@@ -59,22 +59,18 @@ def fetch_description(remote: Remote, folder: Path, key: str) -> None:
     Raises:
         InputError: on all processes, if a file is missing or the place cannot be reached.
     """
-    error = None
-    if dist.get_local_rank() == 0:
-        try:
-            with tempfile.TemporaryDirectory() as fresh:
-                for name in DESCRIPTION:
-                    _download(remote, name, Path(fresh, name), key)
-                if (folder / MANIFEST_NAME).is_file() and _differs(Path(fresh), folder):
-                    shutil.rmtree(folder)
-                for name in DESCRIPTION:
-                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(Path(fresh, name), folder / name)
-        except (InputError, OSError) as caught:
-            error = str(caught)
-    errors = [text for text in dist.all_gather_object(error) if text is not None]
-    if errors:
-        raise InputError(errors[0])
+
+    def fetch() -> None:
+        with tempfile.TemporaryDirectory() as fresh:
+            for name in DESCRIPTION:
+                _download(remote, name, Path(fresh, name), key)
+            if (folder / MANIFEST_NAME).is_file() and _differs(Path(fresh), folder):
+                shutil.rmtree(folder)
+            for name in DESCRIPTION:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(Path(fresh, name), folder / name)
+
+    on_each_node(fetch)
 
 
 def _differs(fresh: Path, folder: Path) -> bool:
@@ -86,9 +82,9 @@ def _differs(fresh: Path, folder: Path) -> bool:
 
 def _download(remote: Remote, name: str, path: Path, key: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    downloader = CloudDownloader.get(remote.url)
-    attempt = retry(clean_up_fn=downloader.clean_up, num_attempts=remote.retry)
     try:
+        downloader = CloudDownloader.get(remote.url)
+        attempt = retry(clean_up_fn=downloader.clean_up, num_attempts=remote.retry)
         attempt(lambda: downloader.download(f"{remote.url}/{name}", str(path), remote.timeout_s))()
     except Exception as error:  # each provider has errors of its own
         raise InputError(

@@ -34,18 +34,29 @@ def one_process_at_a_time() -> Iterator[None]:
     if not SEGMENTS.is_dir():
         yield
         return
-    with suppress(OSError):  # made by another user: it can be opened, but not with O_CREAT
-        os.close(os.open(LOCK, os.O_CREAT | os.O_RDWR, 0o666))
-        LOCK.chmod(0o666)
-    with LOCK.open("r+") as file:
+    try:
+        descriptor = _open_lock()
+    except OSError:  # somebody keeps it from others: rather without than not at all
+        yield
+        return
+    try:
         deadline = time.monotonic() + LONGEST_WAIT_S
         while time.monotonic() < deadline:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except OSError:
                 time.sleep(0.02)
         yield
+    finally:
+        os.close(descriptor)
+
+
+def _open_lock() -> int:
+    try:
+        return os.open(LOCK, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return os.open(LOCK, os.O_CREAT | os.O_RDONLY | os.O_NOFOLLOW, 0o644)
 
 
 def remove_unused() -> None:

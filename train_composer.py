@@ -3,14 +3,13 @@
 Everything of a run is under runs/<run_name>/; a second call with the same run_name goes on where the first stopped.
 """
 
-import json
 import logging
 import os
 import shutil
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +33,21 @@ if __name__ == "__main__":
     interrupts.listen()
 
 from composer import Evaluator, Trainer
-from composer.core import Timestamp
 from composer.utils import dist, get_device
 from omegaconf import OmegaConf
 
 import shared_memory
-from checkpoint_composer import RestoreRandomState, ResumeSaver, RunLock, StopOnRequest, build_savers, check_resume
-from checkpoint_files import RECORDS, choose_checkpoint, fetch_records, remote_folder
+from checkpoint_composer import RestoreRandomState, ResumeSaver, StopOnRequest, build_savers
+from checkpoint_files import choose_checkpoint, fetch_metrics
 from language_model import LanguageModel, build_model, save_weights
 from load_text_h5 import H5Stream
 from load_text_streaming import Split, TextStreamingDataset, WindowStream, build_loader
 from logging_composer import Samples, TrainMetrics, build_loggers, git_commit, read_steps, versions
 from manifest import Manifest
 from optim import build_optimizer, build_scheduler
-from output_files import write_atomically
+from ranks import on_rank_0, tell_rank_0, told_to_rank_0
 from remote_data import Remote, cache_folder, fetch_description
+from run_folder import check_resume, guarded, note_end, open_run_folder, with_more, write_records
 from tokenizer import Tokenizer
 
 if __name__ == "__main__":
@@ -164,53 +163,6 @@ def metadata_of(plan: Plan, n_parameters: int) -> dict[str, Any]:
     }
 
 
-def open_run_folder(plan: Plan, metadata: dict[str, Any]) -> RunLock:
-    """Make the run's folder, or check that the run in it is the one asked for, and lock it."""
-    folder, remote = plan.folder, remote_folder(plan.config)
-    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.exists() else set()
-    if not names and remote is not None:
-        fetch_records(remote, folder)
-        names = {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.exists() else set()
-    if set(RECORDS) <= names:
-        check_resume(plan.config, metadata, folder)
-    elif names - {*RECORDS, interrupts.STOP_NAME}:  # one record alone is what a start left that was killed at once
-        raise InputError(f"run_name={plan.run_name}: {folder} holds something that is no run; choose another name.")
-    dist.barrier()  # all have looked before the first writes
-    if dist.get_global_rank() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-    return RunLock(folder, plan.run_name)
-
-
-def write_records(plan: Plan, metadata: dict[str, Any]) -> None:
-    """Write config.yaml and metadata.json into the run's folder."""
-    if dist.get_global_rank() == 0:
-        config = OmegaConf.to_yaml(OmegaConf.structured(plan.config))
-        for name, text in zip(RECORDS, (config, json.dumps(metadata, indent=2) + "\n"), strict=True):
-            write_atomically(plan.folder / name, text)
-    dist.barrier()
-
-
-def with_more(plan: Plan, reached: Timestamp | None) -> Plan:
-    """Set max_duration as far beyond where the run stands as train.more says.
-
-    The same train.more again, before that end is reached, is the start after an interruption, and keeps the end.
-    """
-    more, path = plan.config.train.more, plan.folder / "more.json"
-    if more is None:
-        return plan
-    number, unit = parse_duration(more)
-    stands = int(reached.get(unit)) if reached is not None else 0
-    asked = {"more": more, "from": stands, "until": stands + number}
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if before["more"] == more and before["from"] <= stands < before["until"]:
-            asked = before
-    dist.barrier()  # all have read before the first writes
-    if dist.get_global_rank() == 0:
-        write_atomically(path, json.dumps(asked) + "\n")
-    return replace(plan, config=replace(plan.config, max_duration=f"{asked['until']}{unit}"))
-
-
 def build_dataset(plan: Plan, name: str, shuffle: bool) -> TextStreamingDataset:
     """Open a split for this device, from MDS or h5, whichever the data is in."""
     split, manifest = plan.splits[name], plan.manifests[name]
@@ -220,7 +172,12 @@ def build_dataset(plan: Plan, name: str, shuffle: bool) -> TextStreamingDataset:
         stream = WindowStream(split, plan.remotes[name])
     device_batch_size = plan.config.batch_size // dist.get_world_size()
     limit = plan.config.data.cache_limit if plan.remotes[name] is not None else None
-    return TextStreamingDataset(stream, split, device_batch_size, shuffle, plan.config.seed, limit)
+    try:
+        return TextStreamingDataset(stream, split, device_batch_size, shuffle, plan.config.seed, limit)
+    except ValueError as error:
+        if limit is None:
+            raise
+        raise InputError(f"data.cache_limit={limit}: {error}") from error
 
 
 def build_datasets(plan: Plan) -> dict[str, TextStreamingDataset]:
@@ -244,11 +201,18 @@ def build_trainer(plan: Plan) -> Trainer:
     )
     model = LanguageModel(module, plan.tokenizer.bytes_per_token, plan.config.metrics)
     n_parameters = sum(p.numel() for p in module.parameters())
-    lock = open_run_folder(plan, metadata_of(plan, n_parameters))
+    settings = guarded(asdict(plan.config), metadata_of(plan, n_parameters))
+    lock = open_run_folder(plan.config, plan.folder, settings)
     found = choose_checkpoint(plan.config, plan.folder)
-    plan = with_more(plan, found[1] if found is not None else None)
+    if found is not None:
+        if found.settings is not None:
+            check_resume(plan.run_name, settings, found.settings, str(found.path))
+        if found.was_fetched:
+            on_rank_0(lambda: fetch_metrics(plan.config, plan.folder))
+    plan = replace(plan, config=with_more(plan.config, plan.folder, found.timestamp if found is not None else None))
     config, metadata = plan.config, metadata_of(plan, n_parameters)
-    write_records(plan, metadata)
+    write_records(config, metadata, plan.folder)
+
     loaders = {
         name: build_loader(dataset, config.direction, plan.tokenizer.bos_id, config.data.num_workers, config.seed)
         for name, dataset in build_datasets(plan).items()
@@ -257,22 +221,19 @@ def build_trainer(plan: Plan) -> Trainer:
     optimizer = build_optimizer(module, config.optim)
     context_length = plan.splits["train"].context_length
     restore, stop = RestoreRandomState(), StopOnRequest(plan.folder)
-    callbacks = [
-        lock,
-        *build_savers(config, plan.folder, stop, found[0] if found is not None else None),
-        stop,
-        restore,
-        TrainMetrics(config.optim.grad_clip, config.log_interval),
-        Samples(
-            plan.folder / "samples.jsonl",
-            config.samples,
-            model,
-            plan.tokenizer,
-            config.direction,
-            context_length,
-            config.seed,
-        ),
-    ]
+    backups, saver = build_savers(config, plan.folder, stop, settings, found.path if found is not None else None)
+    samples = Samples(
+        plan.folder / "samples.jsonl",
+        config.samples,
+        model,
+        plan.tokenizer,
+        config.direction,
+        context_length,
+        config.seed,
+    )
+    metrics = TrainMetrics(config.optim.grad_clip, config.log_interval)
+    # What belongs to a step is done before the step is saved, and the run left only then.
+    callbacks = [lock, restore, metrics, samples, *backups, saver, stop]
     hyperparameters = {"config": OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True), **metadata}
     trainer = Trainer(
         model=model,
@@ -293,7 +254,7 @@ def build_trainer(plan: Plan) -> Trainer:
         accumulate_train_batch_on_tokens=True,
         seed=config.seed,
         run_name=plan.run_name,
-        load_path=str(found[0]) if found is not None else None,
+        load_path=str(found.path) if found is not None else None,
         load_progress_bar=False,
         spin_dataloaders=False,  # the dataset resumes by itself
         callbacks=callbacks,
@@ -321,8 +282,18 @@ def train(config: TrainConfig) -> int:
     start = int(trainer.state.timestamp.batch)
     try:
         fit(trainer, plan, saver)
-    finally:
+    except interrupts.Interrupted:  # all processes together
         trainer.close()
+        raise
+    except BaseException as error:
+        tell_rank_0(plan.folder, error)
+        if isinstance(error, KeyboardInterrupt) and saver.uploads is not None:
+            saver.uploads.is_abandoned = True
+        trainer.engine.close()  # alone: trainer.close() would wait for the other processes
+        if (told := told_to_rank_0(plan.folder, error)) is not None:
+            raise told from error
+        raise
+    trainer.close()
     if saver.uploads is not None:
         saver.uploads.check()
     log.info("Run folder: %s", plan.folder)
@@ -347,6 +318,7 @@ def fit(trainer: Trainer, plan: Plan, saver: ResumeSaver) -> None:
         model = model if isinstance(model, LanguageModel) else model.module  # DDP's wrapper
         assert isinstance(model, LanguageModel)
         save_weights(model.module, plan.folder / "model.safetensors")
+    note_end(plan.folder)
 
 
 def evaluated_at(folder: Path, step: int) -> bool:

@@ -156,6 +156,7 @@ def kill_at_random(
         told.append(f"seed {seed}, kill {number}: after {delay:.3f} s, {'one' if alone else 'all'}, {statuses}")
         sys.stdout.write(told[-1] + "\n")
         assert all(status in (-signal.SIGKILL, 0, 1) for status in statuses), nursery.output()
+        assert 1 not in statuses or (alone and ranks > 1), nursery.output()  # who loses another process fails
     assert nursery.run(arguments, ranks) == [0] * ranks, nursery.output()
     return told
 

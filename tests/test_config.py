@@ -187,6 +187,8 @@ LAYERS = [
         "logging_composer",
         "checkpoint_composer",
         "checkpoint_files",
+        "ranks",
+        "run_folder",
         "conversion",
     },
     set(SCHEMAS),

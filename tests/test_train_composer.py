@@ -319,7 +319,7 @@ def test_a_resume_on_other_data_is_refused(shards, corpus, tokenizer_dir, tmp_pa
 def test_a_run_that_another_process_trains_is_refused(shards, tmp_path):
     folder = train(shards, tmp_path, "run_name=a", "max_duration=1ba")
     before = (folder / "metrics.jsonl").read_bytes()
-    program = "import sys, pathlib, checkpoint_composer as c; c.RunLock(pathlib.Path(sys.argv[1]), 'a')"
+    program = "import sys, pathlib, run_folder; run_folder.RunLock().take(pathlib.Path(sys.argv[1]), 'a')"
     holder = subprocess.Popen(
         [sys.executable, "-c", f"{program}; print('held'); input()", str(folder)],
         cwd=ROOT,

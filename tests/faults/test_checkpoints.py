@@ -11,7 +11,7 @@ import pytest
 import torch
 from attempts import RUN, STEPS, Nursery, kill_group, lines, losses, wait_until
 
-from checkpoint_files import checkpoints_in, read_timestamp
+from checkpoint_files import DamagedError, checkpoints_in, read_checkpoint
 
 pytestmark = [pytest.mark.slow]
 
@@ -44,8 +44,8 @@ def test_a_checkpoint_that_is_cut_at_any_byte_or_has_a_flipped_bit_is_recognized
     path = tmp_path / "ep0-ba1-rank0.pt"
     for cut in [0, 1, len(data) // 2, len(data) - 1, *(rng.randrange(len(data)) for _ in range(40))]:
         path.write_bytes(data[:cut])
-        with pytest.raises(ValueError):  # noqa: PT011 - each cut has another message
-            read_timestamp(path)
+        with pytest.raises(DamagedError):
+            read_checkpoint(path)
     with zipfile.ZipFile(newest(half)) as archive:
         entries = [entry for entry in archive.infolist() if entry.file_size > 100]
     for entry in rng.sample(entries, 20):
@@ -53,10 +53,10 @@ def test_a_checkpoint_that_is_cut_at_any_byte_or_has_a_flipped_bit_is_recognized
         name, extra = (int.from_bytes(data[entry.header_offset + i :][:2], "little") for i in (26, 28))
         place = entry.header_offset + 30 + name + extra + rng.randrange(entry.file_size)
         path.write_bytes(data[:place] + bytes([data[place] ^ 1 << rng.randrange(8)]) + data[place + 1 :])
-        with pytest.raises(ValueError, match=r"checksum|Bad CRC"):
-            read_timestamp(path)
+        with pytest.raises(DamagedError, match=r"checksum|Bad CRC"):
+            read_checkpoint(path)
     path.write_bytes(data)
-    assert read_timestamp(path).batch == 24
+    assert read_checkpoint(path).timestamp.batch == 24
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
@@ -82,7 +82,7 @@ def test_a_run_that_finds_no_checkpoint_to_read_stops_and_says_so(nursery, shard
         assert nursery.run(arguments(shards, runs)) == [2], nursery.output()
         last = nursery.output().splitlines()[-1]
         assert last.startswith("train_composer.py: run_name=run has saved checkpoints, and none in")
-        assert "begin anew by deleting" in last
+        assert "begin anew with another run_name" in last
     assert losses(runs / "run") == before
 
 
@@ -92,7 +92,26 @@ def test_a_run_whose_checkpoints_are_not_where_they_were_never_begins_anew(nurse
         shutil.rmtree(runs / "run" / "checkpoints")
     changes = [f"checkpoint.folder={runs / 'new'}"] if change == "elsewhere" else []
     assert nursery.run(arguments(shards, runs, *changes)) == [2], nursery.output()
-    assert "newest_checkpoint.json knows of" in nursery.output()
+    assert 'newest_checkpoint.json says: {"step": 24' in nursery.output()
+
+
+def test_the_checkpoints_of_another_run_are_never_taken(nursery, shards, runs, tmp_path):
+    shared = [f"checkpoint.folder={runs / 'run' / 'checkpoints'}", "run_name=other", "seed=1"]
+    assert nursery.run(arguments(shards, runs, *shared)) == [2], nursery.output()
+    assert "seed=1 (the run has 0)" in nursery.output()
+    assert not (runs / "other" / "metrics.jsonl").exists()
+    shutil.rmtree(runs / "run" / "checkpoints")
+    shared = [f"checkpoint.folder={tmp_path / 'shared'}", "max_duration=100000ba"]
+    processes = nursery.start(arguments(shards, runs, "run_name=one", *shared))
+    assert wait_until(lambda: lines(runs / "one") > 4, processes), nursery.output()
+    second = Nursery(tmp_path)
+    try:
+        assert second.run(arguments(shards, runs, "run_name=two", *shared)) == [2], second.output()
+        assert "is being trained by another process, which uses" in second.output()
+    finally:
+        second.close()
+        kill_group(processes)
+        nursery.statuses()
 
 
 class Payload:
@@ -109,13 +128,16 @@ def test_a_checkpoint_that_holds_code_runs_nothing(nursery, whole, shards, runs,
     content = torch.load(newest(runs))
     content["state"]["callbacks"]["Samples"] = Payload(tmp_path / "ran")
     torch.save(content, newest(runs))
-    assert nursery.run(arguments(shards, runs)) == [0], nursery.output()
-    assert "Weights only load failed" in nursery.output()
+    hostile = newest(runs)
+    assert nursery.run(arguments(shards, runs)) == [2], nursery.output()
+    assert f"{hostile} is whole, but holds what is not read (Weights only load failed" in nursery.output()
     assert not (tmp_path / "ran").exists()
+    hostile.rename(tmp_path / "hostile.pt")
+    assert nursery.run(arguments(shards, runs)) == [0], nursery.output()
     assert losses(runs / "run") == whole[1]
     with monkeypatch.context() as careless:
         careless.delenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
-        torch.load(newest(runs).with_name("ep0-ba24-rank0.pt.damaged"), weights_only=False)
+        torch.load(tmp_path / "hostile.pt", weights_only=False)
     assert (tmp_path / "ran").exists(), "the payload is harmless, and this test shows nothing"
 
 
@@ -156,7 +178,7 @@ def test_more_steps_are_counted_from_where_the_run_stands(nursery, whole, shards
     assert nursery.run(more) == [0], nursery.output()  # the same words, to the same end
     assert [line[:2] for line in losses(runs / "run")] == [line[:2] for line in whole[1]]
     assert len(losses(runs / "run")) == STEPS
-    assert nursery.run(arguments(shards, runs, "train.more=24ba")) == [0], nursery.output()  # and from there on
+    assert nursery.run(arguments(shards, runs, "train.more=24ba")) == [0], nursery.output()  # reached: from there on
     assert [step for step, _, _ in losses(runs / "run")] == [*range(1, STEPS + 25)]
 
 

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from attempts import RUN, is_alive, kill_group, lines, losses, wait_until
@@ -101,13 +102,26 @@ def test_a_cache_far_smaller_than_the_data_is_enough(nursery, whole, shards, pla
     limit = (shards / "train" / "index.json").stat().st_size + 8 * max(sizes)
     cache = tmp_path / "cache"
     run = arguments(place, tmp_path, f"data.cache_limit={limit}b", f"data.num_workers={num_workers}")
-    held, training = [], nursery.start(run, environment=environment)
+    held, mapped, training = [], [0], nursery.start(run, environment=environment)
     while any(is_alive(process) for process in training):
         held.append(sum(_size(path) for path in cache.glob("*/train/*.mds")))
+        mapped += deleted_maps(training[0])
         time.sleep(0.002)
     assert nursery.statuses() == [0], nursery.output()
     assert 0 < max(held) <= (8 + num_workers + 1) * max(sizes) < sum(sizes) / 2  # and those that are just arriving
+    assert max(mapped) <= 4, "files that are evicted, but mapped, hold their place on the disk"
     assert losses(tmp_path / "a") == whole[1]
+
+
+def deleted_maps(group: int) -> list[int]:
+    """Shards that are deleted and still mapped, by each process of a group."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, ValueError):
+            if os.getpgid(int(process.name)) == group:
+                maps = (process / "maps").read_text().splitlines()
+                found.append(sum(line.endswith(".mds (deleted)") for line in maps))
+    return found
 
 
 def _size(path) -> int:
@@ -133,21 +147,35 @@ def test_a_run_with_checkpoints_on_s3_goes_on_where_its_folder_is_missing(
     assert "seed=5 (the run has 0)" in nursery.output()
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
 def test_a_killed_run_with_checkpoints_on_s3_goes_on_exactly_on_another_machine(
-    nursery, whole, shards, bucket, environment, tmp_path
+    nursery, whole, shards, bucket, environment, tmp_path, ranks
 ):
     run = arguments(str(shards), tmp_path, f"checkpoint.folder={bucket}/runs/a")
     for step in (13, 29):
-        processes = nursery.start(run, environment=environment)
+        processes = nursery.start(run, ranks, environment)
         assert wait_until(lambda at=step: lines(tmp_path / "a") >= at, processes), nursery.output()
         kill_group(processes)
         nursery.statuses()
         shutil.rmtree(tmp_path / "a")
         assert not any(name.startswith(".") for name in names(f"{bucket}/runs/a"))
-    assert nursery.run(run, environment=environment) == [0], nursery.output()
+    assert nursery.run(run, ranks, environment) == [0] * ranks, nursery.output()
     assert "goes on from step" in nursery.output()
-    assert losses(tmp_path / "a") == whole[1]
+    assert losses(tmp_path / "a") == whole[ranks]
     assert not (tmp_path / "s3:").exists()
+
+
+def test_a_machine_whose_files_are_behind_those_on_s3_takes_them_over(
+    nursery, whole, shards, bucket, environment, tmp_path
+):
+    run = arguments(str(shards), tmp_path, f"checkpoint.folder={bucket}/runs/a")
+    assert nursery.run([*run, "max_duration=12ba"], environment=environment) == [0], nursery.output()
+    shutil.copytree(tmp_path / "a", tmp_path / "elsewhere" / "a")
+    there = [*run, f"runs_dir={tmp_path / 'elsewhere'}", "max_duration=24ba"]
+    assert nursery.run(there, environment=environment) == [0], nursery.output()
+    assert nursery.run(run, environment=environment) == [0], nursery.output()
+    assert "goes on from step 24" in nursery.output()
+    assert [line[:2] for line in losses(tmp_path / "a")] == [line[:2] for line in whole[1]]
 
 
 def test_a_damaged_checkpoint_on_s3_is_named_and_the_one_before_is_taken(
@@ -173,14 +201,14 @@ def refused(nursery, run, environment, ranks=1, within_s=60) -> str:
     assert time.monotonic() - began < within_s
     assert statuses[0] == 2, nursery.output()
     (line,) = {line for line in nursery.output().splitlines() if line.startswith("train_composer.py: ")}
-    assert "Traceback" not in nursery.output()
+    assert "Traceback" not in line
     return line
 
 
-@pytest.mark.parametrize("num_workers", [0, 1, 2])
+@pytest.mark.parametrize(("ranks", "num_workers"), [(1, 0), (1, 1), (1, 2), (2, 0), (2, 2)])
 @pytest.mark.parametrize("fault", ["missing", "corrupt"])
 def test_a_bad_shard_ends_the_run_in_one_line_and_never_enters_it(
-    nursery, whole, shards, place, environment, tmp_path, fault, num_workers
+    nursery, whole, shards, place, environment, tmp_path, fault, ranks, num_workers
 ):
     shard = sorted(path.name for path in (shards / "train").glob("*.mds"))[7]
     data = (shards / "train" / shard).read_bytes()
@@ -190,12 +218,12 @@ def test_a_bad_shard_ends_the_run_in_one_line_and_never_enters_it(
         put(f"{place}/train/{shard}", data[:-1] + bytes([data[-1] ^ 1]))
     run = arguments(place, tmp_path, f"data.num_workers={num_workers}", "data.download_retry=1")
     for _ in range(2):  # the second start finds nothing of it in the cache
-        line = refused(nursery, run, environment)
+        line = refused(nursery, run, environment, ranks)
         assert f"data.path={place}: train/{shard} cannot be fetched, or is not what it was" in line
         assert not list((tmp_path / "cache").glob(f"*/train/{shard}*"))
     put(f"{place}/train/{shard}", data)
-    assert nursery.run(run, environment=environment) == [0], nursery.output()
-    assert losses(tmp_path / "a") == whole[1]
+    assert nursery.run(run, ranks, environment) == [0] * ranks, nursery.output()
+    assert losses(tmp_path / "a") == whole[ranks]
 
 
 def test_a_shard_that_was_damaged_in_the_cache_is_fetched_anew(nursery, whole, place, environment, tmp_path):
