@@ -8,6 +8,7 @@ import ctypes
 import os
 import signal
 import sys
+from multiprocessing import resource_tracker
 from types import FrameType
 
 STATUS = 75
@@ -33,6 +34,10 @@ class _Heard:
 def listen() -> None:
     """Note the signals from here on, instead of ending at once; a second SIGINT raises KeyboardInterrupt."""
     _Heard.process = os.getpid()
+    # Grid Engine sends its warnings to all processes of a job: the one that keeps track of shared memory must not end.
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # it inherits this
+    resource_tracker.ensure_running()
     for number in SIGNALS:
         signal.signal(number, _note)
 
