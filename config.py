@@ -25,7 +25,9 @@ from docstring_parser.attrdoc import add_attribute_docstrings
 from docstring_parser.google import GoogleParser
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -660,6 +662,12 @@ class TrainConfig:
         if self.run_name is not None:
             _require_name("run_name", self.run_name)
 
+    def name_of_run(self) -> str:
+        """Give run_name, or what it is by default."""
+        path = self.data.path
+        data_name = path.rstrip("/").split("/")[-1] if "://" in path else Path(path).resolve().name
+        return self.run_name or f"{self.model.name}-{data_name}-{self.direction.name}-seed{self.seed}"
+
 
 # -------------------------------------------------------------------------------------------------------- comparison
 
@@ -810,6 +818,8 @@ def run_script(script: str, main: Callable[[Any], None]) -> None:
         try:
             main(to_dataclass(composed))
         except (InputError, OmegaConfBaseException) as error:
+            if HydraConfig.get().mode is RunMode.MULTIRUN:
+                raise  # hydra names the run, goes on with the others, and raises it at the end
             refused.append(error)  # raised below: hydra would print its own lines first
 
     with one_line_errors(script):
@@ -893,7 +903,7 @@ def explain(error: BaseException, schema: type) -> str:
         hint = f"did you mean {close[0]}=? " if close else ""
         return f"{key}= is no key of this script; {hint}--help shows all keys."
     if (match := re.search(r"Could not find '(\w+)/(\S+)'", text)) is not None:
-        return f"{match[1]}={match[2]} does not exist; choose one of {', '.join(model_names())}."
+        return f"{match[1]}={match[2]} does not exist; choose one of {', '.join(names_in(match[1]))}."
     return f"{key}: {text}; see --help." if key else f"{text}; see --help."
 
 
@@ -921,9 +931,14 @@ def describe(schema: type, prefix: str = "") -> list[tuple[str, str, str, str]]:
     return rows
 
 
+def names_in(group: str) -> list[str]:
+    """The names that GROUP=NAME can take: the files under conf/GROUP/."""
+    return sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
+
+
 def model_names() -> list[str]:
     """The named models under conf/model/."""
-    return sorted(path.stem for path in (CONF_DIR / "model").glob("*.yaml"))
+    return names_in("model")
 
 
 def help_text(script: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import interrupts
+import sweep
 from config import (
     GPTConfig,
     InputError,
@@ -29,7 +30,8 @@ from config import (
 )
 
 if __name__ == "__main__":
-    check_arguments("train_composer")  # before the imports below, which take seconds
+    if check_arguments("train_composer") is None:  # before the imports below, which take seconds
+        sweep.announce(sys.argv[1:])
     interrupts.listen()
 
 from composer import Evaluator, Trainer
@@ -104,7 +106,7 @@ def make_plan(config: TrainConfig) -> Plan:
             f"data.context_length={context_length} exceeds model.context_length={config.model.context_length}; "
             "lower the first or raise the second."
         )
-    run_name = config.run_name or default_name(config)
+    run_name = config.name_of_run()
     folder = Path(config.runs_dir, run_name).resolve()
     paths = {"train": config.data.path, "val": config.data.val_path or config.data.path}
     keys = {name: "data.path" if path == config.data.path else "data.val_path" for name, path in paths.items()}
@@ -139,13 +141,6 @@ def make_plan(config: TrainConfig) -> Plan:
         data=replace(config.data, context_length=context_length),
     )
     return Plan(complete, run_name, folder, tokenizer, manifests, splits, remotes)
-
-
-def default_name(config: TrainConfig) -> str:
-    """Name a run by model, data, direction and seed."""
-    path = config.data.path
-    data_name = path.rstrip("/").split("/")[-1] if "://" in path else Path(path).resolve().name
-    return f"{config.model.name}-{data_name}-{config.direction.name}-seed{config.seed}"
 
 
 def metadata_of(plan: Plan, n_parameters: int) -> dict[str, Any]:

@@ -67,6 +67,7 @@ def test_help_shows_every_key_with_its_docstring(script):
         (["direction=forward", "batch_size=0"], ["batch_size=0", "greater than 0"]),
         (["direction=forward", "max_duration=5 parsecs"], ["max_duration=5 parsecs", "1000ba"]),
         (["direction=forward", "model=gpt9"], ["model=gpt9", "gpt_nano"]),
+        (["direction=forward", "experiment=gpt9"], ["experiment=gpt9", "choose one of gpt2"]),
         (["direction=forward", "model.n_heads=3"], ["model.n_heads=3", "does not divide", "model.d_model=128"]),
         (["direction=forward", "model=gru_small", "model.n_heads=3"], ["model.n_heads=", "model="]),
         (["direction=forward", "model.dropout=1.0"], ["model.dropout=1.0", "less than 1"]),
@@ -190,6 +191,7 @@ LAYERS = [
         "ranks",
         "run_folder",
         "conversion",
+        "sweep",
     },
     set(SCHEMAS),
 ]
@@ -221,3 +223,10 @@ def test_config_imports_no_torch():
 def test_no_module_is_named_like_a_dependency():
     taken = {"streaming", "composer", "tokenizers", "datasets", "logging", "torch", "wandb", "hydra"}
     assert not taken & {path.stem for path in ROOT.glob("*.py")}
+
+
+def test_an_experiment_sets_many_keys_and_what_is_given_wins():
+    gpt2 = compose_config("train_composer", "direction=forward", "experiment=gpt2", "data.path=d", "batch_size=16")
+    assert (gpt2.model.name, gpt2.precision.name, gpt2.batch_size) == ("gpt2", "bf16", 16)
+    other = compose_config("train_composer", "direction=forward", "experiment=gpt2", "data.path=d", "model=gru_small")
+    assert (other.model.name, other.batch_size) == ("gru_small", 480)
