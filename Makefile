@@ -43,6 +43,7 @@ lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
+	@$(BIN)/shellcheck -x jobs/*.sh jobs/*.slurm
 	@cp requirements.txt .venv/requirements.txt && $(LOCK) -o .venv/requirements.txt
 	@diff requirements.txt .venv/requirements.txt || { echo "requirements.txt is stale: run make lock"; exit 1; }
 

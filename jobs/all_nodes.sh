@@ -1,0 +1,42 @@
+#!/bin/bash
+# Train on all nodes of a job; train_on_nodes in lib.sh calls this on the first of them. Ends with the first node that
+# fails, and then the scheduler ends the others. On SIGTERM the first node is asked to leave, and its processes tell all
+# others; with Slurm all nodes are asked, by SIGUSR1, because after SIGTERM the launcher would give them 30 s.
+
+. jobs/lib.sh
+
+export NODES MASTER_ADDR NODE_RANK
+
+start_by_slurm() {
+    local first
+    NODES=$SLURM_JOB_NUM_NODES
+    first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+    MASTER_ADDR=$(scontrol show node --oneliner "$first" | grep -o 'NodeAddr=[^ ]*' | cut -d= -f2)
+    trap 'INTERRUPTED=1; scancel --signal=USR1 "$SLURM_JOB_ID"' TERM
+    srun --kill-on-bad-exit=1 --ntasks-per-node=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" bash jobs/node.sh "$@" &
+    left=1
+}
+
+start_by_grid_engine() {
+    local hosts first
+    mapfile -t hosts < <(cut -d' ' -f1 "$PE_HOSTFILE")
+    NODES=${#hosts[@]} MASTER_ADDR=${hosts[0]}
+    NODE_RANK=0 bash jobs/node.sh "$@" &
+    first=$!
+    # shellcheck disable=SC2064 # the process is known now
+    trap "INTERRUPTED=1; kill -TERM $first" TERM
+    for ((NODE_RANK = 1; NODE_RANK < NODES; NODE_RANK++)); do
+        qrsh -inherit -nostdin -V "${hosts[NODE_RANK]}" bash jobs/node.sh "$@" &
+    done
+    left=$NODES
+}
+
+if [ $SCHEDULER = slurm ]; then start_by_slurm "$@"; else start_by_grid_engine "$@"; fi
+
+while INTERRUPTED="" && [ "$left" -gt 0 ]; do
+    wait -n
+    STATUS=$?
+    [ -n "$INTERRUPTED" ] && [ $STATUS -gt 128 ] && continue
+    [ $STATUS = 0 ] || exit $STATUS
+    left=$((left - 1))
+done

@@ -1,0 +1,199 @@
+# shellcheck shell=bash
+# What the jobs share. A job sources this and calls one function:
+#
+#   train KEY=VALUE...            train_composer.py, a process for each GPU of this node
+#   train_on_nodes KEY=VALUE...   the same on all nodes of the job
+#   train_pair LIST KEY=VALUE...  as a task of an array: one direction of one line of a list
+#   convert [LIST] KEY=VALUE...    convert_to_mds.py; as a task of an array, with the arguments of one line of a list
+#   compare FOLDER KEY=VALUE...   compare_directions.py for the runs of a folder
+#   run SCRIPT.py KEY=VALUE...    any script of the project
+#
+# All end with the exit status of what they ran. If the scheduler warns before it takes the node away, what runs saves
+# and leaves, and the job puts itself back into the queue. docs/clusters.md has the table of signals and statuses.
+
+set -u
+. jobs/site.sh
+
+# The scheduler's variables, under one name each.
+if [ -n "${SLURM_JOB_ID:-}" ]; then
+    SCHEDULER=slurm JOB=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID} TASK=${SLURM_ARRAY_TASK_ID:-} NAME=$SLURM_JOB_NAME
+    CPUS=${SLURM_CPUS_ON_NODE:-1}
+else
+    SCHEDULER=sge JOB=$JOB_ID TASK=${SGE_TASK_ID#undefined} NAME=$JOB_NAME
+    CPUS=${NSLOTS:-1}
+fi
+
+# Threads that wait in a busy loop slow down what others run on the node.
+export OMP_WAIT_POLICY=passive
+if [ -n "${CPU_PROCESSES:-}" ]; then
+    export CUDA_VISIBLE_DEVICES="" OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+fi
+
+# Processes to start on this node: one for each GPU of the job, or CPU_PROCESSES.
+processes_here() {
+    if [ -n "${CPU_PROCESSES:-}" ]; then
+        echo "$CPU_PROCESSES"
+    elif [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then
+        echo "$CUDA_VISIBLE_DEVICES" | tr ',' '\n' | wc -l
+    elif [ -n "${SLURM_GPUS_ON_NODE:-}" ]; then
+        echo "$SLURM_GPUS_ON_NODE"
+    else
+        nvidia-smi --list-gpus | wc -l
+    fi
+}
+
+# Write from here on to a folder of this job, which a requeued job goes on with. The scheduler's own file says where.
+open_log() {
+    LOG_DIR=$LOGS/$1-$JOB${TASK:+.$TASK}
+    mkdir -p "$LOG_DIR" || exit 1
+    echo "$(date +%FT%T) $LOG_DIR/job.log"
+    exec >>"$LOG_DIR/job.log" 2>&1
+    say "job $JOB${TASK:+ task $TASK} starts on $(hostname)"
+}
+
+say() { echo "== $(date +%FT%T) $*"; }
+
+# Show squeue and qstat the name of the run. An array of Grid Engine has one name for all its tasks, which others may
+# wait for.
+rename_job() {
+    if [ $SCHEDULER = slurm ]; then
+        scontrol update "JobId=$SLURM_JOB_ID" "JobName=$1"
+    elif [ -z "$TASK" ]; then
+        qalter -N "$1" "$JOB" >/dev/null
+    fi || say "the job could not be renamed"
+}
+
+WARNED="" LEAVING="" CHILD=""
+
+# SIGUSR1 and SIGUSR2 are the scheduler's warnings: leave, and come back. SIGTERM comes with scancel, and with a
+# preemption after which Slurm requeues by itself: leave.
+listen() {
+    trap 'WARNED=1; leave USR1' USR1
+    trap 'WARNED=1; leave USR2' USR2
+    trap 'leave TERM' TERM
+}
+
+# Ask what runs to save and to leave. Training is asked in its own processes: the launcher would give them 30 s.
+leave() {
+    say "SIG$1: asked to leave"
+    LEAVING=1
+    if [ -n "$CHILD" ]; then
+        pkill -TERM -P "$CHILD" -f train_composer.py || kill -TERM "$CHILD" 2>/dev/null # it may have left by itself
+    fi
+}
+
+# Run a command to its end; its exit status is in STATUS. Grid Engine sends its warnings to all processes of a job, and
+# the launcher would die of them.
+supervise() {
+    say "$*"
+    (
+        trap '' USR1 USR2
+        exec "$@"
+    ) &
+    CHILD=$!
+    [ -z "$LEAVING" ] || kill -TERM "$CHILD"
+    while :; do
+        LEAVING=""
+        wait "$CHILD"
+        STATUS=$?
+        [ -n "$LEAVING" ] && [ $STATUS -gt 128 ] || break # else it was a signal that ended the wait
+    done
+    CHILD=""
+}
+
+# End the job with STATUS; put it back into the queue if it was warned, and what ran has left for that reason: with the
+# status of an interrupted run, or killed by SIGTERM before it could listen (241 is how the launcher puts this).
+finish() {
+    say "status $STATUS"
+    case $STATUS in
+    75 | 143 | 241)
+        if [ -n "$WARNED" ] && [ $SCHEDULER = slurm ]; then
+            trap '' TERM # requeueing kills what is left of the job
+            say "back into the queue"
+            scontrol requeue "$SLURM_JOB_ID" && exit "$STATUS"
+        elif [ -n "$WARNED" ]; then
+            say "back into the queue"
+            exit 99
+        fi
+        ;;
+    esac
+    exit "$STATUS"
+}
+
+# The name of the run that these arguments of train_composer.py make; bad arguments end the job here.
+start_training() {
+    local run_name
+    run_name=$(python -m jobs.run_name "$@" 2>&1) || {
+        open_log "$NAME"
+        echo "$run_name"
+        STATUS=2
+        finish
+    }
+    open_log "$run_name"
+    rename_job "$run_name"
+}
+
+train() {
+    listen
+    start_training "$@"
+    supervise composer -n "$(processes_here)" --stdout "$LOG_DIR/rank{rank}.out" --stderr "$LOG_DIR/rank{rank}.err" \
+        train_composer.py "$@"
+    finish
+}
+
+# Lines of a list are pairs of runs: task 1 is the forward run of the first, task 2 the backward run of the first, ...
+train_pair() {
+    local list=$1 line direction=forward
+    shift
+    : "${TASK:?is empty: submit this job as an array}"
+    [ $((TASK % 2)) = 1 ] || direction=backward
+    line=$(line_of "$list" $(((TASK + 1) / 2))) || exit 1
+    # shellcheck disable=SC2086 # the line is split into its arguments
+    train $line "direction=$direction" "runs_dir=runs/$(basename "$list" .txt)" "$@"
+}
+
+# A line of a list, by its number; comments and empty lines do not count.
+line_of() {
+    local line
+    line=$(grep -v -e '^#' -e '^[[:space:]]*$' "$1" | sed -n "${2}p")
+    [ -n "$line" ] || {
+        say "$1 has no line $2" >&2
+        return 1
+    }
+    echo "$line"
+}
+
+run() {
+    listen
+    open_log "$NAME"
+    supervise python "$@"
+    finish
+}
+
+# As a task of an array the first argument is a list, and the arguments are those of the task's line and the rest.
+convert() {
+    local line=""
+    if [ -n "$TASK" ]; then
+        line=$(line_of "$1" "$TASK") || exit 1
+        shift
+    fi
+    # shellcheck disable=SC2086 # the line is split into its arguments
+    run convert_to_mds.py "workers=$CPUS" $line "$@"
+}
+
+compare() {
+    local folder=$1 runs
+    shift
+    runs=$(printf ',%s' "$folder"/*/)
+    run compare_directions.py "runs=[${runs#,}]" "out=${folder%/}-comparison" "$@"
+}
+
+# A process for each GPU of each node: what runs on a node is in node.sh, what starts it there in all_nodes.sh.
+train_on_nodes() {
+    listen
+    start_training "$@"
+    export LOG_DIR
+    export MASTER_PORT=$((10000 + JOB % 20000)) # another job that shares a node has another
+    supervise bash jobs/all_nodes.sh "$@"
+    finish
+}

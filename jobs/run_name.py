@@ -1,0 +1,8 @@
+"""Print the name of the run that arguments of train_composer.py make: `python -m jobs.run_name model=gpt2 ...`."""
+
+import sys
+
+from config import check_arguments
+
+if __name__ == "__main__":
+    sys.stdout.write(check_arguments("train_composer").name_of_run() + "\n")

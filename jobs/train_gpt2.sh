@@ -1,0 +1,11 @@
+#!/bin/bash
+# GPT-2 124M on one GPU:
+#   qsub jobs/train_gpt2.sh direction=forward data.path=data/novels
+#$ -S /bin/bash
+#$ -N train_gpt2
+#$ -cwd -j y -o logs/
+#$ -notify -r y
+#$ -l gpu=1
+#$ -l h_rt=24:00:00,s_rt=23:55:00
+. jobs/lib.sh
+train experiment=gpt2 "$@"

@@ -1,0 +1,12 @@
+#!/bin/bash
+# GPT-2 124M on four GPUs of one node:
+#   qsub jobs/train_gpt2_gpus.sh direction=forward data.path=data/novels
+#$ -S /bin/bash
+#$ -N train_gpt2_gpus
+#$ -cwd -j y -o logs/
+#$ -notify -r y
+#$ -pe smp 4
+#$ -l gpu=1
+#$ -l h_rt=24:00:00,s_rt=23:55:00
+. jobs/lib.sh
+train experiment=gpt2 "$@"

@@ -1,0 +1,252 @@
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, TINY
+from schedulers import GridEngine, Scheduler, Slurm, wait_until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.dist, pytest.mark.timeout(600)]
+
+# What makes GPT-2's job small enough for a test.
+SMALL = [*TINY, "data.path=data/words", "precision=fp32", "compile=false", "microbatch_size=null", "log_interval=1"]
+SMALL_SWEEP = [*TINY, "data.path=data/words"]
+LONG_STEPS = 800
+LONG = ["direction=backward", *SMALL, f"max_duration={LONG_STEPS}ba", "model.dropout=0.1", "eval_interval=300ba"]
+"""A run that takes long enough to be interrupted."""
+STARTS_S = 120
+"""How long all that is queued may take until it trains."""
+
+
+APART = """
+if [ "${SLURM_NODEID:-${NODE_RANK:-0}}" != 0 ] && [ -z "${APART:-}" ]; then
+    APART=1 exec unshare --mount sh -c 'mount -t tmpfs tmpfs /dev/shm && exec bash "$@"' sh "$0" "$@"
+fi
+"""
+"""In site.sh: a second node has shared memory of its own, as a second machine would."""
+REQUIRED = "HINDSIGHT_CLUSTER_TESTS"
+"""Variable that makes missing packages a failure: .ci/run sets it."""
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
+    """The project's scripts in a folder of their own, with a site.sh for this machine."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for path in ROOT.glob("*.py"):
+        shutil.copy(path, folder)
+    for name in ("conf", "corpus", "conversion", "jobs", "logs"):
+        shutil.copytree(ROOT / name, folder / name)
+    environment = Path(sys.executable).parent
+    site = f"export PATH={environment}:$PATH LOGS=logs WANDB_MODE=offline TOKENIZERS_PARALLELISM=false\n{APART}"
+    (folder / "jobs" / "site.sh").write_text(site)
+    (folder / "data").mkdir()
+    shutil.copytree(shards, folder / "data" / "words")
+    return folder
+
+
+@pytest.fixture(scope="session", params=[Slurm, GridEngine], ids=lambda kind: kind.__name__)
+def scheduler(request: pytest.FixtureRequest, checkout: Path) -> Iterator[Scheduler]:
+    """Slurm, then Grid Engine, started here and stopped at the end."""
+    kind: type[Scheduler] = request.param
+    if missing := kind.missing():
+        message = f"{kind.__name__} is not installed: {', '.join(missing)} not found"
+        if os.environ.get(REQUIRED):
+            pytest.fail(f"{message}, and {REQUIRED} is set.")
+        pytest.skip(f"{message}; docs/clusters.md names the Debian packages.")
+    for name in ("logs", "runs"):
+        shutil.rmtree(checkout / name, ignore_errors=True)
+    (checkout / "logs").mkdir()
+    scheduler = kind(checkout)
+    failed = request.session.testsfailed
+    try:
+        scheduler.start()
+        yield scheduler
+    finally:
+        if request.session.testsfailed > failed:
+            sys.stdout.write(scheduler.log())
+        scheduler.stop()
+
+
+def metrics(checkout: Path, run: str) -> list[dict[str, Any]]:
+    path = checkout / "runs" / run / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def steps(checkout: Path, run: str) -> int:
+    return max((record["step"] for record in metrics(checkout, run)), default=0)
+
+
+def losses(checkout: Path, run: str) -> list[tuple[int, str, float]]:
+    names = ("train/loss_nats", "eval/loss_nats")
+    return [(r["step"], name, r[name]) for r in metrics(checkout, run) for name in names if name in r]
+
+
+def job_log(checkout: Path, run: str, job: str) -> str:
+    return (checkout / "logs" / f"{run}-{job}" / "job.log").read_text()
+
+
+def starts(checkout: Path, run: str, jobs: dict[str, str]) -> int:
+    """How often a job was started."""
+    return job_log(checkout, run, jobs[run]).count(" starts on ")
+
+
+SLEEPER = """
+import signal, sys, time
+from pathlib import Path
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+if not Path(sys.argv[1]).exists():
+    Path(sys.argv[1]).touch()
+    time.sleep(600)
+"""
+
+
+@pytest.fixture(scope="session")
+def sleeper(scheduler: Scheduler, checkout: Path) -> str:
+    """A job with the options of training that sleeps until it is interrupted, and ends when it is started again."""
+    (checkout / "sleeper.py").write_text(SLEEPER)
+    (checkout / "runs").mkdir()
+    job = (checkout / "jobs" / f"train_gpt2.{scheduler.suffix}").read_text()
+    (checkout / "jobs" / f"sleep.{scheduler.suffix}").write_text(job.replace("train experiment=gpt2", "run sleeper.py"))
+    return scheduler.submit("sleep", "runs/slept", options=scheduler.short_of_time)
+
+
+@pytest.fixture(autouse=True)
+def _sleeper_is_first(sleeper: str) -> None:
+    """Its time is up while the other tests run."""
+
+
+def test_a_wrong_config_ends_the_job_within_seconds_with_status_2(scheduler: Scheduler, checkout: Path):
+    job = scheduler.submit("train_gpt2", "direction=sideways", *SMALL, CPU_PROCESSES="1")
+    assert scheduler.wait(job, 15) == [2]
+    assert "direction" in job_log(checkout, "train_gpt2", job)
+
+
+def test_jobs_at_once_on_one_node_and_requeued_ones_have_the_losses_of_one_that_was_left_alone(
+    scheduler: Scheduler, checkout: Path
+):
+    jobs = {
+        run: scheduler.submit(
+            "train_gpt2_gpus", *LONG, f"run_name={run}", options=scheduler.first_node, CPU_PROCESSES="2"
+        )
+        for run in ("whole", "parts")
+    }
+    wait_until("both train", lambda: steps(checkout, "parts") and steps(checkout, "whole"), STARTS_S)
+    assert scheduler.name_of(jobs["parts"]) == "parts"
+    scheduler.warn(jobs["parts"])
+    wait_until("the requeue", lambda: scheduler.hurry(jobs["parts"]) or starts(checkout, "parts", jobs) == 2, 60)
+    done = steps(checkout, "parts")
+    wait_until("it goes on", lambda: steps(checkout, "parts") > done, STARTS_S)
+    scheduler.preempt(jobs["parts"])
+    assert scheduler.wait(jobs["whole"], STARTS_S) == [0]
+    assert scheduler.wait(jobs["parts"], STARTS_S) == [0]
+    assert starts(checkout, "parts", jobs) == 3
+    assert starts(checkout, "whole", jobs) == 1
+    assert losses(checkout, "parts") == losses(checkout, "whole")
+    assert [step for step, name, _ in losses(checkout, "parts") if name.startswith("train")] == [
+        *range(1, LONG_STEPS + 1)
+    ]
+    for run in jobs:
+        assert list((checkout / "runs" / run / "checkpoints").glob(f"*-ba{LONG_STEPS}-rank0.pt"))
+        assert "resource_tracker" not in job_log(checkout, run, jobs[run])  # it outlives the warning
+
+
+def test_two_nodes_train_one_run_with_the_losses_of_two_processes_on_one(scheduler: Scheduler, checkout: Path):
+    job = scheduler.submit("train_gpt2_nodes", *LONG, "run_name=nodes", CPU_PROCESSES="1")
+    wait_until("it trains", lambda: steps(checkout, "nodes"), STARTS_S)
+    scheduler.warn(job)
+    wait_until("the requeue", lambda: "back into the queue" in job_log(checkout, "nodes", job), 60)
+    if scheduler.is_one_host:
+        scheduler.cancel(job)
+        job = scheduler.submit("train_gpt2_nodes", *LONG, "run_name=nodes", CPU_PROCESSES="1")
+    assert scheduler.wait(job, STARTS_S) == [0]
+    assert "goes on from step" in job_log(checkout, "nodes", job)
+    assert losses(checkout, "nodes") == losses(checkout, "whole")
+
+
+def test_a_failed_rank_takes_the_job_down_on_all_nodes_at_once(scheduler: Scheduler, checkout: Path):
+    arguments = ["direction=forward", *SMALL, "max_duration=100000ba", "run_name=failing"]
+    job = scheduler.submit("train_gpt2_nodes", *arguments, CPU_PROCESSES="1")
+    wait_until("it trains", lambda: steps(checkout, "failing"), STARTS_S)
+    (process,) = processes_of("failing", rank=1)
+    os.kill(process, signal.SIGKILL)
+    assert scheduler.wait(job, 20) != [0]
+    wait_until("end of its processes", lambda: not processes_of("failing", rank=0), 5)
+
+
+def processes_of(run: str, rank: int) -> list[int]:
+    """The process that trains a run with this rank, if there is one."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().decode().split("\0")
+            variables = (process / "environ").read_bytes().split(b"\0")
+        except OSError:  # it has ended
+            continue
+        if words[1:2] == ["train_composer.py"] and f"run_name={run}" in words and f"RANK={rank}".encode() in variables:
+            found.append(int(process.name))
+    return found
+
+
+def test_an_array_of_both_directions_and_two_seeds_is_compared_when_it_is_done(scheduler: Scheduler, checkout: Path):
+    small = [argument for argument in SMALL if not argument.startswith("model=")]
+    (checkout / "seeds.txt").write_text("# two pairs\nmodel=gpt_nano seed=1\n\nmodel=gpt_nano seed=2\n")
+    options = scheduler.array(4)
+    pairs = scheduler.submit(
+        "train_pairs", "seeds.txt", *small, "max_duration=40ba", options=options, CPU_PROCESSES="1"
+    )
+    compare = scheduler.submit("compare", "runs/seeds", options=scheduler.after(pairs))
+    assert scheduler.wait(pairs, STARTS_S) == [0, 0, 0, 0]
+    assert scheduler.wait(compare, 60) == [0]
+    for direction in ("forward", "backward"):
+        for seed in (1, 2):
+            run = f"gpt_nano-words-{direction}-seed{seed}"
+            assert steps(checkout, f"seeds/{run}") == 40
+            assert list((checkout / "logs").glob(f"{run}-{pairs}.*/job.log"))
+    compared = json.loads((checkout / "runs" / "seeds-comparison" / "comparison.json").read_text())
+    assert len(compared["pairs"]) == 2
+
+
+def test_tokenizer_and_an_array_of_conversions_write_what_one_call_writes(
+    scheduler: Scheduler, checkout: Path, corpus: Path, tokenizer_dir: Path, shards: Path
+):
+    shutil.rmtree(checkout / "made", ignore_errors=True)
+    tokenizer = scheduler.submit("tokenizer", f"corpus={corpus}", "out=made/tokenizer", "vocab_size=300")
+    (checkout / "corpora.txt").write_text(f"corpus={corpus} out=made/a\ncorpus={corpus} out=made/b seed=1\n")
+    settings = ["tokenizer=made/tokenizer", "block_length=64", "val_share=0.2", "shard_bytes=640"]
+    options = [*scheduler.array(2), *scheduler.after(tokenizer)]
+    job = scheduler.submit("convert", "corpora.txt", *settings, options=options)
+    assert scheduler.wait(tokenizer, 60) == [0]
+    assert scheduler.wait(job, 60) == [0, 0]
+    assert (checkout / "made" / "tokenizer" / "tokenizer.json").read_bytes() == (
+        tokenizer_dir / "tokenizer.json"
+    ).read_bytes()
+    for path in (path for split in ("train", "val") for path in (shards / split).iterdir()):
+        assert (checkout / "made" / "a" / path.parent.name / path.name).read_bytes() == path.read_bytes()
+    assert (checkout / "made" / "b" / "manifest.json").exists()
+
+
+def test_a_sweep_is_an_array_of_slurm(scheduler: Scheduler, checkout: Path):
+    if not isinstance(scheduler, Slurm):
+        pytest.skip("submitit has no launcher for Grid Engine")
+    launcher = ["hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.timeout_min=10"]
+    sweep = ["-m", "direction=forward,backward", *SMALL_SWEEP, "max_duration=5ba", "runs_dir=runs/sweep"]
+    told = scheduler.call(sys.executable, "train_composer.py", *sweep, *launcher, timeout_s=STARTS_S)
+    for direction in ("forward", "backward"):
+        run = f"gpt_nano-words-{direction}-seed0"
+        assert run in told
+        assert steps(checkout, f"sweep/{run}") == 5
+    assert len(list((checkout / "runs" / "sweep" / ".sweep" / ".submitit").glob("*_[01]/*_log.out"))) == 2
+
+
+def test_a_job_whose_time_is_up_goes_on_as_a_chain(scheduler: Scheduler, checkout: Path, sleeper: str):
+    assert scheduler.wait(sleeper, 150) == [0]
+    log = job_log(checkout, "train_gpt2", sleeper)
+    assert log.count(" starts on ") == 2
+    assert log.count("SIGUSR1: asked to leave") == 1
+    assert log.count("status 75") == 1
