@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
@@ -69,7 +70,7 @@ def speed_of(run: TrainConfig) -> float | None:
     records = sorted(Path(run.runs_dir).glob("*/metrics.jsonl"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in records:
         config = path.with_name("config.yaml")
-        if config.exists() and _speed_settings(flatten(dict(OmegaConf.load(config)))) == wanted:
+        if config.exists() and _speed_settings(flatten(yaml.safe_load(config.read_text(encoding="utf-8")))) == wanted:
             lines = path.read_text(encoding="utf-8").splitlines()
             steps = [json.loads(line) for line in lines if line.endswith("}")]
             speeds = [step["train/tokens_per_second"] for step in steps if "train/tokens_per_second" in step]
