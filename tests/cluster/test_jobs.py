@@ -16,8 +16,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.dist, pytest.ma
 # What makes GPT-2's job small enough for a test.
 SMALL = [*TINY, "data.path=data/words", "precision=fp32", "compile=false", "microbatch_size=null", "log_interval=1"]
 SMALL_SWEEP = [*TINY, "data.path=data/words"]
-LONG_STEPS = 800
-LONG = ["direction=backward", *SMALL, f"max_duration={LONG_STEPS}ba", "model.dropout=0.1", "eval_interval=300ba"]
+LONG_STEPS = 400
+LONG = ["direction=backward", *SMALL, f"max_duration={LONG_STEPS}ba", "model.dropout=0.1", "eval_interval=150ba"]
 """A run that takes long enough to be interrupted."""
 STARTS_S = 120
 """How long all that is queued may take until it trains."""
