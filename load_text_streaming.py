@@ -159,9 +159,11 @@ class WindowReader(MDSReader):
         number: the shard's place in the split; the last shard also has the windows that fill up the last batch.
         verify: whether to compare its hash at its first use, and to delete it if it is another: Streaming fetches
             it anew then. A fetched shard may have been cut or damaged since.
+        mapped: whether the file is mapped into memory. It is read window by window instead where shards are evicted: a
+            file that any process has mapped keeps its place on the disk after it is deleted.
     """
 
-    def __init__(self, shard: MDSReader, split: Split, number: int, verify: bool = False) -> None:
+    def __init__(self, shard: MDSReader, split: Split, number: int, verify: bool = False, mapped: bool = True) -> None:
         super().__init__(
             shard.dirname,
             shard.split,
@@ -176,32 +178,36 @@ class WindowReader(MDSReader):
             shard.zip_data,
         )
         self.n_blocks = shard.samples
-        self.verify = verify
+        self.verify, self.mapped = verify, mapped
         self.context_length = split.context_length
         self.block_length = split.block_length
         self.dtype = np.dtype(shard.column_encodings[0].split(":")[1])
         self.n_tokens, self.samples = shard_extent(split, number)
         self.tokens: NDArray | None = None  # a plain array over the mapped file: a memmap takes longer to slice
+        self.begin: int | None = None  # byte at which the tokens begin, once the file was checked
 
     def get_item(self, idx: int) -> dict[str, Any]:
         """Give a window as {"tokens": (T or fewer,) token ids}; FileNotFoundError if the shard is not there yet."""
-        if self.tokens is None:
-            self.tokens = self._map()
         start = idx * self.context_length
-        return {"tokens": self.tokens[start : min(start + self.context_length, self.n_tokens)]}
-
-    def forget(self) -> None:
-        """Let go of the shard's pages."""
-        self.tokens = None
+        stop = min(start + self.context_length, self.n_tokens)
+        if self.tokens is not None:
+            return {"tokens": self.tokens[start:stop]}
+        path = Path(self.dirname, self.split, self.raw_data.basename)
+        if self.begin is None:
+            self.begin = self._check(path)
+        if self.mapped:
+            self.tokens = map_bytes(path)[self.begin :].view(self.dtype)
+            return {"tokens": self.tokens[start:stop]}
+        place = self.begin + start * self.dtype.itemsize
+        return {"tokens": np.fromfile(path, self.dtype, max(stop - start, 0), offset=place)}
 
     def evict(self) -> int:
-        """Delete the shard from the cache."""
-        self.forget()
+        """Delete the shard from the cache, and let go of its pages."""
+        self.tokens = None
         return super().evict()
 
-    def _map(self) -> NDArray:
-        """All tokens of the shard, mapped: blocks of a fixed size lie one after the other behind MDS's offsets."""
-        path = Path(self.dirname, self.split, self.raw_data.basename)
+    def _check(self, path: Path) -> int:
+        """Give the byte at which the tokens begin: blocks of a fixed size lie one after the other behind an index."""
         if self.verify:
             data = path.read_bytes()
             if any(get_hash(name, data) != value for name, value in self.raw_data.hashes.items()):
@@ -212,7 +218,7 @@ class WindowReader(MDSReader):
             begin = int.from_bytes(file.read(8)[4:], "little")
         if n_bytes != self.raw_data.bytes or n_bytes != begin + self.n_blocks * self.block_length * self.dtype.itemsize:
             raise InputError(f"{path} is damaged: its size is not that of its index; convert or copy the data again.")
-        return map_bytes(path)[begin:].view(self.dtype)
+        return begin
 
 
 def map_bytes(path: Path) -> NDArray[np.uint8]:
@@ -235,9 +241,10 @@ class WindowStream(Stream):
     Args:
         split: the split.
         remote: where they are fetched from; None if they lie in the split's folder.
+        is_bounded: whether shards are evicted.
     """
 
-    def __init__(self, split: Split, remote: Remote | None = None) -> None:
+    def __init__(self, split: Split, remote: Remote | None = None, is_bounded: bool = False) -> None:
         if remote is None:
             super().__init__(local=split.folder, split=split.name)
         else:
@@ -249,6 +256,7 @@ class WindowStream(Stream):
                 download_timeout=remote.timeout_s,
             )
         self.windows = split
+        self.is_bounded = is_bounded
         self.place = remote.url if remote is not None else split.folder
 
     def get_shards(self, world: World, allow_unsafe_types: bool) -> list[Reader]:
@@ -271,7 +279,7 @@ class WindowStream(Stream):
             self.validate_hash = next(iter(hashes))
         verify = self.remote is not None
         return [
-            WindowReader(shard, self.windows, i, verify)
+            WindowReader(shard, self.windows, i, verify, mapped=not self.is_bounded)
             for i, shard in enumerate(shards)
             if isinstance(shard, MDSReader)
         ]
@@ -370,7 +378,6 @@ class TextStreamingDataset(StreamingDataset):
         shards = np.searchsorted(self.first_windows, numbers, "right") - 1
         firsts = np.sort(np.unique(shards, return_index=True)[1])
         permits, ended = Semaphore(SHARDS_AHEAD), False
-        mapped = np.zeros(len(self.shards), bool)
 
         def fetch() -> None:
             for first in firsts:
@@ -384,11 +391,6 @@ class TextStreamingDataset(StreamingDataset):
             try:
                 for start, end in zip(firsts, [*firsts[1:], len(numbers)], strict=True):
                     permits.release()
-                    mapped[shards[start]] = True
-                    if self.cache_limit:  # a file that is mapped keeps its place on the disk after its eviction
-                        for gone in np.flatnonzero(mapped & (self._shard_states.numpy() != _ShardState.LOCAL)):
-                            self.shards[gone].forget()
-                            mapped[gone] = False
                     yield from self._windows(numbers[start:end])
             finally:
                 ended = True

@@ -161,12 +161,12 @@ def metadata_of(plan: Plan, n_parameters: int) -> dict[str, Any]:
 def build_dataset(plan: Plan, name: str, shuffle: bool) -> TextStreamingDataset:
     """Open a split for this device, from MDS or h5, whichever the data is in."""
     split, manifest = plan.splits[name], plan.manifests[name]
+    limit = plan.config.data.cache_limit if plan.remotes[name] is not None else None
     if manifest.format == "h5":
         stream = H5Stream(split, split_start=manifest.splits["train"].tokens if name == "val" else 0)
     else:
-        stream = WindowStream(split, plan.remotes[name])
+        stream = WindowStream(split, plan.remotes[name], is_bounded=limit is not None)
     device_batch_size = plan.config.batch_size // dist.get_world_size()
-    limit = plan.config.data.cache_limit if plan.remotes[name] is not None else None
     try:
         return TextStreamingDataset(stream, split, device_batch_size, shuffle, plan.config.seed, limit)
     except ValueError as error:
