@@ -12,10 +12,10 @@ import json
 import os
 from bisect import bisect_right
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Semaphore
+from threading import Semaphore, Thread
 from typing import Any
 
 import numpy as np
@@ -384,17 +384,19 @@ class TextStreamingDataset(StreamingDataset):
                 permits.acquire()
                 if ended:
                     return
-                self.prepare_shard(int(shards[first]), blocking=False)
+                with suppress(InputError):  # who needs the shard gets it too
+                    self.prepare_shard(int(shards[first]), blocking=False)
 
-        with ThreadPoolExecutor(1) as ahead:
-            ahead.submit(fetch)
-            try:
-                for start, end in zip(firsts, [*firsts[1:], len(numbers)], strict=True):
-                    permits.release()
-                    yield from self._windows(numbers[start:end])
-            finally:
-                ended = True
+        # Not of a pool: the interpreter would wait for it when it ends in the middle of an epoch.
+        ahead = Thread(target=fetch, daemon=True)
+        ahead.start()
+        try:
+            for start, end in zip(firsts, [*firsts[1:], len(numbers)], strict=True):
                 permits.release()
+                yield from self._windows(numbers[start:end])
+        finally:
+            ended = True
+            permits.release()
 
     def get_item(self, sample_id: int, retry: int = 7) -> dict[str, Any]:
         """Give a window as {"tokens": (T or fewer,) token ids}, from its shard if that is here."""
