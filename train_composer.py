@@ -6,9 +6,10 @@ Everything of a run is under runs/<run_name>/; a second call with the same run_n
 import logging
 import os
 import shutil
+import socket
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -177,10 +178,14 @@ def build_dataset(plan: Plan, name: str, shuffle: bool) -> TextStreamingDataset:
 
 def build_datasets(plan: Plan) -> dict[str, TextStreamingDataset]:
     """Open both splits, while no other run on this machine opens its own."""
-    with shared_memory.one_process_at_a_time() if dist.get_local_rank() == 0 else nullcontext():
-        if dist.get_local_rank() == 0:
-            shared_memory.remove_unused()
-        dist.barrier()
+    here = socket.gethostname()
+    with ExitStack() as held:
+        # Node by node, in one order for all runs: two that start on the same nodes must not wait for each other.
+        for host in sorted(set(dist.all_gather_object(here))):
+            if host == here and dist.get_local_rank() == 0:
+                held.enter_context(shared_memory.one_process_at_a_time())
+                shared_memory.remove_unused()
+            dist.barrier()
         datasets = {
             "train": build_dataset(plan, "train", plan.config.data.shuffle),
             "val": build_dataset(plan, "val", shuffle=False),
