@@ -178,11 +178,11 @@ def build_dataset(plan: Plan, name: str, shuffle: bool) -> TextStreamingDataset:
 
 def build_datasets(plan: Plan) -> dict[str, TextStreamingDataset]:
     """Open both splits, while no other run on this machine opens its own."""
-    here = socket.gethostname()
+    hosts = dist.all_gather_object(socket.gethostname())
     with ExitStack() as held:
         # Node by node, in one order for all runs: two that start on the same nodes must not wait for each other.
-        for host in sorted(set(dist.all_gather_object(here))):
-            if host == here and dist.get_local_rank() == 0:
+        for host in sorted(set(hosts)):
+            if dist.get_global_rank() == hosts.index(host):
                 held.enter_context(shared_memory.one_process_at_a_time())
                 shared_memory.remove_unused()
             dist.barrier()
