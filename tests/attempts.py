@@ -135,16 +135,19 @@ def segments() -> set[str]:
 
 
 def kill_at_random(
-    nursery: Nursery, arguments: list[str], ranks: int, kills: int, seed: int, longest_s: float
-) -> list[str]:
-    """Kill a run again and again, then let it end; what happened, a line a kill.
+    nursery: Nursery, arguments: list[str], runs: Path, ranks: int, kills: int, seed: int, longest_s: float
+) -> list[Path]:
+    """Kill a run at random moments until enough kills have hit it; one that ends is followed by another.
 
     A kill hits the whole group, or (one time in four) one process alone, whose end takes the others along.
+
+    Returns:
+        The folders of the runs, all of which have come to their end.
     """
     rng = random.Random(seed)
-    told = []
-    for number in range(kills):
-        processes = nursery.start(arguments, ranks)
+    folders, hits = [runs / "killed0"], 0
+    while hits < kills:
+        processes = nursery.start([*arguments, f"runs_dir={runs}", f"run_name={folders[-1].name}"], ranks)
         delay, alone = rng.uniform(0.2, longest_s), rng.random() < 0.25
         time.sleep(delay)
         if alone:
@@ -153,12 +156,15 @@ def kill_at_random(
         else:
             kill_group(processes)
         statuses = nursery.statuses()
-        told.append(f"seed {seed}, kill {number}: after {delay:.3f} s, {'one' if alone else 'all'}, {statuses}")
-        sys.stdout.write(told[-1] + "\n")
+        whom = "one" if alone else "all"
+        sys.stdout.write(f"seed {seed}, {folders[-1].name} after {delay:.3f} s, {whom}: {statuses}\n")
         assert all(status in (-signal.SIGKILL, 0, 1) for status in statuses), nursery.output()
         assert 1 not in statuses or (alone and ranks > 1), nursery.output()  # who loses another process fails
-    assert nursery.run(arguments, ranks) == [0] * ranks, nursery.output()
-    return told
+        hits += -signal.SIGKILL in statuses
+        if statuses == [0] * ranks:
+            folders.append(runs / f"killed{len(folders)}")
+    assert nursery.run([*arguments, f"runs_dir={runs}", f"run_name={folders[-1].name}"], ranks) == [0] * ranks
+    return folders
 
 
 @pytest.fixture(scope="session")

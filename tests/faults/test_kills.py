@@ -11,10 +11,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.dist]
 @pytest.mark.parametrize(("ranks", "num_workers", "kills"), [(1, 0, 12), (1, 2, 6), (2, 0, 6), (2, 2, 3)])
 def test_random_kills_change_no_loss(nursery, whole, shards, tmp_path, ranks, num_workers, kills):
     before = segments()
-    arguments = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "run_name=killed"]
-    arguments.append(f"data.num_workers={num_workers}")
-    kill_at_random(nursery, arguments, ranks, kills, seed=10 * ranks + num_workers, longest_s=2.5 * ranks)
-    assert losses(tmp_path / "killed") == whole[ranks]
+    arguments = [*RUN, f"data.path={shards}", f"data.num_workers={num_workers}"]
+    seed = 10 * ranks + num_workers
+    for folder in kill_at_random(nursery, arguments, tmp_path, ranks, kills, seed, longest_s=2.5 * ranks):
+        assert losses(folder) == whole[ranks]
     assert segments() <= before
     assert not list(tmp_path.rglob(".saving-*"))
 
