@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Semaphore, Thread
+from threading import Semaphore, Thread, main_thread
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,8 @@ GROUP_BLOCKS = 1 << 16
 """Blocks whose windows are spread over the same stretch of an epoch."""
 SHARDS_AHEAD = 2
 """Shards that are fetched from object storage before their first window is asked for."""
+LONGEST_LEAVE_S = 0.2
+"""Seconds after which a thread that fetches ahead notices that its process ends."""
 CHUNK_WINDOWS = 1 << 12
 """Window numbers that are turned into Python's at a time: one takes 8 bytes in NumPy's array, and 40 in a list."""
 
@@ -381,15 +383,17 @@ class TextStreamingDataset(StreamingDataset):
 
         def fetch() -> None:
             for first in firsts:
-                permits.acquire()
+                while not permits.acquire(timeout=LONGEST_LEAVE_S):
+                    if not main_thread().is_alive():
+                        return
                 if ended:
                     return
                 with suppress(InputError):  # who needs the shard gets it too
                     self.prepare_shard(int(shards[first]), blocking=False)
 
-        # Not of a pool: the interpreter would wait for it when it ends in the middle of an epoch.
-        ahead = Thread(target=fetch, daemon=True)
-        ahead.start()
+        # The interpreter waits for this thread when it ends in the middle of an epoch, as it must: a shard that is half
+        # fetched would never be fetched by others. It would wait for ever for a thread of a pool.
+        Thread(target=fetch).start()
         try:
             for start, end in zip(firsts, [*firsts[1:], len(numbers)], strict=True):
                 permits.release()

@@ -4,6 +4,7 @@ Everything of a run is under runs/<run_name>/; a second call with the same run_n
 """
 
 import logging
+import multiprocessing
 import os
 import shutil
 import socket
@@ -370,6 +371,9 @@ def main(config: TrainConfig) -> None:
     except interrupts.Interrupted as reason:
         log.info("Interrupted by %s: the last step is saved, and the same command goes on.", reason)
         sys.exit(interrupts.STATUS)
+    finally:
+        for reader in multiprocessing.active_children():  # the interpreter would wait for one that hangs
+            reader.kill()
 
 
 if __name__ == "__main__":
