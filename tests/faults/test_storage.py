@@ -205,8 +205,18 @@ def refused(nursery, run, environment, ranks=1, within_s=60) -> str:
     return line
 
 
-@pytest.mark.parametrize(("ranks", "num_workers"), [(1, 0), (1, 1), (1, 2), (2, 0), (2, 2)])
-@pytest.mark.parametrize("fault", ["missing", "corrupt"])
+@pytest.mark.parametrize(
+    ("fault", "ranks", "num_workers"),
+    [
+        ("missing", 1, 0),
+        ("missing", 1, 1),
+        ("missing", 1, 2),
+        ("missing", 2, 2),
+        ("corrupt", 1, 0),
+        ("corrupt", 1, 2),
+        ("corrupt", 2, 0),
+    ],
+)
 def test_a_bad_shard_ends_the_run_in_one_line_and_never_enters_it(
     nursery, whole, shards, place, environment, tmp_path, fault, ranks, num_workers
 ):
