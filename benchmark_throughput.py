@@ -25,19 +25,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
-from config import (
-    CONF_DIR,
-    BenchmarkConfig,
-    Block,
-    Direction,
-    GPTConfig,
-    InputError,
-    ModelConfig,
-    OptimConfig,
-    Variant,
-    check_arguments,
-    run_script,
-)
+from command_line import check_arguments, run_script
+from config import CONF_DIR, BenchmarkConfig, Block, Direction, GPTConfig, InputError, ModelConfig, OptimConfig, Variant
 
 if __name__ == "__main__":
     check_arguments("benchmark_throughput")  # before the imports below, which take seconds
@@ -56,12 +45,13 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from direction import make_example
 from language_model import LanguageModel, build_model
-from load_text_streaming import Split, TextStreamingDataset, WindowStream, build_loader
+from load_text_streaming import TextStreamingDataset, WindowStream, build_loader
 from logging_composer import MetricsFile, TrainMetrics, peak_memory_mib, versions
 from loss_utils import metric_values
 from manifest import token_dtype
 from optim import build_optimizer, build_scheduler
 from output_files import write_atomically
+from windows import Split
 
 BOS_ID = 0
 WINDOWS_PER_BLOCK = 8

@@ -51,11 +51,12 @@ class AtomicSaver(CheckpointSaver):
         interval: steps, tokens or epochs between two.
         keep: number of newest ones that stay; -1 for all.
         uploads: what copies them to S3; None for none.
+        at_end: whether the last step is saved, too.
     """
 
-    def __init__(self, folder: Path, interval: str, keep: int, uploads: Uploads | None) -> None:
+    def __init__(self, folder: Path, interval: str, keep: int, uploads: Uploads | None, at_end: bool = False) -> None:
         self.keep, self.uploads = keep, uploads
-        self.is_due = create_interval_scheduler(plain_duration(interval), include_end_of_training=False)
+        self.is_due = create_interval_scheduler(plain_duration(interval), include_end_of_training=at_end)
         super().__init__(
             str(folder),
             SAVING + FILENAME,
@@ -150,9 +151,8 @@ class ResumeSaver(AtomicSaver):
         run_folder: Path,
         settings: dict[str, Any],
     ) -> None:
-        super().__init__(folder, config.interval, config.keep, uploads)
+        super().__init__(folder, config.interval, config.keep, uploads, at_end=True)
         self.stop, self.run_folder, self.settings = stop, run_folder, settings
-        self.is_due = create_interval_scheduler(plain_duration(config.interval))
         self.before_evaluation = False
         self.evaluation_is_owed = False
 

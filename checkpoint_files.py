@@ -9,6 +9,7 @@ Composer that has it.
 import errno
 import logging
 import os
+import pickle
 import re
 import shutil
 import struct
@@ -54,6 +55,8 @@ WITH_CHECKPOINTS = (*RECORDS, "more.json", "metrics.jsonl", "samples.jsonl")
 """What goes to S3 with each checkpoint, so that a run goes on where its folder is missing."""
 BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError, LookupError)
 """What zipfile makes of damaged files."""
+NOT_OURS = (pickle.UnpicklingError, RuntimeError, LookupError, TypeError, AttributeError, ValueError, EOFError)
+"""What PyTorch, and looking into what it read, make of a whole file that is no checkpoint of ours."""
 UPLOADING = ".uploading-"
 """Begins the name of a link to one that is being uploaded."""
 MOST_WAITING = 2
@@ -83,6 +86,11 @@ def outdated(names: Iterable[str], newest: str, keep: int) -> list[str]:
     One of a later step, which could not be read when the run went on, is not counted, and stays.
     """
     return [name for name in newest_first(names) if step_of(name) <= step_of(newest)][keep:] if keep > 0 else []
+
+
+def remote_name(path: Path) -> str:
+    """Name on S3 of a checkpoint here."""
+    return f"{BACKUPS}/{path.name}" if path.parent.name == BACKUPS else path.name
 
 
 @dataclass(frozen=True)
@@ -129,9 +137,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         timestamp = Timestamp()
         timestamp.load_state_dict(content["state"]["timestamp"]["Timestamp"])
         settings = content["state"]["callbacks"].get("ResumeSaver", {}).get("settings")
-    except OSError:
-        raise
-    except Exception as error:  # what PyTorch makes of a file that is whole, and none of ours
+    except NOT_OURS as error:
         raise InputError(
             f"checkpoint.folder: {path} is whole, but holds what is not read ({str(error).splitlines()[0]}): it may be "
             "of another version, or of somebody who means harm. Move it away to go on from the one before."
@@ -161,7 +167,7 @@ def _bring(found: Checkpoint, config: TrainConfig) -> None:
     remote = remote_folder(config)
     if remote is None:
         raise InputError(f"checkpoint.folder: {found.path} is not on all nodes; give a folder that they share, or S3.")
-    fetch(remote, f"{BACKUPS}/" * (found.path.parent.name == BACKUPS) + found.path.name, found.path)
+    fetch(remote, found.path)
 
 
 def _choose(config: TrainConfig, run_folder: Path) -> Checkpoint | None:
@@ -182,7 +188,7 @@ def _choose(config: TrainConfig, run_folder: Path) -> Checkpoint | None:
         try:
             if is_here:
                 return read_checkpoint(path)
-            if (found := _fetched(remote, path, folder)) is not None:
+            if remote is not None and (found := _fetched(remote, path)) is not None:
                 return found
         except DamagedError as error:
             set_aside(path, error)
@@ -197,16 +203,14 @@ def _choose(config: TrainConfig, run_folder: Path) -> Checkpoint | None:
     return None
 
 
-def _fetched(remote: Folder | None, path: Path, folder: Path) -> Checkpoint | None:
+def _fetched(remote: Folder, path: Path) -> Checkpoint | None:
     """Fetch a checkpoint and read it; None, and nothing of it here, if it is damaged there."""
-    assert remote is not None
-    name = str(path.relative_to(folder))
-    fetch(remote, name, path)
+    fetch(remote, path)
     try:
         return replace(read_checkpoint(path), was_fetched=True)
     except DamagedError as error:
         path.unlink()
-        log.warning("%s/%s cannot be used (%s); the one before is taken.", remote.url, name, error)
+        log.warning("%s/%s cannot be used (%s); the one before is taken.", remote.url, remote_name(path), error)
         return None
 
 
@@ -217,11 +221,11 @@ def set_aside(path: Path, reason: Exception) -> None:
     log.warning("%s cannot be used (%s); it is kept as %s, and the one before is taken.", path, reason, kept.name)
 
 
-def fetch(remote: Folder, name: str, path: Path) -> None:
+def fetch(remote: Folder, path: Path) -> None:
     """Download a checkpoint, so that it appears as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     hidden = path.with_name(SAVING + path.name)
-    remote.download(name, hidden)
+    remote.download(remote_name(path), hidden)
     hidden.replace(path)
 
 
@@ -280,13 +284,12 @@ class Uploads:
             os.link(path, link)
         except OSError:  # not every file system has links
             shutil.copyfile(path, link)
-        name = f"{BACKUPS}/{path.name}" if path.parent.name == BACKUPS else path.name
         with self.news:
             while len(self.waiting) >= MOST_WAITING:
                 dropped, _, _ = self.waiting.popleft()
                 dropped.unlink(missing_ok=True)
                 log.warning("%s is not uploaded: %s is too slow.", dropped.name[len(UPLOADING) :], self.remote.url)
-            self.waiting.append((link, name, keep))
+            self.waiting.append((link, remote_name(path), keep))
             self.news.notify()
 
     def close(self) -> None:

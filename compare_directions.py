@@ -25,8 +25,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from command_line import run_script
 from comparison_plot import draw, text
-from config import CompareConfig, Direction, InputError, flatten, run_script
+from config import CompareConfig, Direction, InputError, flatten
 from output_files import write_atomically
 
 # A pair may differ in these keys, and in those below them; they cannot change a loss ...

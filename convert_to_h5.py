@@ -12,7 +12,8 @@ import h5py
 import numpy as np
 import xxhash
 
-from config import ConvertConfig, InputError, run_script
+from command_line import run_script
+from config import ConvertConfig, InputError
 from conversion import convert
 from conversion.outputs import Output
 from conversion.sources import BUFFER_TOKENS, H5_DATASET, H5_NAME

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from config import ConvertConfig, InputError, run_script
+from command_line import run_script
+from config import ConvertConfig, InputError
 from conversion import convert
 from conversion.mds import OFFSET_BYTES, index_of, write_shard
 from conversion.outputs import Output

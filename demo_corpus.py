@@ -10,7 +10,8 @@ import sqlite3
 from itertools import groupby
 from pathlib import Path
 
-from config import DemoCorpusConfig, InputError, run_script
+from command_line import run_script
+from config import DemoCorpusConfig, InputError
 from output_files import local_path, write_atomically
 
 log = logging.getLogger("hindsight")

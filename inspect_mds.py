@@ -18,11 +18,12 @@ import xxhash
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from config import Direction, InputError, InspectConfig, run_script
+from command_line import run_script
+from config import Direction, InputError, InspectConfig
 from conversion import TOKENIZER_FOLDER
 from conversion.mds import read_shard_bytes
 from conversion.sources import ConvertedTokens, TokenRange
-from manifest import MANIFEST_NAME, SPLITS, Manifest, check_shard_names, entropy_nats
+from manifest import MANIFEST_NAME, SPLITS, Manifest, check_names, entropy_nats
 from tokenizer import Tokenizer
 
 log = logging.getLogger("hindsight")
@@ -155,7 +156,7 @@ def read_index(folder: Path) -> dict[str, Any]:
         for shard in index["shards"]:
             info = shard["zip_data"] or shard["raw_data"]
             _ = info["basename"] + str(info["bytes"] + shard["samples"]), info["hashes"].items()
-        check_shard_names(index["shards"])
+            check_names(each["basename"] for each in (shard["raw_data"], shard["zip_data"]) if each)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"path={folder}: {INDEX_NAME} is missing or damaged ({error}); convert the corpus again."

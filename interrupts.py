@@ -28,6 +28,7 @@ class _Heard:
     """What this process was asked so far."""
 
     name: str | None = None
+    sigints: int = 0
     process: int = 0
 
 
@@ -47,9 +48,14 @@ def heard() -> str | None:
     return _Heard.name
 
 
-def forget() -> None:
-    """Begin anew, for a second run in this process."""
-    _Heard.name = None
+def ignore() -> None:
+    """Hear no signal any more: a process that leaves by itself leaves with its own status.
+
+    Composer's launcher sends SIGTERM to the others as soon as one has left, which would end them in the middle of the
+    interpreter's end, where it takes the handlers of Python away.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def leave_with_parent(worker: int) -> None:
@@ -58,8 +64,7 @@ def leave_with_parent(worker: int) -> None:
     It hears the signals that are sent to all processes of a job, and must serve the step in hand; when the training
     process is killed, PyTorch's own watch takes seconds to notice.
     """
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    ignore()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -67,6 +72,7 @@ def leave_with_parent(worker: int) -> None:
 def _note(number: int, frame: FrameType | None) -> None:
     if os.getpid() != _Heard.process:
         return  # a forked process that has not got handlers of its own yet
-    if number == signal.SIGINT and _Heard.name == "SIGINT":
-        raise KeyboardInterrupt
     _Heard.name = signal.Signals(number).name
+    _Heard.sigints += number == signal.SIGINT
+    if number == signal.SIGINT and _Heard.sigints > 1:
+        raise KeyboardInterrupt

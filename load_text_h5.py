@@ -15,7 +15,8 @@ from streaming.base.format.base.reader import FileInfo, JointReader, Reader
 from streaming.base.world import World
 
 from config import InputError
-from load_text_streaming import Split, map_bytes, shard_extent
+from load_text_streaming import map_bytes
+from windows import Split, shard_extent
 
 H5_NAME = "tokens.h5"
 

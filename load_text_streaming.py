@@ -1,15 +1,11 @@
 """MDS shards -> batches of (inputs, targets), the same windows in the same order for both directions.
 
-A split is one stream of tokens, stored in blocks of `block_length`. Training cuts it into windows of `context_length`,
-which divides the block length; the last window of a split may be shorter. Streaming sees every window as a sample, so
-that its partition over nodes, devices and workers, and its state for resuming, hold for windows. Windows that contain
-nothing fill up the last batch of an epoch: all batches have one size, and no window is seen twice.
+Streaming sees every window (windows.py) as a sample, so that its partition over nodes, devices and workers, and its
+state for resuming, hold for windows.
 
 Shapes: B windows, T tokens.
 """
 
-import json
-import os
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import suppress
@@ -27,129 +23,22 @@ from streaming.base.dataset import _ShardState
 from streaming.base.format import Reader
 from streaming.base.format.mds import MDSReader
 from streaming.base.hashing import get_hash
-from streaming.base.shuffle import get_shuffle
 from streaming.base.world import World
 from torch import Tensor
 
 from config import DISK_FULL, Direction, InputError
 from direction import IGNORED, make_example
 from interrupts import leave_with_parent
-from manifest import Manifest, check_shard_names
+from manifest import check_names
 from remote_data import Remote
+from windows import Split, shard_extent, window_order
 
-SHUFFLE_BLOCKS = 1 << 18
-"""Blocks over which py1e spreads a shard: about 16 shards of 64 MiB are in use at a time."""
-GROUP_BLOCKS = 1 << 16
-"""Blocks whose windows are spread over the same stretch of an epoch."""
 SHARDS_AHEAD = 2
 """Shards that are fetched from object storage before their first window is asked for."""
 LONGEST_LEAVE_S = 0.2
 """Seconds after which a thread that fetches ahead notices that its process ends."""
 CHUNK_WINDOWS = 1 << 12
 """Window numbers that are turned into Python's at a time: one takes 8 bytes in NumPy's array, and 40 in a list."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """A split of a converted corpus, seen through windows.
-
-    Args:
-        folder: folder of the dataset, absolute.
-        name: train or val.
-        n_tokens: length of the split's stream.
-        block_length: tokens in a block.
-        blocks_per_shard: blocks in every shard but the last.
-        context_length: tokens in a window (T).
-        batch_size: windows in a global batch (B); the split is filled up to a multiple of it.
-    """
-
-    folder: str
-    name: str
-    n_tokens: int
-    block_length: int
-    blocks_per_shard: int
-    context_length: int
-    batch_size: int
-
-    @classmethod
-    def of(cls, folder: str, name: str, manifest: Manifest, context_length: int, batch_size: int) -> "Split":
-        """Look up a split in the manifest of its dataset; InputError if windows cannot be cut from its blocks."""
-        block_length = manifest.block_length
-        if block_length % context_length:
-            divisors = [n for n in range(1, block_length + 1) if block_length % n == 0]
-            raise InputError(
-                f"data.context_length={context_length} does not divide block_length={block_length} of {folder}; "
-                f"choose one of {divisors}, or convert the corpus with another block_length."
-            )
-        n_tokens = manifest.splits[name].tokens
-        return cls(
-            os.path.abspath(folder),
-            name,
-            n_tokens,
-            block_length,
-            manifest.blocks_per_shard,
-            context_length,
-            batch_size,
-        )
-
-    @property
-    def windows_per_block(self) -> int:
-        """Windows in a whole block."""
-        return self.block_length // self.context_length
-
-    @property
-    def n_windows(self) -> int:
-        """Windows with at least one token."""
-        return -(-self.n_tokens // self.context_length)
-
-    @property
-    def n_filled(self) -> int:
-        """Windows after filling up the last batch."""
-        return -(-self.n_windows // self.batch_size) * self.batch_size
-
-    @property
-    def n_shards(self) -> int:
-        """Shards of the split."""
-        return -(-self.n_tokens // (self.block_length * self.blocks_per_shard))
-
-
-def window_order(split: Split, shuffle: bool, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Order of the windows in an epoch, those that fill up the last batch at the end.
-
-    Without shuffling, reading order. With it, the blocks are shuffled by Streaming's py1e, which keeps the windows of a
-    shard close enough for a cache, and cut into groups. A group is gone through once for every window of a block: each
-    round takes one window of each block, in an order of its own. Two windows of a block are at least a batch apart, so
-    that a batch has no two of them, as long as the split has more blocks than a batch has windows.
-
-    Returns:
-        (n_filled,) window numbers in the split; a number from n_windows on is an empty window.
-    """
-    if not shuffle:
-        return np.arange(split.n_filled)
-    rng = np.random.default_rng((seed, epoch))
-    n_blocks = -(-split.n_tokens // split.block_length)
-    shard_blocks = np.full(split.n_shards, split.blocks_per_shard)
-    shard_blocks[-1] = n_blocks - shard_blocks[:-1].sum()
-    spread = max(SHUFFLE_BLOCKS, 4 * split.blocks_per_shard)
-    blocks = get_shuffle("py1e", shard_blocks, 1, seed, epoch, spread)
-    n_rounds = split.windows_per_block
-    order = np.empty(split.n_filled, np.int64)
-    end = 0
-    for group in np.array_split(blocks, max(n_blocks // GROUP_BLOCKS, 1)):
-        size = len(group)
-        # From one round to the next a block stays within its chunk: its windows are size - chunk + 1 apart, less the
-        # (at most two) windows that the last block of the split lacks.
-        chunk = max(1, min(size // 2, size - split.batch_size - 1))
-        place = np.arange(size) // chunk + rng.random((n_rounds, size))
-        turns = np.argsort(place, axis=1)
-        first = rng.integers(n_rounds, size=size)
-        windows = (first[turns] + np.arange(n_rounds)[:, None]) % n_rounds
-        numbers = (group[turns] * n_rounds + windows).ravel()
-        numbers = numbers[numbers < split.n_windows]
-        order[end : end + len(numbers)] = numbers
-        end += len(numbers)
-    order[end:] = np.arange(split.n_windows, split.n_filled)
-    return order
 
 
 class WindowReader(MDSReader):
@@ -228,15 +117,6 @@ def map_bytes(path: Path) -> NDArray[np.uint8]:
     return torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8).numpy()
 
 
-def shard_extent(split: Split, number: int) -> tuple[int, int]:
-    """Tokens and windows of a shard of a split, the windows that fill up the last batch included."""
-    shard_tokens = split.block_length * split.blocks_per_shard
-    if number < split.n_shards - 1:
-        return shard_tokens, split.blocks_per_shard * split.windows_per_block
-    before = number * split.blocks_per_shard * split.windows_per_block
-    return split.n_tokens - number * shard_tokens, split.n_filled - before
-
-
 class WindowStream(Stream):
     """The shards of a split, as windows.
 
@@ -264,8 +144,8 @@ class WindowStream(Stream):
     def get_shards(self, world: World, allow_unsafe_types: bool) -> list[Reader]:
         """Read the index; InputError if it is not the one that the manifest describes."""
         try:
-            check_shard_names(json.loads(Path(self.local, self.split, "index.json").read_text())["shards"])
             shards = super().get_shards(world, allow_unsafe_types)
+            check_names(info.basename for shard in shards for pair in shard.file_pairs for info in pair if info)
         except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"data.path={self.place}: {self.windows.name}/index.json is missing or damaged ({error}); "
@@ -420,11 +300,11 @@ class TextStreamingDataset(StreamingDataset):
         """
         try:
             super().prepare_shard(shard_id, blocking)
-        except Exception as error:
+        except Exception as error:  # whatever it is, others must not wait for this process
             if self._cache_filelock.is_locked:
                 self._cache_filelock.release(force=True)
             self._shard_states[shard_id] = _ShardState.REMOTE  # who waits tries as well, and gets the same error
-            if isinstance(error, InputError):
+            if isinstance(error, InputError) or not self.cache_limit:
                 raise
             raise InputError(
                 f"data.cache_limit={self.cache_limit}: no room for a shard ({error}); raise it."

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,13 +143,11 @@ class Manifest:
         return None
 
 
-def check_shard_names(shards: list[dict[str, Any]]) -> None:
+def check_names(names: Iterable[str]) -> None:
     """Raise ValueError if an index names a file outside its folder: it may come from somebody else."""
-    for shard in shards:
-        for info in (shard["raw_data"], shard["zip_data"]):
-            name = info["basename"] if info else "shard"
-            if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
-                raise ValueError(f"{name!r} is no plain name of a file")
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+            raise ValueError(f"{name!r} is no plain name of a file")
 
 
 def token_dtype(vocab_size: int) -> str:

@@ -26,37 +26,36 @@ class Folder:
 
     def sizes(self) -> dict[str, int]:
         """Bytes of every object by its name below the folder; InputError if the place cannot be reached."""
-        bucket, prefix = split_url(self.url.rstrip("/") + "/")
+        bucket, prefix = self._place("")
         try:
             pages = s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
             objects = [item for page in pages for item in page.get("Contents", [])]
         except Exception as error:  # botocore's errors have no common ancestor
-            raise self.unreachable(error) from error
+            raise InputError(
+                f"{self.key}={self.url} cannot be reached ({error}); check the address, S3_ENDPOINT_URL and the keys."
+            ) from error
         return {item["Key"].removeprefix(prefix): item["Size"] for item in objects}
 
     def upload(self, path: Path, name: str) -> None:
         """Store a file under a name; it appears as a whole."""
-        bucket, key = split_url(f"{self.url.rstrip('/')}/{name}")
+        bucket, key = self._place(name)
         s3_client().upload_file(str(path), bucket, key)
 
     def download(self, name: str, path: Path) -> None:
         """Fetch an object; InputError if that fails."""
-        bucket, key = split_url(f"{self.url.rstrip('/')}/{name}")
+        bucket, key = self._place(name)
         try:
             s3_client().download_file(bucket, key, str(path))
-        except Exception as error:
+        except Exception as error:  # botocore's errors have no common ancestor
             raise InputError(f"{self.key}={self.url}: {name} cannot be fetched ({error}).") from error
 
     def delete(self, name: str) -> None:
         """Delete an object."""
-        bucket, key = split_url(f"{self.url.rstrip('/')}/{name}")
+        bucket, key = self._place(name)
         s3_client().delete_object(Bucket=bucket, Key=key)
 
-    def unreachable(self, error: Exception) -> InputError:
-        """Say that the place cannot be reached, and why."""
-        return InputError(
-            f"{self.key}={self.url} cannot be reached ({error}); check the address, S3_ENDPOINT_URL and the keys."
-        )
+    def _place(self, name: str) -> tuple[str, str]:
+        return split_url(f"{self.url.rstrip('/')}/{name}")
 
 
 @lru_cache(maxsize=1)

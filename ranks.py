@@ -1,18 +1,38 @@
 """What the processes of a run do together."""
 
+import atexit
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from composer.utils import dist
+from composer.utils import dist, get_device
 
 from config import InputError
 from output_files import write_atomically
 
 T = TypeVar("T")
+LET_THREADS_RUN_S = 0.2
+"""Many times what a thread that is about to free memory needs, also on a machine with more work than cores."""
 TOLD = ".error-of-rank-"
 """Begins the name of the file in a run's folder in which a process says why it ends."""
+
+
+def meet(timeout_s: float) -> None:
+    """Meet the other processes; nobody waits for one of them longer than this, in seconds."""
+    dist.initialize_dist(get_device(None), timeout=timeout_s)
+    atexit.register(_part)
+
+
+def _part() -> None:
+    """Let gloo's threads give back the tensors of the last collective before the interpreter begins to end.
+
+    One that asks for the interpreter's lock after that aborts the process, whatever its exit status was to be
+    (https://github.com/pytorch/pytorch/issues/190489; delete this with a torch that ends them by itself, which 2.7.0
+    does not). destroy_process_group() is no way out: it holds the lock while it waits for them, and hangs.
+    """
+    if dist.get_world_size() > 1:
+        time.sleep(LET_THREADS_RUN_S)
 
 
 def on_rank_0(task: Callable[[], T]) -> T:
@@ -25,7 +45,7 @@ def on_rank_0(task: Callable[[], T]) -> T:
     if dist.get_global_rank() == 0:
         try:
             answer[0] = task()
-        except Exception as error:
+        except Exception as error:  # whatever it is, the others must not wait for it
             raised = error
             answer[1] = type(error) is InputError, str(error)
     dist.broadcast_object_list(answer)

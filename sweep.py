@@ -5,24 +5,16 @@ import json
 import os
 import statistics
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
-from config import (
-    CONF_DIR,
-    InputError,
-    TrainConfig,
-    flatten,
-    one_line_errors,
-    parse_duration,
-    register_schemas,
-    to_dataclass,
-)
+from command_line import one_line_errors, register_schemas, to_dataclass
+from config import CONF_DIR, InputError, TrainConfig, flatten, parse_duration
 from manifest import Manifest
 
 SAME_SPEED = ("model", "data.context_length", "batch_size", "microbatch_size", "precision", "compile", "metrics")
@@ -66,7 +58,7 @@ def tokens_of(run: TrainConfig) -> int | None:
 
 def speed_of(run: TrainConfig) -> float | None:
     """Tokens/s of the newest run in runs_dir with the same settings, in either direction; None if there is none."""
-    wanted = _speed_settings(flatten(OmegaConf.to_container(OmegaConf.structured(run))))  # type: ignore[arg-type]
+    wanted = _speed_settings(flatten(asdict(run)))
     records = sorted(Path(run.runs_dir).glob("*/metrics.jsonl"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in records:
         config = path.with_name("config.yaml")

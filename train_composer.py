@@ -17,6 +17,7 @@ from typing import Any
 
 import interrupts
 import sweep
+from command_line import check_arguments, run_script
 from config import (
     GPTConfig,
     InputError,
@@ -25,10 +26,8 @@ from config import (
     TrainConfig,
     WandbConfig,
     WandbMode,
-    check_arguments,
     parse_duration,
     plain_duration,
-    run_script,
 )
 
 if __name__ == "__main__":
@@ -45,14 +44,15 @@ from checkpoint_composer import RestoreRandomState, ResumeSaver, StopOnRequest, 
 from checkpoint_files import choose_checkpoint, fetch_metrics
 from language_model import LanguageModel, build_model, save_weights
 from load_text_h5 import H5Stream
-from load_text_streaming import Split, TextStreamingDataset, WindowStream, build_loader
+from load_text_streaming import TextStreamingDataset, WindowStream, build_loader
 from logging_composer import Samples, TrainMetrics, build_loggers, git_commit, read_steps, versions
 from manifest import Manifest
 from optim import build_optimizer, build_scheduler
-from ranks import on_rank_0, tell_rank_0, told_to_rank_0
+from ranks import meet, on_rank_0, tell_rank_0, told_to_rank_0
 from remote_data import Remote, cache_folder, fetch_description
 from run_folder import check_resume, guarded, note_end, open_run_folder, with_more, write_records
 from tokenizer import Tokenizer
+from windows import Split
 
 if __name__ == "__main__":
     interrupts.listen()  # again: composer's import, too, sets what signals do
@@ -145,13 +145,21 @@ def make_plan(config: TrainConfig) -> Plan:
     return Plan(complete, run_name, folder, tokenizer, manifests, splits, remotes)
 
 
-def metadata_of(plan: Plan, n_parameters: int) -> dict[str, Any]:
-    """What metadata.json and the loggers keep of a run beside its config."""
+def fingerprints_of(plan: Plan) -> dict[str, str]:
+    """What must not change of data and tokenizer, wherever they are."""
     train, val = plan.manifests["train"], plan.manifests["val"]
     return {
-        "git_commit": git_commit(),
         "data_fingerprint": train.fingerprint if train == val else f"{train.fingerprint}+{val.fingerprint}",
         "tokenizer_fingerprint": plan.tokenizer.fingerprint,
+    }
+
+
+def metadata_of(plan: Plan, n_parameters: int) -> dict[str, Any]:
+    """What metadata.json and the loggers keep of a run beside its config."""
+    val = plan.manifests["val"]
+    return {
+        "git_commit": git_commit(),
+        **fingerprints_of(plan),
         "val_unigram_entropy_nats": val.splits["val"].unigram_entropy_nats,
         "n_parameters": n_parameters,
         "total_steps": plan.total_steps,
@@ -201,8 +209,7 @@ def build_trainer(plan: Plan) -> Trainer:
         plan.config.model, plan.tokenizer.vocab_size, plan.config.seed, plan.config.activation_checkpointing
     )
     model = LanguageModel(module, plan.tokenizer.bytes_per_token, plan.config.metrics)
-    n_parameters = sum(p.numel() for p in module.parameters())
-    settings = guarded(asdict(plan.config), metadata_of(plan, n_parameters))
+    settings = guarded(asdict(plan.config), fingerprints_of(plan))
     lock = open_run_folder(plan.config, plan.folder, settings)
     found = choose_checkpoint(plan.config, plan.folder)
     if found is not None:
@@ -211,7 +218,7 @@ def build_trainer(plan: Plan) -> Trainer:
         if found.was_fetched:
             on_rank_0(lambda: fetch_metrics(plan.config, plan.folder))
     plan = replace(plan, config=with_more(plan.config, plan.folder, found.timestamp if found is not None else None))
-    config, metadata = plan.config, metadata_of(plan, n_parameters)
+    config, metadata = plan.config, metadata_of(plan, sum(p.numel() for p in module.parameters()))
     write_records(config, metadata, plan.folder)
 
     loaders = {
@@ -362,7 +369,7 @@ def sanity_check(config: TrainConfig) -> None:
 
 def main(config: TrainConfig) -> None:
     """Train, or only try to."""
-    dist.initialize_dist(get_device(None), timeout=WAIT_FOR_RANK_0_S)
+    meet(WAIT_FOR_RANK_0_S)
     try:
         if config.sanity_check:
             sanity_check(config)
@@ -370,6 +377,7 @@ def main(config: TrainConfig) -> None:
             train(config)
     except interrupts.Interrupted as reason:
         log.info("Interrupted by %s: the last step is saved, and the same command goes on.", reason)
+        interrupts.ignore()
         sys.exit(interrupts.STATUS)
     finally:
         for reader in multiprocessing.active_children():  # the interpreter would wait for one that hangs

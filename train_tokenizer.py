@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import tokenizers
 from tqdm import tqdm
 
-from config import InputError, TokenizerConfig, run_script
+from command_line import run_script
+from config import InputError, TokenizerConfig
 from corpus import Corpus, Reading
 from corpus.digest import Digest, hash_document
 from corpus.sample import documents_of

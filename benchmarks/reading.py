@@ -27,8 +27,9 @@ from torch import Tensor
 from benchmarks.table import HEAD, Row
 from config import Direction
 from conversion.mds import COLUMN, OFFSET_BYTES, index_of, write_shard
-from load_text_streaming import Split, TextStreamingDataset, WindowStream, build_loader
+from load_text_streaming import TextStreamingDataset, WindowStream, build_loader
 from manifest import SPLITS, Manifest, SplitCounts
+from windows import Split
 
 ROOT = Path(__file__).resolve().parent.parent
 BATCH_SIZE = 8

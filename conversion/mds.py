@@ -15,7 +15,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from manifest import Manifest, check_shard_names
+from manifest import Manifest, check_names
 from output_files import write_atomically
 
 COLUMN = "tokens"
@@ -83,7 +83,7 @@ def read_shard_bytes(folder: Path, entry: dict[str, Any]) -> bytes:
 @lru_cache(maxsize=2)
 def _parsed(path: Path, modified_ns: int) -> list[dict[str, Any]]:
     shards = json.loads(path.read_text(encoding="utf-8"))["shards"]
-    check_shard_names(shards)
+    check_names(info["basename"] for shard in shards for info in (shard["raw_data"], shard["zip_data"]) if info)
     return shards
 
 

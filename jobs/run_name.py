@@ -2,7 +2,7 @@
 
 import sys
 
-from config import check_arguments
+from command_line import check_arguments
 
 if __name__ == "__main__":
     sys.stdout.write(check_arguments("train_composer").name_of_run() + "\n")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, TINY
+from conftest import ROOT, TINY, skip
 
 STEPS = 48
 RUN = [
@@ -158,8 +158,9 @@ def kill_at_random(
         statuses = nursery.statuses()
         whom = "one" if alone else "all"
         sys.stdout.write(f"seed {seed}, {folders[-1].name} after {delay:.3f} s, {whom}: {statuses}\n")
-        assert all(status in (-signal.SIGKILL, 0, 1) for status in statuses), nursery.output()
-        assert 1 not in statuses or (alone and ranks > 1), nursery.output()  # who loses another process fails
+        # Who loses another process fails, or is ended by the launcher.
+        possible = {-signal.SIGKILL, 0} | ({1, -signal.SIGTERM} if alone and ranks > 1 else set())
+        assert set(statuses) <= possible, nursery.output()
         hits += -signal.SIGKILL in statuses
         if statuses == [0] * ranks:
             folders.append(runs / f"killed{len(folders)}")
@@ -189,10 +190,10 @@ def whole(nursery, shards, tmp_path_factory) -> dict[int, list]:
 
 @pytest.fixture
 def disk(tmp_path) -> Iterator[Path]:
-    """A disk of 4 MiB."""
+    """A disk of 4 MiB, for what happens when it is full."""
     place = tmp_path / "disk"
     place.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)], check=False).returncode:
-        pytest.skip("this machine lets nobody mount")
+        skip("a small disk cannot be mounted here, which takes root")
     yield place
     subprocess.run(["umount", str(place)], check=True)

@@ -6,16 +6,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, compose_config, run_command
 
-from config import (
-    SCHEMAS,
-    InputError,
-    TrainConfig,
-    describe,
-    help_text,
-    model_names,
-    one_line_errors,
-    parse_duration,
-)
+from command_line import SCHEMAS, describe, help_text, model_names, one_line_errors, run_script
+from config import InputError, TrainConfig, parse_duration
 
 REQUIRED = {
     "train_tokenizer": ["corpus=a", "out=b"],
@@ -99,12 +91,10 @@ def test_help_shows_every_key_with_its_docstring(script):
 def test_bad_settings_end_with_one_line_that_names_the_key_and_status_2(
     arguments, words, tmp_path, capsys, monkeypatch
 ):
-    import config
-
     monkeypatch.setattr("sys.argv", ["train_composer.py", *arguments])
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
-        config.run_script("train_composer", lambda _: pytest.fail("main was called"))
+        run_script("train_composer", lambda _: pytest.fail("main was called"))
     assert ended.value.code == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1, captured.err
@@ -162,7 +152,8 @@ def test_a_key_for_every_field_of_the_config():
 
 
 LAYERS = [
-    {"config"},
+    {"config", "interrupts"},
+    {"command_line"},
     {
         "direction",
         "gpt",
@@ -175,8 +166,8 @@ LAYERS = [
         "manifest",
         "output_files",
         "object_store",
-        "interrupts",
         "shared_memory",
+        "windows",
         "comparison_plot",
     },
     {"corpus"},

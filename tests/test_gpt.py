@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from config import CONF_DIR, Block, GPTConfig, ModelConfig, model_names, register_schemas, to_dataclass
+from command_line import model_names, register_schemas, to_dataclass
+from config import CONF_DIR, Block, GPTConfig, ModelConfig
 from gpt import GELUMLP, GPT, Attention, Layer, SwiGLUMLP
 from rnn import RNN
 

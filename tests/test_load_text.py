@@ -13,9 +13,10 @@ import convert_to_mds
 from config import Direction, InputError
 from direction import IGNORED, turn
 from load_text_h5 import H5Stream
-from load_text_streaming import Split, TextStreamingDataset, WindowStream, build_loader, window_order
+from load_text_streaming import TextStreamingDataset, WindowStream, build_loader
 from manifest import Manifest
 from tokenizer import Tokenizer
+from windows import Split, window_order
 
 BOS = 0
 
@@ -99,7 +100,7 @@ def big_split(n_tokens: int, context_length: int, batch_size: int, blocks_per_sh
 @pytest.mark.parametrize("context_length", [128, 256, 2048])
 @pytest.mark.parametrize("n_blocks", [34, 65, 700])
 def test_windows_of_one_batch_come_from_different_blocks(n_blocks, context_length, monkeypatch):
-    monkeypatch.setattr("load_text_streaming.GROUP_BLOCKS", 256)
+    monkeypatch.setattr("windows.GROUP_BLOCKS", 256)
     split = big_split(n_blocks * 2048 - 1500, context_length, batch_size=32)
     for epoch in range(3):
         order = window_order(split, True, 5, epoch)

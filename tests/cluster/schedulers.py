@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -43,7 +44,7 @@ def free_ports(number: int) -> list[int]:
     return ports
 
 
-class Scheduler:
+class Scheduler(ABC):
     """Servers in a folder, and what the tests do with them.
 
     Args:
@@ -133,48 +134,49 @@ class Scheduler:
                     found.append((process / "cmdline").read_bytes().decode(errors="replace"))
         return found
 
+    @abstractmethod
     def start(self) -> None:
         """Start the servers, and wait until they take jobs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def submit(self, script: str, *arguments: str, options: Sequence[str] = (), **variables: str) -> str:
         """Submit jobs/<script> as a user does; give its number."""
-        raise NotImplementedError
 
+    @abstractmethod
     def array(self, tasks: int) -> list[str]:
         """Options that make an array of a job."""
-        raise NotImplementedError
 
+    @abstractmethod
     def after(self, job: str) -> list[str]:
         """Options for a job that waits for another."""
-        raise NotImplementedError
 
+    @abstractmethod
     def name_of(self, job: str) -> str:
         """Name of a job in the scheduler's list."""
-        raise NotImplementedError
 
+    @abstractmethod
     def statuses(self, job: str) -> list[int]:
         """Exit status of each task of a job that has ended; an empty list before that."""
-        raise NotImplementedError
 
+    @abstractmethod
     def warn(self, job: str) -> None:
         """Make the scheduler warn a job."""
-        raise NotImplementedError
 
+    @abstractmethod
     def hurry(self, job: str) -> None:
         """Start a requeued job again at once."""
 
+    @abstractmethod
     def preempt(self, job: str) -> None:
         """Make the scheduler take the node from a job."""
-        raise NotImplementedError
 
+    @abstractmethod
     def cancel(self, job: str) -> None:
         """End a job."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end_jobs(self) -> None:
         """End all jobs, and wait until none is left."""
-        raise NotImplementedError
 
     def wait(self, job: str, timeout_s: float) -> list[int]:
         """Wait for the end of a job, and give the exit status of each task."""
@@ -434,6 +436,9 @@ class GridEngine(Scheduler):
 
     def warn(self, job: str) -> None:
         self.call("qmod", "-sj", job)  # as a queue does with the jobs of its subordinates
+
+    def hurry(self, job: str) -> None:
+        """Nothing to do: it starts at the next round, which comes every second."""
 
     def preempt(self, job: str) -> None:
         self.warn(job)

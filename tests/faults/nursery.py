@@ -1,5 +1,7 @@
 """Starts training processes again and again without the seconds that imports take, as forks of one that has made them.
 
+Like composer's launcher it ends all processes of an attempt, SIGTERM first, when one of them fails.
+
 A line of JSON on standard input is an attempt: {"arguments": [...], "ranks": 2, "log": path}. It is answered with the
 processes' numbers, and, when all have ended, with their exit statuses (-9 after SIGKILL).
 """
@@ -9,10 +11,13 @@ import os
 import signal
 import socket
 import sys
+import time
 
 import interrupts
 import train_composer
-from config import run_script
+from command_line import run_script
+
+TERM_TO_KILL_S = 30
 
 
 def serve() -> None:
@@ -32,8 +37,29 @@ def serve() -> None:
             os.setpgid(process, processes[0] if processes else process)
             processes.append(process)
         print(json.dumps(processes), flush=True)
-        statuses = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
-        print(json.dumps(statuses), flush=True)
+        statuses = wait_for_all(processes)
+        print(json.dumps([statuses[process] for process in processes]), flush=True)
+
+
+def wait_for_all(processes: list[int]) -> dict[int, int]:
+    """Wait for the end of all processes; the first that fails takes the others along, as under composer's launcher."""
+    statuses: dict[int, int] = {}
+    kill_at = None
+    while left := [process for process in processes if process not in statuses]:
+        for process in left:
+            ended, status = os.waitpid(process, os.WNOHANG)
+            if ended:
+                statuses[process] = os.waitstatus_to_exitcode(status)
+        left = [process for process in left if process not in statuses]
+        if any(statuses.values()) and kill_at is None:
+            kill_at = time.monotonic() + TERM_TO_KILL_S
+            for process in left:
+                os.kill(process, signal.SIGTERM)
+        elif kill_at is not None and time.monotonic() > kill_at:
+            for process in left:
+                os.kill(process, signal.SIGKILL)
+        time.sleep(0.005)
+    return statuses
 
 
 def begin(attempt: dict, rank: int, port: int) -> None:

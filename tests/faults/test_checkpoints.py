@@ -141,7 +141,6 @@ def test_a_checkpoint_that_holds_code_runs_nothing(nursery, whole, shards, runs,
     assert (tmp_path / "ran").exists(), "the payload is harmless, and this test shows nothing"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 def test_a_full_disk_while_a_checkpoint_is_saved_loses_no_step_that_was_saved(nursery, whole, shards, tmp_path, disk):
     run = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "run_name=run", f"checkpoint.folder={disk}"]
     (disk / "ballast").write_bytes(bytes(3 << 20))

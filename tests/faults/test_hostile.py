@@ -37,10 +37,8 @@ def test_an_index_cannot_name_a_file_outside_its_folder(shards, tokenizer_dir, t
         lambda: inspect_mds.main(InspectConfig(path=str(data))),
         lambda: convert_to_h5.main(convert_config(data, tokenizer_dir, tmp_path / "h5")),
     ):
-        with pytest.raises((InputError, SystemExit)) as refused:
+        with pytest.raises(InputError, match="is no plain name of a file"):
             attempt()
-        if not isinstance(refused.value, SystemExit):
-            assert "is no plain name of a file" in str(refused.value)
 
 
 def test_h5_cannot_name_another_file(h5_data, tokenizer_dir, tmp_path):

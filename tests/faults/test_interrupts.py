@@ -42,7 +42,10 @@ def test_a_signal_to_all_processes_of_a_job(nursery, whole, shards, tmp_path, nu
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_signal_to_one_of_two_processes(nursery, whole, shards, tmp_path, rank):
     arguments = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "run_name=a"]
-    interrupt = lambda processes: os.kill(processes[rank], signal.SIGUSR1)  # noqa: E731
+
+    def interrupt(processes):
+        os.kill(processes[rank], signal.SIGUSR1)
+
     stop_and_go_on(nursery, arguments, tmp_path / "a", whole, interrupt, ranks=2)
 
 
@@ -86,8 +89,8 @@ def test_a_second_sigint_leaves_at_once(nursery, shards, tmp_path):
     assert wait_until((tmp_path / "a" / "config.yaml").exists, processes), nursery.output()
     time.sleep(1)
     began = time.monotonic()
-    for _ in range(2):
-        os.kill(processes[0], signal.SIGINT)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):  # whatever comes between the two
+        os.kill(processes[0], number)
         time.sleep(0.2)
     assert nursery.statuses() == [130], nursery.output()
     assert time.monotonic() - began < 10

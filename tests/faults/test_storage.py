@@ -333,7 +333,6 @@ def test_checkpoints_that_cannot_be_uploaded_are_here_and_the_same_command_uploa
     assert any("-ba48-" in name for name in names(f"{bucket}/runs/a"))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 def test_a_full_disk_while_shards_are_fetched_is_told_with_the_key_to_change(
     nursery, whole, place, environment, tmp_path, disk
 ):
