@@ -7,9 +7,10 @@ documents apart: they are split by pieces of a block's length.
 
 import hashlib
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ STORAGE_SETTINGS = ("compression", "hashes")
 """Settings of a conversion that say how tokens are stored, not which."""
 
 
-class Source(Protocol):
+class Source(ABC):
     """Where tokens come from."""
 
     seed: int
@@ -54,34 +55,33 @@ class Source(Protocol):
     """Whether making tokens takes long enough to have several processes do it."""
     total: int | None
     """How much of it there is; None where that is not known."""
-    fingerprint: str | None
+    fingerprint: str | None = None
     """Fingerprint of the corpus; None where it is that of what is read."""
     stamp: str | None
     """Hash that changes when the corpus does; None where there is none."""
-    files: int
+    files: int = 1
     """Number of files."""
-    counts_documents: bool
+    counts_documents: bool = True
     """Whether documents are known."""
     summary: dict[str, Any]
     """Statistics that are known beforehand."""
-    val_below: float | None
+    val_below: float | None = None
     """Draws below it are val's; None where that depends on all documents, as at least one is held out."""
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027 - stored tokens need nothing
         """Get ready to read, once."""
-        ...
 
+    @abstractmethod
     def parts(self) -> Iterator[Any]:
         """Divide the source, the same way each time, into parts with a `signature` and `stored_bytes`."""
-        ...
 
+    @abstractmethod
     def read(self, part: Any) -> TokenPart:
         """Make the tokens of a part."""
-        ...
 
+    @abstractmethod
     def digest(self, part: Any) -> Digest:
         """Read a part again, without making tokens."""
-        ...
 
 
 def open_source(config: ConvertConfig, tokenizer: Tokenizer) -> Source:
@@ -95,27 +95,24 @@ def open_source(config: ConvertConfig, tokenizer: Tokenizer) -> Source:
     return Text(config, tokenizer)
 
 
-class Text:
+class Text(Source):
     """Documents. EOS follows each."""
 
     doing = "tokenizing"
     unit = "B"
     costly = True
-    val_below: float | None = None
-    fingerprint: str | None = None
-    counts_documents = True
 
     def __init__(self, config: ConvertConfig, tokenizer: Tokenizer) -> None:
         self.config = config
         self.seed = config.seed
         self.val_share = config.val_share
-        self.origin: dict[str, Any] = {**config.reading(), "split_by": "text"}
+        self.origin = {**config.reading(), "split_by": "text"}
         self.where = f"corpus={config.corpus}, with corpus_format={config.corpus_format.value},"
         self.corpus = Corpus(config)
         self.total = self.corpus.stored_bytes
         self.stamp = self.corpus.stamp
         self.files = len(self.corpus.files)
-        self.summary: dict[str, Any] = {}
+        self.summary = {}
         self.tokenizer = tokenizer
         self.dtype = token_dtype(tokenizer.vocab_size)
         self._parts = self.corpus.parts()
@@ -196,7 +193,7 @@ class TokenRange(NamedTuple):
     number: int = 0
 
 
-class PublishedTokens:
+class PublishedTokens(Source):
     """An h5 file of the published code: a one-dimensional `tokens`, in which documents cannot be told apart.
 
     Pieces of `block_length` tokens are what is split. Tokens are taken as they are, without any EOS added; the bytes
@@ -206,22 +203,19 @@ class PublishedTokens:
     doing = "converting"
     unit = "tok"
     costly = False
-    val_below: float | None = None
-    fingerprint: str | None = None
     counts_documents = False
-    files = 1
 
     def __init__(self, path: Path, config: ConvertConfig, tokenizer: Tokenizer) -> None:
         import h5py
 
         self.seed = config.seed
         self.val_share = config.val_share
-        self.origin: dict[str, Any] = {"corpus_format": "tokens", "piece_length": config.block_length}
+        self.origin = {"corpus_format": "tokens", "piece_length": config.block_length}
         self.where = f"corpus={path}, in pieces of block_length={config.block_length} tokens,"
         self.path = path
         self.tokenizer = tokenizer
         self.piece_length = config.block_length
-        self.summary: dict[str, Any] = {}
+        self.summary = {}
         with open_h5(path) as file:
             tokens = file.get(H5_DATASET)
             if not isinstance(tokens, h5py.Dataset) or tokens.ndim != 1 or tokens.dtype.kind not in "iu":
@@ -230,12 +224,9 @@ class PublishedTokens:
                 )
             _tokens_in(file)
             self.n_tokens = len(tokens)
-        self.total: int | None = self.n_tokens
+        self.total = self.n_tokens
         status = path.stat()
-        self.stamp: str | None = hashlib.blake2b(f"{path} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
-
-    def prepare(self) -> None:
-        """Nothing to do."""
+        self.stamp = hashlib.blake2b(f"{path} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
 
     def parts(self) -> Iterator[TokenRange]:
         """Cut the file."""
@@ -274,13 +265,13 @@ class PublishedTokens:
         return Digest.of([hash_document(piece.astype("<i8").tobytes()) for piece in pieces])
 
 
-class ConvertedTokens:
+class ConvertedTokens(Source):
     """A folder that a converter made, MDS or h5. Documents and their split stay as they are."""
 
     doing = "converting"
     unit = "tok"
     costly = False
-    val_below: float | None = 0.5
+    val_below = 0.5
 
     def __init__(self, folder: Path, manifest: Manifest, tokenizer: Tokenizer) -> None:
         if manifest.tokenizer_fingerprint != tokenizer.fingerprint:
@@ -290,19 +281,15 @@ class ConvertedTokens:
             )
         self.seed = manifest.seed
         self.val_share = manifest.val_share
-        self.origin: dict[str, Any] = {k: v for k, v in manifest.settings.items() if k not in STORAGE_SETTINGS}
+        self.origin = {k: v for k, v in manifest.settings.items() if k not in STORAGE_SETTINGS}
         self.where = f"corpus={folder}"
         self.folder = folder
         self.manifest = manifest
-        self.fingerprint: str | None = manifest.corpus_fingerprint
-        self.stamp: str | None = manifest.fingerprint
-        self.files = 1
+        self.fingerprint = manifest.corpus_fingerprint
+        self.stamp = manifest.fingerprint
         self.summary = {key: value for key, value in manifest.summary.items() if key != "xxh64"}
         self.counts_documents = all(counts.documents is not None for counts in manifest.splits.values())
-        self.total: int | None = sum(counts.tokens for counts in manifest.splits.values())
-
-    def prepare(self) -> None:
-        """Nothing to do."""
+        self.total = sum(counts.tokens for counts in manifest.splits.values())
 
     def parts(self) -> Iterator[TokenRange]:
         """Give all of train, then all of val: shard by shard, or cut."""
