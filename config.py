@@ -61,6 +61,15 @@ class EncoderName(Enum):
     tokenizers = "tokenizers"
 
 
+class Engine(Enum):
+    """What makes tokens: processes forked here, or workers of Dask, here, in jobs of a scheduler, or elsewhere."""
+
+    local = "local"
+    dask = "dask"
+    slurm = "slurm"
+    sge = "sge"
+
+
 class TrainerName(Enum):
     """The library that learns a vocabulary; auto is ffbpe wherever its merges are those of tokenizers."""
 
@@ -277,6 +286,12 @@ class ConvertConfig(CorpusConfig):
     """Processes that tokenize; null for one a core. The result is the same for any number."""
     encoder: EncoderName = EncoderName.auto
     """Library that tokenizes: auto and tiktoken take tiktoken if its ids equal those of tokenizers."""
+    engine: Engine = Engine.local
+    """What makes tokens: processes of this machine (local), or Dask, for many machines: docs/clusters.md."""
+    jobs: int = 1
+    """Jobs that engine=slurm and engine=sge submit, of `workers` processes each."""
+    dask_scheduler: str | None = None
+    """For engine=dask: address of a scheduler that runs already, e.g. tcp://node1:8786; null for workers here."""
     work_dir: str | None = None
     """For an out= on S3: folder in which what is in progress is kept, in a hidden one; null for the current folder."""
 
@@ -284,8 +299,11 @@ class ConvertConfig(CorpusConfig):
         super().__post_init__()
         _require_text("", self, "tokenizer", "out", "work_dir")
         _require_local("", self, "work_dir")
-        _require_positive("", self, "block_length", "shard_bytes", "workers")
+        _require_positive("", self, "block_length", "shard_bytes", "workers", "jobs")
         _require((self.workers or 1) <= MAX_WORKERS, f"workers={self.workers} must be at most {MAX_WORKERS}.")
+        _require(
+            self.dask_scheduler is None or self.engine is Engine.dask, "dask_scheduler= is for engine=dask; give both."
+        )
         _require(0 < self.val_share < 1, f"val_share={self.val_share} must be greater than 0 and less than 1.")
         _require_seed(self.seed)
 

@@ -16,7 +16,7 @@ from config import InputError
 
 def write_atomically(path: Path, *content: str | bytes | memoryview) -> None:
     """Write a file from its pieces, text as UTF-8, so that no reader ever sees half of it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
             for piece in content:

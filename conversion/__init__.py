@@ -8,16 +8,17 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from config import DISK_FULL, ConvertConfig, InputError, OnError
+from config import DISK_FULL, ConvertConfig, Engine, InputError, OnError
 from conversion.assembly import RESULT_NAME, Assembly, Sink
 from conversion.outputs import Output, open_output
 from conversion.sources import Source, open_source
 from conversion.statistics import length_summary, vocabulary_use
-from conversion.workers import available_cores, fingerprint_of, run
+from conversion.workers import OpenWorkers, available_cores, fingerprint_of, forked, here, run
 from manifest import Manifest, token_dtype
 from output_files import locked
 from tokenizer import Tokenizer
@@ -44,10 +45,10 @@ def convert(
     out = open_output(config)
     tokenizer = Tokenizer.load(config.tokenizer)
     source = open_source(config, tokenizer)
-    n_workers = config.workers or available_cores()
+    open_workers = engine_of(config, out.work)
     plan = plan_of(config, format_name, storage, source, tokenizer)
     if out.is_done():
-        check_done(out, plan, source, n_workers, config.on_error)
+        check_done(out, plan, source, open_workers, config.on_error)
         out.clean()
         return
     with locked(out.work, f"out={config.out}: another process converts into it"):
@@ -67,7 +68,7 @@ def convert(
             if begun:
                 log.info("out=%s: going on where it was, after %d parts.", config.out, assembly.taken)
             source.prepare()
-            run(source, assembly, n_workers)
+            run(source, assembly, open_workers)
             complete(out, assembly, source, tokenizer, Path(config.tokenizer).expanduser())
         except OSError as error:
             if error.errno not in DISK_FULL:
@@ -84,6 +85,16 @@ def convert(
                 raise
             raise InputError(f"{error} What is done stays in {out.work}.") from error
     log_summary(config.out, plan)
+
+
+def engine_of(config: ConvertConfig, work: Path) -> OpenWorkers:
+    """Choose what makes the tokens."""
+    n_workers = config.workers or available_cores()
+    if config.engine is Engine.local:
+        return partial(forked, n_workers=n_workers) if n_workers > 1 else here
+    from conversion.cluster import on_dask  # here, because its imports take a second
+
+    return partial(on_dask, config=config, work=work)
 
 
 def plan_of(
@@ -110,14 +121,14 @@ def plan_of(
     )
 
 
-def check_done(out: Output, plan: Manifest, source: Source, n_workers: int, on_error: OnError) -> None:
+def check_done(out: Output, plan: Manifest, source: Source, open_workers: OpenWorkers, on_error: OnError) -> None:
     """Say that there is nothing to do; InputError if `out` holds something else than what this plan would make."""
     there = out.manifest()
     difference = there.difference(plan, ignored=("corpus_fingerprint",))
     if there.summary.get("skipped") and on_error is OnError.stop:
         difference = "on_error=skip (now stop), which left something out"
     if difference is None and (there.corpus.get("stamp") is None or there.corpus["stamp"] != source.stamp):
-        plan.corpus_fingerprint = source.fingerprint or fingerprint_of(source, n_workers).fingerprint
+        plan.corpus_fingerprint = source.fingerprint or fingerprint_of(source, open_workers).fingerprint
         difference = there.difference(plan)
     if difference is not None:
         raise InputError(f"out={out.name} holds a conversion with {difference}; choose another out, or remove it.")

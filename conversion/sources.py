@@ -7,6 +7,7 @@ documents apart: they are split by pieces of a block's length.
 
 import hashlib
 import itertools
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from conversion.mds import read_index, read_shard_bytes
 from conversion.parts import TokenPart
 from corpus import Corpus, Part, Reading
 from corpus.digest import HASH_BYTES, Digest, hash_document
+from corpus.documents import CHECKED_FILES
 from encoder import choose_encoder
 from manifest import MANIFEST_NAME, SPLITS, Manifest, token_dtype
 from tokenizer import Tokenizer
@@ -70,6 +72,10 @@ class Source(ABC):
 
     def prepare(self) -> None:  # noqa: B027 - stored tokens need nothing
         """Get ready to read, once."""
+
+    def paths(self) -> list[str]:
+        """Name files that whoever reads a part must see; a few of many."""
+        return []
 
     @abstractmethod
     def parts(self) -> Iterator[Any]:
@@ -127,6 +133,17 @@ class Text(Source):
             self._parts = itertools.chain(chosen, self._parts)
         texts = (text for part in chosen for text in self._beginning(part, SAMPLE_BYTES // len(chosen)))
         self.encoder = choose_encoder(self.tokenizer, self.config.encoder, texts)
+
+    def paths(self) -> list[str]:
+        """Name some of the files."""
+        return (
+            []
+            if not self.corpus.random_access
+            else [file.path for file in self.corpus.files[:CHECKED_FILES] if os.path.isfile(file.path)]
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_parts": iter(())}  # who divides the corpus is the process that hands out its parts
 
     def _beginning(self, part: Part, n_bytes: int) -> Iterator[str]:
         for document in self.corpus.read(part, Reading()):

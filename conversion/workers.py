@@ -1,4 +1,7 @@
-"""Processes that make the tokens of parts, and the loop that hands parts to them and takes the results in order."""
+"""What makes the tokens of parts, and the loop that hands parts out and takes the results in order.
+
+`forked` opens processes of this machine; cluster.py opens those of Dask.
+"""
 
 import multiprocessing
 import multiprocessing.connection
@@ -8,9 +11,9 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +26,71 @@ from corpus.digest import Digest
 
 PARTS_A_WORKER = 2
 """Parts that are handed out at a time for each process: one to work on, one to go on with."""
+WORKER_LOST = (
+    "A worker was ended from outside, perhaps because memory ran out; try fewer workers=, or a smaller "
+    "max_document_bytes=."
+)
 SAVE_INTERVAL_S = 1.0
 """Least time between two saves of the state, in seconds: what is lost with it is only put together again."""
 
-_source: Source | None = None  # what the forked processes work on
+_sources: dict[str, Source | InputError] = {}  # what a process of a pool works on, or why it cannot
 
 
-def run(source: Source, assembly: Assembly, n_workers: int) -> None:
+class Workers:
+    """What works on a source: other processes, or this one.
+
+    Args:
+        source: what they work on, or the name by which other processes know it.
+        count: how many pieces of work run at once.
+        submit: begins work in another process, and gives its future; None for here.
+        wait: gives those of some futures that are done, at least one.
+    """
+
+    def __init__(
+        self,
+        source: Source | str,
+        count: Callable[[], int] = lambda: 1,
+        submit: Callable[..., Any] | None = None,
+        wait: Callable[[set[Any]], set[Any]] = lambda pending: wait(pending, return_when=FIRST_COMPLETED).done,
+    ) -> None:
+        self.source = source
+        self.count = count
+        self.begin = submit
+        self.wait = wait
+        self.pending: set[Any] = set()
+        self.done: list[Any] = []
+
+    def submit(self, work: Callable[..., Any], *arguments: Any) -> None:
+        """Hand out work(source, *arguments)."""
+        if self.begin is None:
+            self.done.append(work(self.source, *arguments))
+        else:
+            self.pending.add(self.begin(_work, self.source, work, *arguments))
+
+    def results(self, ahead: int) -> Iterator[Any]:
+        """Yield what is done, until less than `ahead` pieces of work are left for each; for 0, until all is done."""
+        yield from self.done
+        self.done = []
+        finished = {future for future in self.pending if future.done()}
+        while True:
+            self.pending -= finished
+            for future in finished:
+                yield future.result()
+            if not self.pending or len(self.pending) < ahead * self.count():
+                return
+            finished = self.wait(self.pending)
+
+
+OpenWorkers = Callable[[Source], AbstractContextManager[Workers]]
+
+
+def run(source: Source, assembly: Assembly, open_workers: OpenWorkers) -> None:
     """Bring all parts of a source into an assembly, those that are missing.
 
     Raises:
         InputError: what was taken before is not of this corpus, or some text cannot be used.
     """
-    with _bar(source, source.doing) as bar, Workers(source, n_workers if source.costly else 1) as workers:
+    with _bar(source, source.doing) as bar, (open_workers if source.costly else here)(source) as workers:
         saved = time.monotonic()
         rate = Rate(bar)
         number = -1
@@ -52,12 +107,12 @@ def run(source: Source, assembly: Assembly, n_workers: int) -> None:
             else:
                 assembly.put(number, tokens := source.read(part))
                 rate.add(part.stored_bytes, 0, len(tokens.tokens))
-            for result in workers.results(PARTS_A_WORKER * n_workers):
+            for result in workers.results(PARTS_A_WORKER):
                 rate.add(*result)
             if assembly.take(number + 1) and time.monotonic() - saved > SAVE_INTERVAL_S:
                 assembly.save()
                 saved = time.monotonic()
-        for result in workers.results(1):
+        for result in workers.results(0):
             rate.add(*result)
         if number + 1 < assembly.taken:
             raise _other_corpus()
@@ -73,16 +128,16 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def fingerprint_of(source: Source, n_workers: int) -> Digest:
+def fingerprint_of(source: Source, open_workers: OpenWorkers) -> Digest:
     """Read all of a source, without making tokens."""
     digests: dict[int, Digest] = {}
-    with _bar(source, "reading") as bar, Workers(source, n_workers) as workers:
+    with _bar(source, "reading") as bar, open_workers(source) as workers:
         for number, part in enumerate(source.parts()):
             workers.submit(_digest, number, part)
-            for done, digest in workers.results(PARTS_A_WORKER * n_workers):
+            for done, digest in workers.results(PARTS_A_WORKER):
                 digests[done] = digest
             bar.update(part.stored_bytes)
-        digests |= dict(workers.results(1))
+        digests |= dict(workers.results(0))
     total = Digest()
     for _, digest in sorted(digests.items()):
         total = total.then(digest)
@@ -122,72 +177,30 @@ def _bar(source: Source, doing: str) -> Iterator["tqdm[Any]"]:
         yield bar
 
 
-class Workers:
-    """Forked processes that work on a source; with one worker, this process.
-
-    Args:
-        source: what they inherit.
-        n_workers: how many.
-    """
-
-    def __init__(self, source: Source, n_workers: int) -> None:
-        self.n_workers = n_workers
-        self.pending: set[Future[Any]] = set()
-        self.done: list[Any] = []
-        self.pool: ProcessPoolExecutor | None = None
-        global _source
-        _source = source
-
-    def __enter__(self) -> "Workers":
-        """Start the processes at once, before this one has threads of its own."""
-        if self.n_workers > 1:
-            context = multiprocessing.get_context("fork")
-            self.pool = ProcessPoolExecutor(self.n_workers, context, _begin_worker)
-            with warnings.catch_warnings():  # Python 3.12 warns of any thread, such as numpy's, which sleep
-                warnings.simplefilter("ignore", DeprecationWarning)
-                self.pool.submit(os.getpid).result()
-        return self
-
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        """End the processes; after an error too, they finish the part that each is at."""
-        global _source
-        _source = None
-        if self.pool is not None:
-            self.pool.shutdown(cancel_futures=True)
-
-    def submit(self, work: Callable[..., Any], *arguments: Any) -> None:
-        """Hand out work."""
-        if self.pool is None:
-            self.done.append(work(*arguments))
-            return
-        with _worker_errors():
-            self.pending.add(self.pool.submit(work, *arguments))
-
-    def results(self, limit: int) -> Iterator[Any]:
-        """Yield what is done, until less than `limit` is left."""
-        yield from self.done
-        self.done = []
-        finished = {future for future in self.pending if future.done()}
-        while True:
-            self.pending -= finished
-            for future in finished:
-                with _worker_errors():
-                    result = future.result()
-                yield result
-            if len(self.pending) < limit:
-                return
-            finished = wait(self.pending, return_when=FIRST_COMPLETED).done
+@contextmanager
+def here(source: Source) -> Iterator[Workers]:
+    """Work in this process."""
+    yield Workers(source)
 
 
 @contextmanager
-def _worker_errors() -> Iterator[None]:
+def forked(source: Source, n_workers: int) -> Iterator[Workers]:
+    """Open processes that inherit the source; at once, before this one has threads of its own.
+
+    After an error they finish the part that each is at.
+    """
+    know("forked", source)
+    pool = ProcessPoolExecutor(n_workers, multiprocessing.get_context("fork"), _begin_worker)
     try:
-        yield
+        with warnings.catch_warnings():  # Python 3.12 warns of any thread, such as numpy's, which sleep
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pool.submit(os.getpid).result()
+        yield Workers("forked", lambda: n_workers, pool.submit)
     except BrokenProcessPool as error:
-        raise InputError(
-            "A worker was ended from outside, perhaps because memory ran out; try fewer workers=, or a smaller "
-            "max_document_bytes=."
-        ) from error
+        raise InputError(WORKER_LOST) from error
+    finally:
+        forget("forked")
+        pool.shutdown(cancel_futures=True)
 
 
 def _begin_worker() -> None:
@@ -203,23 +216,37 @@ def _begin_worker() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _make(part: Any, path: Path) -> tuple[int, int, int]:
-    assert _source is not None
-    tokens = _source.read(part)
+def know(name: str, source: Source | InputError) -> None:
+    """Tell this process what a name stands for, or why it cannot work on that."""
+    _sources[name] = source
+
+
+def forget(name: str) -> None:
+    """End what `know` began."""
+    _sources.pop(name, None)
+
+
+def _work(name: str, work: Callable[..., Any], *arguments: Any) -> Any:
+    source = _sources[name]
+    if isinstance(source, InputError):
+        raise source
+    return work(source, *arguments)
+
+
+def _make(source: Source, part: Any, path: Path) -> tuple[int, int, int]:
+    tokens = source.read(part)
     tokens.save(path)
     return part.stored_bytes, int(tokens.bytes.sum()), len(tokens.tokens)
 
 
-def _verify(part: Any, digest: Digest) -> tuple[int, int, int]:
-    assert _source is not None
-    if _source.digest(part) != digest:
+def _verify(source: Source, part: Any, digest: Digest) -> tuple[int, int, int]:
+    if source.digest(part) != digest:
         raise _other_corpus()
     return 0, 0, 0
 
 
-def _digest(number: int, part: Any) -> tuple[int, Digest]:
-    assert _source is not None
-    return number, _source.digest(part)
+def _digest(source: Source, number: int, part: Any) -> tuple[int, Digest]:
+    return number, source.digest(part)
 
 
 def _other_corpus() -> InputError:

@@ -29,7 +29,7 @@ from config import CONF_DIR, ConvertConfig, TokenizerConfig
 from conversion.sources import draws_of
 from corpus.digest import hash_document
 
-pytest_plugins = ["s3", "attempts"]
+pytest_plugins = ["s3", "attempts", "conversions"]
 
 ROOT = Path(__file__).resolve().parent.parent
 SENTENCE = "in the beginning was word and light shone over dark water while seven rivers ran to the sea é 水"

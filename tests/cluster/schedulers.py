@@ -55,6 +55,8 @@ class Scheduler(ABC):
     """Name of its job scripts after the dot."""
     programs: tuple[str, ...]
     """What must be installed."""
+    engine: str
+    """Its name for conversions."""
     is_one_host = False
     """Whether its nodes are one host to it, which it does not clear of a requeued job that was there twice."""
     first_node: tuple[str, ...] = ()
@@ -159,6 +161,10 @@ class Scheduler(ABC):
         """Exit status of each task of a job that has ended; an empty list before that."""
 
     @abstractmethod
+    def queue(self) -> str:
+        """What the scheduler lists of jobs that wait or run; nothing if there are none."""
+
+    @abstractmethod
     def warn(self, job: str) -> None:
         """Make the scheduler warn a job."""
 
@@ -194,7 +200,7 @@ class Scheduler(ABC):
 class Slurm(Scheduler):
     """Slurm with two nodes and munge; a job of partition `urgent` drives out one of partition `all`."""
 
-    suffix = "slurm"
+    suffix = engine = "slurm"
     programs = ("munged", "slurmctld", "slurmd", "sbatch")
     first_node = ("--nodelist=node1",)
     short_of_time = (
@@ -209,6 +215,7 @@ class Slurm(Scheduler):
         for name in ("state", "munge", "spool-node1", "spool-node2"):
             (folder / name).mkdir()
         (folder / "munge").chmod(0o711)
+        cpus = NODE_SLOTS * 4
         key = folder / "munge" / "key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o600)
@@ -242,8 +249,8 @@ class Slurm(Scheduler):
             PreemptType=preempt/partition_prio
             PreemptMode=REQUEUE
             GresTypes=gpu
-            NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs={NODE_SLOTS * 4} Gres=gpu:8
-            NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs={NODE_SLOTS * 4} Gres=gpu:8
+            NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs={cpus} RealMemory=8000 Gres=gpu:8
+            NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs={cpus} RealMemory=8000 Gres=gpu:8
             PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE PriorityTier=1
             PartitionName=urgent Nodes=ALL MaxTime=INFINITE PriorityTier=2
             """.replace(" " * 12, "")
@@ -290,6 +297,9 @@ class Slurm(Scheduler):
         codes = [task["ExitCode"].split(":") for task in sorted(tasks, key=lambda task: int(task["JobId"]))]
         return [int(code) or (128 + int(number) if int(number) else 0) for code, number in codes]
 
+    def queue(self) -> str:
+        return self.call("squeue", "-h", "-o", "%i %j")
+
     def warn(self, job: str) -> None:
         self.call("scancel", "--batch", "--signal=USR1", job)
 
@@ -310,13 +320,14 @@ class Slurm(Scheduler):
 
     def end_jobs(self) -> None:
         self.call("scancel", "--user=root", may_fail=True)
-        wait_until("end of Slurm's jobs", lambda: not self.call("squeue", "-h"), 60)
+        wait_until("end of Slurm's jobs", lambda: not self.queue(), 60)
 
 
 class GridEngine(Scheduler):
     """Grid Engine with one host, a queue for jobs, and two queues that are the nodes of parallel environment `mpi`."""
 
     suffix = "sh"
+    engine = "sge"
     programs = ("sge_qmaster", "sge_execd", "qconf", "qsub", "qacct")
     short_of_time = ("-l", "s_rt=00:00:10")
     is_one_host = True
@@ -434,6 +445,9 @@ class GridEngine(Scheduler):
             return []  # not written yet
         return [last[task] for task in sorted(last, key=lambda task: int(task) if task.isdigit() else 0)]
 
+    def queue(self) -> str:
+        return self.call("qstat", "-u", "*", "-r").strip()
+
     def warn(self, job: str) -> None:
         self.call("qmod", "-sj", job)  # as a queue does with the jobs of its subordinates
 
@@ -448,6 +462,6 @@ class GridEngine(Scheduler):
 
     def end_jobs(self) -> None:
         self.call("qdel", "-u", "*", may_fail=True)
-        wait_until("end of Grid Engine's jobs", lambda: not self.call("qstat", "-u", "*").strip(), 90)
+        wait_until("end of Grid Engine's jobs", lambda: not self.queue(), 90)
         self.call("qconf", "-ke", "localhost", may_fail=True)
         self.call("qconf", "-km", may_fail=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, TINY, skip
+from conftest import ROOT, TINY, make_text, skip
 from schedulers import GridEngine, Scheduler, Slurm, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.dist, pytest.mark.timeout(600)]
@@ -224,6 +224,28 @@ def test_tokenizer_and_an_array_of_conversions_write_what_one_call_writes(
     for path in (path for split in ("train", "val") for path in (shards / split).iterdir()):
         assert (checkout / "made" / "a" / path.parent.name / path.name).read_bytes() == path.read_bytes()
     assert (checkout / "made" / "b" / "manifest.json").exists()
+
+
+def test_jobs_of_dask_convert_as_one_machine_does(scheduler: Scheduler, checkout: Path, tokenizer_dir: Path):
+    shutil.rmtree(checkout / "made", ignore_errors=True)
+    (checkout / "large").mkdir(exist_ok=True)
+    for number in range(3):  # three parts
+        (checkout / "large" / f"{number}.txt").write_text(make_text(26_000, seed=number))
+    convert = [sys.executable, "convert_to_mds.py", "corpus=large", f"tokenizer={tokenizer_dir}", "workers=1"]
+    scheduler.call(*convert, "out=made/here")
+    jobs = [f"engine={scheduler.engine}", "jobs=2"]
+    impossible = {"sge": "-l hostname=nowhere", "slurm": "--nodelist=nowhere"}[scheduler.engine]
+    scheduler.environment[f"DASK_JOBQUEUE__{scheduler.engine.upper()}__JOB_EXTRA_DIRECTIVES"] = f"['{impossible}']"
+    with pytest.raises(AssertionError, match="no such job can be submitted"):
+        scheduler.call(*convert, "out=made/jobs", *jobs)
+    del scheduler.environment[f"DASK_JOBQUEUE__{scheduler.engine.upper()}__JOB_EXTRA_DIRECTIVES"]
+    told = scheduler.call(*convert, "out=made/jobs", *jobs, timeout_s=STARTS_S)
+    assert "jobs=2 with workers=1 are submitted" in told
+    files = [path.relative_to(checkout / "made/here") for path in (checkout / "made/here").rglob("*") if path.is_file()]
+    assert len(files) > 5
+    for path in files:
+        assert (checkout / "made/jobs" / path).read_bytes() == (checkout / "made/here" / path).read_bytes()
+    wait_until("end of Dask's jobs", lambda: "convert-jobs" not in scheduler.queue(), 20)
 
 
 def test_a_sweep_is_an_array_of_slurm(scheduler: Scheduler, checkout: Path):
