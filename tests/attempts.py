@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -33,14 +33,24 @@ RUN = [
 
 
 class Nursery:
-    """A process that starts training processes by forking; see nursery.py."""
+    """A process that starts training processes by forking; see nursery.py.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: for its output.
+        temporary: for temporary files; None for `folder`.
+        become: command that runs another, as another user.
+    """
+
+    def __init__(self, folder: Path, temporary: Path | None = None, become: Sequence[str] = ()) -> None:
         self.log = folder / "log"
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "TMPDIR": str(folder)}
+        environment = os.environ | {
+            "OMP_NUM_THREADS": "1",
+            "PYTHONWARNINGS": "ignore",
+            "TMPDIR": str(temporary or folder),
+        }
         environment["PYTHONPATH"] = str(ROOT)
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("faults") / "nursery.py")],
+            [*become, sys.executable, str(Path(__file__).with_name("faults") / "nursery.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,0 +1,68 @@
+"""Two users on one machine at a time, of whom neither may touch what is the other's."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from attempts import RUN, STEPS, Nursery, kill_group, lines, losses, segments, wait_until
+from conftest import skip
+
+pytestmark = [pytest.mark.slow, pytest.mark.dist]
+
+NOBODY = 65534
+READS_ALL = "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"
+"""Python and this checkout may lie in root's home. It allows nothing with the shared memory of others."""
+
+
+def open_folder(path):
+    """A folder that all may write to, as /tmp is."""
+    path.mkdir()
+    path.chmod(0o1777)
+    return path
+
+
+@pytest.fixture
+def users(tmp_path):
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        skip("only root can become another user, by setpriv")
+    become = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *READS_ALL]
+    temporary = open_folder(tmp_path / "tmp")
+    nurseries = [
+        Nursery(open_folder(tmp_path / "root"), temporary),
+        Nursery(open_folder(tmp_path / "nobody"), temporary, become),
+    ]
+    yield nurseries
+    for nursery in nurseries:
+        nursery.close()
+
+
+def segments_of(uid):
+    return {name for name in segments() if Path("/dev/shm", name).stat().st_uid == uid}  # noqa: S108
+
+
+@pytest.mark.parametrize("killed", [0, 1], ids=["root is killed", "nobody is killed"])
+def test_a_killed_run_goes_on_beside_that_of_another_user(users, whole, shards, tmp_path, killed):
+    runs, uids = open_folder(tmp_path / "runs"), (0, NOBODY)
+    arguments = [[*RUN, f"data.path={shards}", f"runs_dir={runs}/{uid}", "run_name=a"] for uid in uids]
+    folders = [runs / f"{uid}" / "a" for uid in uids]
+    other = 1 - killed
+    before = segments()
+    attempts = [user.start([*each, "max_duration=4000ba"]) for user, each in zip(users, arguments, strict=True)]
+    for user, folder, attempt in zip(users, folders, attempts, strict=True):
+        assert wait_until(lambda folder=folder: lines(folder) >= 5, attempt), user.output()
+    kill_group(attempts[killed])
+    users[killed].statuses()
+    theirs = segments_of(uids[other]) - before
+    assert theirs
+    users[killed].start(arguments[killed])
+    assert users[killed].statuses() == [0], users[killed].output()
+    assert losses(folders[killed]) == whole[1]
+    assert theirs <= segments()
+    reached = lines(folders[other])
+    assert wait_until(lambda: lines(folders[other]) > reached + 50, attempts[other]), users[other].output()
+    kill_group(attempts[other], signal.SIGTERM)
+    assert users[other].statuses() == [75], users[other].output()
+    assert losses(folders[other])[: STEPS - 1] == whole[1][:-1]  # where the short run ends, it evaluates
+    assert segments() <= before
