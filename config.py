@@ -283,13 +283,11 @@ class ConvertConfig(CorpusConfig):
     hashes: list[str] = field(default_factory=lambda: ["xxh64"])
     """Hashes of every MDS shard that the index records, e.g. [xxh64] or [sha256]; [] for none."""
     workers: int | None = None
-    """Processes that tokenize; null for one a core. The result is the same for any number."""
+    """Processes that tokenize (with engine=slurm and sge, jobs); null for one a core. Any number gives the same."""
     encoder: EncoderName = EncoderName.auto
     """Library that tokenizes: auto and tiktoken take tiktoken if its ids equal those of tokenizers."""
     engine: Engine = Engine.local
     """What makes tokens: processes of this machine (local), or Dask, for many machines: docs/clusters.md."""
-    jobs: int = 1
-    """Jobs that engine=slurm and engine=sge submit, of `workers` processes each."""
     dask_scheduler: str | None = None
     """For engine=dask: address of a scheduler that runs already, e.g. tcp://node1:8786; null for workers here."""
     work_dir: str | None = None
@@ -297,9 +295,9 @@ class ConvertConfig(CorpusConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_text("", self, "tokenizer", "out", "work_dir")
+        _require_text("", self, "tokenizer", "out", "work_dir", "dask_scheduler")
         _require_local("", self, "work_dir")
-        _require_positive("", self, "block_length", "shard_bytes", "workers", "jobs")
+        _require_positive("", self, "block_length", "shard_bytes", "workers")
         _require((self.workers or 1) <= MAX_WORKERS, f"workers={self.workers} must be at most {MAX_WORKERS}.")
         _require(
             self.dask_scheduler is None or self.engine is Engine.dask, "dask_scheduler= is for engine=dask; give both."

@@ -8,6 +8,7 @@ this counts: what a killed process wrote behind it is cut off. `result/` becomes
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ from manifest import SPLITS, Manifest, SplitCounts, entropy_nats
 
 LISTED_PROBLEMS = 1000
 """Problems that the manifest lists; more are only counted."""
+SEEN_WITHIN_S = 120.0
+"""How long a shared file system may take to show a file; NFS keeps what it knows of a folder for up to a minute."""
 STATE_NAME = "state.npz"
 RESULT_NAME = "result"
 
@@ -101,6 +104,7 @@ class Assembly:
         self._extremes = np.empty(0)
         self._outdated: list[Path] = []
         self._at_hand: dict[int, TokenPart] = {}
+        self._expected: dict[int, str] = {}
 
     # ---------------------------------------------------------------------------------------------------- going on
 
@@ -198,7 +202,8 @@ class Assembly:
         return self._log[index]
 
     def waits(self, index: int, signature: str) -> bool:
-        """Whether a part is there, whole, to be taken; what is there instead is removed."""
+        """Whether a part is there, whole, to be taken; what is there instead is removed. No other will be taken."""
+        self._expected[index] = signature
         path = self.part_path(index)
         if not path.is_file():
             return False
@@ -237,7 +242,27 @@ class Assembly:
         part = TokenPart.load(path)
         if part is None:
             raise InputError(f"{path}, which was just made, is damaged; see to the disk, and start again.")
+        if part.signature != self._expected[index]:  # a worker that was lost may still write
+            path.unlink()
+            raise InputError(f"{path} was written by a worker of an earlier conversion; end it, and start again.")
         return part
+
+    def wait_for_files(self, end: int) -> None:
+        """Wait until all parts that were made are seen here: a shared file system may show them late.
+
+        Args:
+            end: number behind the last part.
+
+        Raises:
+            InputError: one is not seen.
+        """
+        deadline = time.monotonic() + SEEN_WITHIN_S
+        for index in range(self.taken, end):
+            while index not in self._at_hand and not self.part_path(index).is_file():
+                if time.monotonic() > deadline:
+                    raise InputError(f"{self.part_path(index)} was made, but is not seen here; see to the file system.")
+                os.scandir(self.parts_folder).close()
+                time.sleep(0.2)
 
     def _look(self, part: TokenPart) -> None:
         """Wait until both sides of the split have a document: if none falls to val, the one with least draw goes."""
@@ -290,6 +315,7 @@ class Assembly:
         self._unlogged += 1
         self._outdated.append(self.part_path(self.taken))
         self._at_hand.pop(self.taken, None)
+        self._expected.pop(self.taken, None)
         self.taken += 1
 
     def _refuse_skipped(self, problems: list[str]) -> None:

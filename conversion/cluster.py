@@ -6,6 +6,7 @@ the same when it is done twice. Dask gives the work of a worker that is lost to 
 
 import logging
 import os
+import pickle
 import shlex
 import shutil
 import signal
@@ -14,10 +15,10 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import resource_tracker
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 from uuid import uuid4
 
@@ -25,6 +26,7 @@ import dask.config
 from distributed import CancelledError, Client, KilledWorker, LocalCluster, WorkerPlugin, wait
 from distributed.comm.core import CommClosedError
 from distributed.deploy.spec import SpecCluster
+from distributed.security import Security
 
 from config import ConvertConfig, Engine, InputError
 from conversion.sources import Source
@@ -33,14 +35,22 @@ from conversion.workers import WORKER_LOST, Workers, available_cores, forget, kn
 log = logging.getLogger("hindsight")
 
 ROOT = Path(__file__).resolve().parent.parent
+SAME_VERSIONS: tuple[str, ...] = ("tokenizers", "tiktoken", "numpy")
+"""Packages that the ids of a text depend on."""
+LOST = "The scheduler of Dask was lost; see what ended it, and start again."
 CONNECT_S = 10
 """How long a scheduler may take to answer."""
+TELL_S = 60
+"""How often it is told that there are no workers."""
 RENEW_S = 30
 """How often jobs that have ended are submitted again."""
-MEMORY_GB = 2
-"""For each process of a job, unless Dask's configuration says something else."""
-SAME_VERSIONS = ("tokenizers", "tiktoken", "numpy")
-"""Packages that the ids of a text depend on."""
+MEMORY = "2GB"
+"""Of a job, unless Dask's configuration says something else."""
+HERE = "127.0.0.1:0"
+"""Dask's pages, which need no password, are for this machine alone; any port."""
+KEYS = [f"tls_{role}_{kind}" for role in ("scheduler", "worker", "client") for kind in ("cert", "key")] + [
+    "tls_ca_file"
+]
 
 
 @contextmanager
@@ -49,7 +59,7 @@ def on_dask(source: Source, config: ConvertConfig, work: Path) -> Iterator[Worke
 
     Args:
         source: what they work on.
-        config: engine, workers, jobs and dask_scheduler.
+        config: engine, workers and dask_scheduler.
         work: folder for the tokens of parts, which all must see.
 
     Raises:
@@ -59,22 +69,48 @@ def on_dask(source: Source, config: ConvertConfig, work: Path) -> Iterator[Worke
     name = f"hindsight-{uuid4().hex}"
     folder = work if work.is_dir() else work.parent  # nothing is written where the result is there and only compared
     with _cluster(config, folder) as cluster, _client(config, cluster) as client:
-        client.register_plugin(Knows(name, source, [str(folder), *source.paths()]))
+        try:
+            client.register_plugin(Knows(name, source, [str(folder), *source.paths()]))
+        except ImportError as error:
+            raise InputError(f"Workers cannot do this work ({error}); start them with PYTHONPATH={ROOT}.") from error
         try:
             yield Workers(
                 name,
-                count=lambda: max(1, len(cast(dict[str, int], client.nthreads()))),
-                submit=partial(client.submit, pure=False),
-                wait=lambda pending: cast(Any, wait(pending, return_when="FIRST_COMPLETED")).done,
+                count=partial(_threads, client),
+                submit=partial(_submit, client),
+                wait=partial(_first_done, client),
             )
         except KilledWorker as error:
             raise InputError(WORKER_LOST) from error
         except (CancelledError, CommClosedError) as error:
-            raise InputError("The scheduler of Dask was lost; see what ended it, and start again.") from error
+            raise InputError(LOST) from error
         finally:
-            if config.dask_scheduler is not None:
-                with suppress(KeyError, OSError):  # workers that have not, or no longer, known it
+            if config.dask_scheduler is not None and client.status == "running":
+                with suppress(KeyError, OSError, ValueError):  # workers that have not, or no longer, known it
                     client.unregister_worker_plugin(name)
+
+
+def _submit(client: Client, *work: Any) -> Any:
+    if client.status != "running":
+        raise InputError(LOST)
+    return client.submit(*work, pure=False)
+
+
+def _threads(client: Client) -> int:
+    try:
+        return max(1, sum(cast(dict[str, int], client.nthreads()).values())) if client.status == "running" else 1
+    except OSError as error:
+        raise InputError(LOST) from error
+
+
+def _first_done(client: Client, pending: set[Any]) -> set[Any]:
+    """Wait, as long as it takes jobs to begin, but not in silence."""
+    while True:
+        try:
+            return cast(Any, wait(pending, timeout=TELL_S, return_when="FIRST_COMPLETED")).done
+        except TimeoutError:
+            if client.status == "running" and not client.nthreads():
+                log.info("There is no worker of Dask yet, or no longer; see the queue, and what jobs wrote into logs/.")
 
 
 class Knows(WorkerPlugin):
@@ -88,41 +124,56 @@ class Knows(WorkerPlugin):
 
     def __init__(self, name: str, source: Source, paths: list[str]) -> None:
         self.name = name
-        self.source = source
+        self.source = pickle.dumps(source)
         self.paths = paths
-        self.versions = {package: version(package) for package in SAME_VERSIONS}
+        self.versions = versions()
 
     def setup(self, worker: Any) -> None:
-        """Check a worker."""
+        """Check a worker; it must not fail here, or it would be of no use to others."""
         host = socket.gethostname()
         unseen = next((path for path in self.paths if not os.path.exists(path)), None)
-        other = next((package for package in SAME_VERSIONS if version(package) != self.versions[package]), None)
+        here = versions()
+        other = next((package for package in SAME_VERSIONS if here[package] != self.versions[package]), None)
         if unseen is not None:
-            know(self.name, InputError(f"{unseen} is not there for a worker on {host}; put it where all see it."))
+            problem = f"{unseen} is not there for a worker on {host}; put it where all see it."
         elif other is not None:
-            difference = f"{other} {version(other)}, not {self.versions[other]} as here"
-            know(self.name, InputError(f"A worker on {host} has {difference}; start it in the same environment."))
+            difference = f"{other} {here[other]}, not {self.versions[other]} as here"
+            problem = f"A worker on {host} has {difference}; start it in the same environment."
         else:
-            know(self.name, self.source)
+            try:
+                know(self.name, pickle.loads(self.source))  # noqa: S301 - it comes as this object does
+                return
+            except Exception as error:  # whatever another environment lacks
+                problem = f"A worker on {host} cannot do this work ({error!r}); start it in the same environment."
+        know(self.name, InputError(problem))
 
     def teardown(self, worker: Any) -> None:
         """Forget the source."""
         forget(self.name)
 
 
+def versions() -> dict[str, str]:
+    """Versions of the packages on which ids depend."""
+    found: dict[str, str] = dict.fromkeys(SAME_VERSIONS, "missing")
+    for package in SAME_VERSIONS:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
 def _cluster(config: ConvertConfig, folder: Path) -> AbstractContextManager[Any]:
     """Start a cluster, whose processes trust each other only (TLS), or give the address of one that runs already."""
     if config.dask_scheduler is not None:
         return nullcontext(config.dask_scheduler)
-    if config.engine is not Engine.dask:
-        return _jobs(config, folder)
     n_workers = config.workers or available_cores()
+    if config.engine is not Engine.dask:
+        return _jobs(config, n_workers, folder)
     # Ctrl-C is for this process: those that it starts inherit what is blocked (which starting the tracker would undo).
     resource_tracker.ensure_running()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return LocalCluster(
-            n_workers=n_workers, threads_per_worker=1, dashboard_address=":0", protocol="tls://", security=True
+            n_workers=n_workers, threads_per_worker=1, dashboard_address=HERE, protocol="tls://", security=True
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -132,17 +183,16 @@ def _client(config: ConvertConfig, cluster: Any) -> Client:
     """Connect."""
     try:
         return Client(cluster, timeout=CONNECT_S)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:  # TypeError: tls:// without keys in Dask's configuration
         raise InputError(f"dask_scheduler={config.dask_scheduler}: {error}; see whether it runs there.") from error
 
 
-def _setting(kind: str, key: str) -> Any:
-    """What a user's configuration of dask-jobqueue says."""
-    return dask.config.get(f"jobqueue.{kind}.{key}")
+@contextmanager
+def _jobs(config: ConvertConfig, n_workers: int, folder: Path) -> Iterator[SpecCluster]:
+    """Submit jobs of one process each; those that end too early are submitted again.
 
-
-def _jobs(config: ConvertConfig, folder: Path) -> SpecCluster:
-    """Submit jobs, each of `workers` processes; those that end too early are submitted again."""
+    That works with one process a job only: of others, dask-jobqueue 0.9.0 does not notice the end.
+    """
     from dask_jobqueue.sge import SGECluster
     from dask_jobqueue.slurm import SLURMCluster
 
@@ -151,36 +201,36 @@ def _jobs(config: ConvertConfig, folder: Path) -> SpecCluster:
     try_out = {"slurm": ["sbatch", "--test-only"], "sge": ["qsub", "-w", "v"]}[name]
     if shutil.which(try_out[0]) is None:
         raise InputError(f"engine={name} needs {try_out[0]}, which is not found here; start where jobs are submitted.")
-    setting = partial(_setting, name)
-    n_workers = config.workers or setting("cores") or 1
-    directives = setting("job-extra-directives") or []
-    if name == "sge" and n_workers > 1 and not any(line.startswith("-pe ") for line in directives):
-        raise InputError(
-            f"workers={n_workers} a job: Grid Engine has to be asked for as many slots, which only your site can name; "
-            "take workers=1 and more jobs=, or set Dask's jobqueue.sge.job-extra-directives, as docs/clusters.md shows."
-        )
-    find_modules = f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}"
-    cluster = kind(
-        job_name=f"convert-{Path(config.out).name}",
-        cores=n_workers,
-        processes=n_workers,
-        memory=setting("memory") or f"{n_workers * MEMORY_GB}GB",
-        job_script_prologue=[*(setting("job-script-prologue") or []), find_modules],
-        scheduler_options={"dashboard_address": ":0"},
-        log_directory=setting("log-directory") or str(folder),
-        security=True,
-        shared_temp_directory=str(folder),
-    )
+    if (spaced := next((str(path) for path in (ROOT, folder) if len(str(path).split()) > 1), None)) is not None:
+        raise InputError(f"engine={name}: {spaced} has a space, which breaks the jobs of Dask; choose another.")
 
-    with NamedTemporaryFile("w", prefix="convert-", suffix=".sh", dir=folder) as script:
-        script.write(cluster.job_script())
-        script.flush()
-        answer = subprocess.run([*try_out, script.name], capture_output=True, text=True, check=False)
-    if answer.returncode:  # Dask itself would try again for ever
-        cluster.close()
-        said = " ".join((answer.stderr + answer.stdout).split())
-        raise InputError(f"engine={name}: no such job can be submitted ({said}); see docs/clusters.md.")
-    cluster.scale(jobs=config.jobs)
-    cluster.adapt(minimum_jobs=config.jobs, maximum_jobs=config.jobs, interval=RENEW_S)
-    log.info("engine=%s: jobs=%d with workers=%d are submitted, and work begins.", name, config.jobs, n_workers)
-    return cluster
+    def setting(key: str) -> Any:
+        return dask.config.get(f"jobqueue.{name}.{key}")
+
+    prepare = f"export TOKENIZERS_PARALLELISM=false PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}"
+    with TemporaryDirectory(prefix=".dask-", dir=folder) as private:
+        keys = Security.temporary()
+        for key in KEYS:
+            Path(private, key).write_text(getattr(keys, key))
+        cluster = kind(
+            job_name=f"convert-{Path(config.out).name}",
+            cores=1,
+            processes=1,
+            memory=setting("memory") or MEMORY,
+            job_script_prologue=[*(setting("job-script-prologue") or []), prepare],
+            worker_extra_args=[*(setting("worker-extra-args") or []), "--no-dashboard"],
+            scheduler_options={"dashboard_address": HERE, **(setting("scheduler-options") or {})},
+            log_directory=setting("log-directory") or "logs",
+            security=Security(require_encryption=True, **{key: str(Path(private, key)) for key in KEYS}),
+        )
+        with cluster:
+            script = Path(private, "job.sh")
+            script.write_text(cluster.job_script())
+            answer = subprocess.run([*try_out, str(script)], capture_output=True, text=True, check=False)
+            if answer.returncode:  # Dask itself would try again for ever
+                said = " ".join((answer.stderr + answer.stdout).split())
+                raise InputError(f"engine={name}: no such job can be submitted ({said}); see docs/clusters.md.")
+            cluster.scale(jobs=n_workers)
+            cluster.adapt(minimum_jobs=n_workers, maximum_jobs=n_workers, interval=RENEW_S)
+            log.info("engine=%s: %d jobs are submitted, and work begins with the first.", name, n_workers)
+            yield cluster

@@ -121,6 +121,8 @@ class Text(Source):
         self.summary = {}
         self.tokenizer = tokenizer
         self.dtype = token_dtype(tokenizer.vocab_size)
+        self.key = f"{tokenizer.fingerprint} {self.seed} {self.origin}"
+        """What the tokens of a part depend on, beside its text."""
         self._parts = self.corpus.parts()
 
     def prepare(self) -> None:
@@ -154,7 +156,8 @@ class Text(Source):
 
     def parts(self) -> Iterator[Part]:
         """Divide the corpus."""
-        yield from self._parts
+        for part in self._parts:
+            yield part._replace(signature=hashlib.blake2b(f"{self.key} {part.signature}".encode()).hexdigest()[:32])
         self._parts = self.corpus.parts()
 
     def read(self, part: Part) -> TokenPart:

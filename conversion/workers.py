@@ -116,6 +116,7 @@ def run(source: Source, assembly: Assembly, open_workers: OpenWorkers) -> None:
             rate.add(*result)
         if number + 1 < assembly.taken:
             raise _other_corpus()
+        assembly.wait_for_files(number + 1)
         assembly.take(number + 1)
         assembly.settle(source.where)
         assembly.take(number + 1)

@@ -13,12 +13,13 @@ import psutil
 import pytest
 from conftest import ROOT, convert_config
 from conversions import contents, parts_done, run_to_the_end, start
+from distributed import Client
 
 import convert_to_mds
 from config import Engine, InputError
 from conversion.cluster import Knows, on_dask
 from conversion.sources import Text
-from conversion.workers import _sources, fingerprint_of, here
+from conversion.workers import _sources, fingerprint_of
 from tokenizer import Tokenizer
 
 pytestmark = pytest.mark.slow
@@ -121,6 +122,9 @@ def test_a_scheduler_that_runs_already_is_left_as_it_was(tmp_path, corpus, token
             convert_to_mds.main(config)
             assert contents(tmp_path / out) == contents(shards)
         convert_to_mds.main(config)  # it is there
+        with Client(address) as client:
+            counted: Any = client.run(eval, "len(__import__('conversion.workers').workers._sources)")
+            assert [*counted.values()] == [0]
 
 
 def test_a_scheduler_that_is_lost_ends_the_conversion_which_goes_on(tmp_path, large_corpus, tokenizer_dir, expected):
@@ -135,9 +139,10 @@ def test_a_scheduler_that_is_lost_ends_the_conversion_which_goes_on(tmp_path, la
     assert contents(out) == expected
 
 
-def test_a_scheduler_that_does_not_answer_is_named(tmp_path, corpus, tokenizer_dir):
-    settings = {"engine": Engine.dask, "dask_scheduler": "tcp://127.0.0.1:9"}
-    with pytest.raises(InputError, match=r"dask_scheduler=tcp://127.0.0.1:9: Timed out"):
+@pytest.mark.parametrize(("protocol", "words"), [("tcp", "Timed out"), ("tls", "TLS configuration")])
+def test_a_scheduler_that_does_not_answer_is_named(tmp_path, corpus, tokenizer_dir, protocol, words):
+    settings = {"engine": Engine.dask, "dask_scheduler": f"{protocol}://127.0.0.1:9"}
+    with pytest.raises(InputError, match=rf"dask_scheduler={protocol}://127.0.0.1:9: .*{words}"):
         convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "out", **settings))
 
 
@@ -172,11 +177,11 @@ def test_a_part_that_ends_every_worker_ends_the_conversion(tmp_path, corpus, tok
 
 def test_a_worker_on_which_ids_could_differ_or_files_are_missing_makes_nothing(tmp_path, corpus, tokenizer_dir):
     source = Text(convert_config(corpus, tokenizer_dir, tmp_path / "out"), Tokenizer.load(tokenizer_dir))
-    digest = fingerprint_of(source, here)
+    (part,) = source.parts()
     knows = Knows("test", source, [str(tmp_path)])
     knows.setup(None)
     known: Any = _sources["test"]
-    assert fingerprint_of(known, here) == digest
+    assert known.digest(part) == source.digest(part)
     knows.versions["tokenizers"] = "0.0"
     knows.setup(None)
     assert "tokenizers" in str(_sources["test"])

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -17,6 +18,7 @@ import convert_to_h5
 import convert_to_mds
 import inspect_mds
 from config import InputError, InspectConfig, OnError
+from conversion.parts import TokenPart
 from manifest import Manifest
 from output_files import locked
 
@@ -339,3 +341,38 @@ def test_a_worker_that_is_killed_is_reported_and_the_rest_is_kept(
             convert_to_mds.main(config)
     convert_to_mds.main(config)
     assert (tmp_path / "out" / "manifest.json").is_file()
+
+
+def test_a_part_that_a_shared_file_system_shows_late_is_waited_for(
+    tmp_path, corpus, tokenizer_dir, small_parts, monkeypatch
+):
+    save = TokenPart.save
+
+    def late(self, path):
+        save(self, hidden := path.with_name(f".{path.name}"))
+        threading.Timer(0.3, hidden.rename, [path]).start()
+
+    convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "expected"))
+    with monkeypatch.context() as slow:
+        slow.setattr(TokenPart, "save", late)
+        convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "out"))
+    assert contents(tmp_path / "out") == contents(tmp_path / "expected")
+    with monkeypatch.context() as never:
+        never.setattr(TokenPart, "save", lambda self, path: None)
+        never.setattr("conversion.assembly.SEEN_WITHIN_S", 0.1)
+        with pytest.raises(InputError, match=r"00000000.npz was made, but is not seen here"):
+            convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "never"))
+
+
+def test_a_part_that_a_worker_of_another_conversion_writes_late_is_not_taken(
+    tmp_path, corpus, tokenizer_dir, small_parts, monkeypatch
+):
+    save = TokenPart.save
+    others = {}
+    with monkeypatch.context() as other:
+        other.setattr(TokenPart, "save", lambda self, path: (others.update({path.name: self}), save(self, path)))
+        convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "other", seed=9))
+    with monkeypatch.context() as late:
+        late.setattr(TokenPart, "save", lambda self, path: save(others[path.name], path))
+        with pytest.raises(InputError, match=r"was written by a worker of an earlier conversion"):
+            convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "out"))
