@@ -16,7 +16,7 @@ from command_line import run_script
 from config import ConvertConfig, InputError
 from conversion import convert
 from conversion.outputs import Output
-from conversion.sources import BUFFER_TOKENS, H5_DATASET, H5_NAME
+from conversion.stored import BUFFER_TOKENS, H5_DATASET, H5_NAME
 from manifest import SPLITS, Manifest
 
 

@@ -22,7 +22,7 @@ from command_line import run_script
 from config import Direction, InputError, InspectConfig
 from conversion import TOKENIZER_FOLDER
 from conversion.mds import read_shard_bytes
-from conversion.sources import ConvertedTokens, TokenRange
+from conversion.stored import ConvertedTokens, TokenRange
 from manifest import MANIFEST_NAME, SPLITS, Manifest, check_names, entropy_nats
 from tokenizer import Tokenizer
 

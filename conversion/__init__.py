@@ -1,7 +1,8 @@
 """Bring a corpus into stored tokens: what the converters share.
 
-sources.py divides what there is into parts; workers.py has processes make their tokens; assembly.py puts them together
-in order, and remembers what is done; mds.py writes shards. The result appears as a whole, the manifest last.
+sources.py and stored.py divide what there is into parts; workers.py has processes make their tokens, and cluster.py
+those of other machines; assembly.py puts them together in order, and remembers what is done; mds.py writes shards. The
+result appears as a whole, the manifest last.
 """
 
 import logging
@@ -16,10 +17,11 @@ import numpy as np
 from config import DISK_FULL, ConvertConfig, Engine, InputError, OnError
 from conversion.assembly import RESULT_NAME, Assembly, Sink
 from conversion.outputs import Output, open_output
-from conversion.sources import Source, open_source
+from conversion.sources import Source, Text
 from conversion.statistics import length_summary, vocabulary_use
+from conversion.stored import H5_NAME, ConvertedTokens, PublishedTokens
 from conversion.workers import OpenWorkers, available_cores, fingerprint_of, forked, here, run
-from manifest import Manifest, token_dtype
+from manifest import MANIFEST_NAME, Manifest, token_dtype
 from output_files import locked
 from tokenizer import Tokenizer
 
@@ -85,6 +87,17 @@ def convert(
                 raise
             raise InputError(f"{error} What is done stays in {out.work}.") from error
     log_summary(config.out, plan)
+
+
+def open_source(config: ConvertConfig, tokenizer: Tokenizer) -> Source:
+    """Recognize what corpus= names: a folder that was converted before, an h5 file of tokens, or text."""
+    path = Path(config.corpus).expanduser()
+    folder = path if path.is_dir() else path.parent
+    if (folder / MANIFEST_NAME).is_file() and (path.is_dir() or path.name == H5_NAME):
+        return ConvertedTokens(folder, Manifest.load(folder, key="corpus"), tokenizer)
+    if path.suffix in (".h5", ".hdf5") and path.is_file():
+        return PublishedTokens(path, config, tokenizer)
+    return Text(config, tokenizer)
 
 
 def engine_of(config: ConvertConfig, work: Path) -> OpenWorkers:

@@ -246,7 +246,7 @@ def test_uint32_is_stored_where_the_vocabulary_needs_it(tmp_path, corpus, tokeni
 
 def test_a_corpus_larger_than_the_buffers_is_stored_whole(tmp_path, corpus, tokenizer_dir, shards, monkeypatch):
     monkeypatch.setattr("corpus.documents.PART_BYTES", 300)
-    monkeypatch.setattr("conversion.sources.BUFFER_TOKENS", 100)
+    monkeypatch.setattr("conversion.stored.BUFFER_TOKENS", 100)
     monkeypatch.setattr("convert_to_h5.BUFFER_TOKENS", 100)
     monkeypatch.setattr("tokenizer.PIECE_CHARS", 20)
     convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "mds"))
