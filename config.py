@@ -283,7 +283,7 @@ class ConvertConfig(CorpusConfig):
     hashes: list[str] = field(default_factory=lambda: ["xxh64"])
     """Hashes of every MDS shard that the index records, e.g. [xxh64] or [sha256]; [] for none."""
     workers: int | None = None
-    """Processes that tokenize (with engine=slurm and sge, jobs); null for one a core. Any number gives the same."""
+    """Processes that tokenize; null for one a core. With engine=slurm and sge, jobs. Any number gives the same."""
     encoder: EncoderName = EncoderName.auto
     """Library that tokenizes: auto and tiktoken take tiktoken if its ids equal those of tokenizers."""
     engine: Engine = Engine.local
@@ -301,6 +301,10 @@ class ConvertConfig(CorpusConfig):
         _require((self.workers or 1) <= MAX_WORKERS, f"workers={self.workers} must be at most {MAX_WORKERS}.")
         _require(
             self.dask_scheduler is None or self.engine is Engine.dask, "dask_scheduler= is for engine=dask; give both."
+        )
+        _require(
+            self.workers is not None or self.engine not in (Engine.slurm, Engine.sge),
+            f"engine={self.engine.name} needs workers=, the number of jobs.",
         )
         _require(0 < self.val_share < 1, f"val_share={self.val_share} must be greater than 0 and less than 1.")
         _require_seed(self.seed)

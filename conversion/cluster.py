@@ -12,9 +12,9 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -30,7 +30,7 @@ from distributed.security import Security
 
 from config import ConvertConfig, Engine, InputError
 from conversion.sources import Source
-from conversion.workers import WORKER_LOST, Workers, available_cores, forget, know
+from conversion.workers import WORKER_LOST, Workers, available_cores, forget, know, work_on
 
 log = logging.getLogger("hindsight")
 
@@ -40,6 +40,8 @@ SAME_VERSIONS: tuple[str, ...] = ("tokenizers", "tiktoken", "numpy")
 LOST = "The scheduler of Dask was lost; see what ended it, and start again."
 CONNECT_S = 10
 """How long a scheduler may take to answer."""
+COUNT_S = 1.0
+"""How long the number of workers is not asked for again."""
 TELL_S = 60
 """How often it is told that there are no workers."""
 RENEW_S = 30
@@ -48,9 +50,8 @@ MEMORY = "2GB"
 """Of a job, unless Dask's configuration says something else."""
 HERE = "127.0.0.1:0"
 """Dask's pages, which need no password, are for this machine alone; any port."""
-KEYS = [f"tls_{role}_{kind}" for role in ("scheduler", "worker", "client") for kind in ("cert", "key")] + [
-    "tls_ca_file"
-]
+ROLES = ("scheduler", "worker", "client")
+KEYS = ("tls_ca_file", *(f"tls_{role}_cert" for role in ROLES), *(f"tls_{role}_key" for role in ROLES))
 
 
 @contextmanager
@@ -70,16 +71,16 @@ def on_dask(source: Source, config: ConvertConfig, work: Path) -> Iterator[Worke
     folder = work if work.is_dir() else work.parent  # nothing is written where the result is there and only compared
     with _cluster(config, folder) as cluster, _client(config, cluster) as client:
         try:
-            client.register_plugin(Knows(name, source, [str(folder), *source.paths()]))
+            for run in (client.run_on_scheduler, client.run):
+                run(exec, f"import {__name__}")  # what comes from here names its parts
         except ImportError as error:
-            raise InputError(f"Workers cannot do this work ({error}); start them with PYTHONPATH={ROOT}.") from error
+            raise InputError(
+                f"dask_scheduler={config.dask_scheduler}: it or a worker lacks this project ({error}); start them with "
+                f"PYTHONPATH={ROOT}."
+            ) from error
+        client.register_plugin(Knows(name, source, [str(folder), *source.paths()]))
         try:
-            yield Workers(
-                name,
-                count=partial(_threads, client),
-                submit=partial(_submit, client),
-                wait=partial(_first_done, client),
-            )
+            yield DaskWorkers(source, name, client)
         except KilledWorker as error:
             raise InputError(WORKER_LOST) from error
         except (CancelledError, CommClosedError) as error:
@@ -90,27 +91,38 @@ def on_dask(source: Source, config: ConvertConfig, work: Path) -> Iterator[Worke
                     client.unregister_worker_plugin(name)
 
 
-def _submit(client: Client, *work: Any) -> Any:
-    if client.status != "running":
-        raise InputError(LOST)
-    return client.submit(*work, pure=False)
+class DaskWorkers(Workers):
+    """Workers of Dask, of which some may come later and go earlier."""
 
+    def __init__(self, source: Source, name: str, client: Client) -> None:
+        super().__init__(source, name)
+        self.client = client
+        self.counted, self.counted_at = 1, -COUNT_S
 
-def _threads(client: Client) -> int:
-    try:
-        return max(1, sum(cast(dict[str, int], client.nthreads()).values())) if client.status == "running" else 1
-    except OSError as error:
-        raise InputError(LOST) from error
+    def count(self) -> int:
+        """How many threads they have, at least 1; the scheduler is asked now and then."""
+        if self.client.status == "running" and time.monotonic() - self.counted_at > COUNT_S:
+            try:
+                threads = cast(dict[str, int], self.client.nthreads())
+            except OSError as error:
+                raise InputError(LOST) from error
+            self.counted, self.counted_at = max(1, sum(threads.values())), time.monotonic()
+        return self.counted
 
+    def begin(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Begin work on one of them."""
+        if self.client.status != "running":
+            raise InputError(LOST)
+        return self.client.submit(work_on, self.name, work, *arguments, pure=False)
 
-def _first_done(client: Client, pending: set[Any]) -> set[Any]:
-    """Wait, as long as it takes jobs to begin, but not in silence."""
-    while True:
-        try:
-            return cast(Any, wait(pending, timeout=TELL_S, return_when="FIRST_COMPLETED")).done
-        except TimeoutError:
-            if client.status == "running" and not client.nthreads():
-                log.info("There is no worker of Dask yet, or no longer; see the queue, and what jobs wrote into logs/.")
+    def wait(self) -> set[Any]:
+        """Wait, as long as it takes jobs to begin, but not in silence."""
+        while True:
+            try:
+                return cast(Any, wait(self.pending, timeout=TELL_S, return_when="FIRST_COMPLETED")).done
+            except TimeoutError:
+                if self.client.status == "running" and not self.client.nthreads():
+                    log.info("There is no worker of Dask yet, or none is left; see the queue, and logs/.")
 
 
 class Knows(WorkerPlugin):
@@ -141,7 +153,7 @@ class Knows(WorkerPlugin):
             problem = f"A worker on {host} has {difference}; start it in the same environment."
         else:
             try:
-                know(self.name, pickle.loads(self.source))  # noqa: S301 - it comes as this object does
+                know(self.name, pickle.loads(self.source))  # noqa: S301 - from whom this object was unpickled, too
                 return
             except Exception as error:  # whatever another environment lacks
                 problem = f"A worker on {host} cannot do this work ({error!r}); start it in the same environment."
@@ -165,9 +177,9 @@ def _cluster(config: ConvertConfig, folder: Path) -> AbstractContextManager[Any]
     """Start a cluster, whose processes trust each other only (TLS), or give the address of one that runs already."""
     if config.dask_scheduler is not None:
         return nullcontext(config.dask_scheduler)
-    n_workers = config.workers or available_cores()
     if config.engine is not Engine.dask:
-        return _jobs(config, n_workers, folder)
+        return _jobs(config, folder)
+    n_workers = config.workers or available_cores()
     # Ctrl-C is for this process: those that it starts inherit what is blocked (which starting the tracker would undo).
     resource_tracker.ensure_running()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -188,7 +200,7 @@ def _client(config: ConvertConfig, cluster: Any) -> Client:
 
 
 @contextmanager
-def _jobs(config: ConvertConfig, n_workers: int, folder: Path) -> Iterator[SpecCluster]:
+def _jobs(config: ConvertConfig, folder: Path) -> Iterator[SpecCluster]:
     """Submit jobs of one process each; those that end too early are submitted again.
 
     That works with one process a job only: of others, dask-jobqueue 0.9.0 does not notice the end.
@@ -224,13 +236,11 @@ def _jobs(config: ConvertConfig, n_workers: int, folder: Path) -> Iterator[SpecC
             security=Security(require_encryption=True, **{key: str(Path(private, key)) for key in KEYS}),
         )
         with cluster:
-            script = Path(private, "job.sh")
-            script.write_text(cluster.job_script())
-            answer = subprocess.run([*try_out, str(script)], capture_output=True, text=True, check=False)
+            answer = subprocess.run(try_out, input=cluster.job_script(), capture_output=True, text=True, check=False)
             if answer.returncode:  # Dask itself would try again for ever
                 said = " ".join((answer.stderr + answer.stdout).split())
                 raise InputError(f"engine={name}: no such job can be submitted ({said}); see docs/clusters.md.")
-            cluster.scale(jobs=n_workers)
-            cluster.adapt(minimum_jobs=n_workers, maximum_jobs=n_workers, interval=RENEW_S)
-            log.info("engine=%s: %d jobs are submitted, and work begins with the first.", name, n_workers)
+            cluster.scale(jobs=config.workers)
+            cluster.adapt(minimum_jobs=config.workers, maximum_jobs=config.workers, interval=RENEW_S)
+            log.info("engine=%s: %d jobs are submitted, and work begins with the first.", name, config.workers)
             yield cluster

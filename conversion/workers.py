@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -33,44 +33,43 @@ WORKER_LOST = (
 SAVE_INTERVAL_S = 1.0
 """Least time between two saves of the state, in seconds: what is lost with it is only put together again."""
 
+FORKED = "forked"
 _sources: dict[str, Source | InputError] = {}  # what a process of a pool works on, or why it cannot
 
 
 class Workers:
-    """What works on a source: other processes, or this one.
+    """Work on a source, here and at once; other kinds hand it to other processes.
 
     Args:
-        source: what they work on, or the name by which other processes know it.
-        count: how many pieces of work run at once.
-        submit: begins work in another process, and gives its future; None for here.
-        wait: gives those of some futures that are done, at least one.
+        source: what the work is on; other processes know it by `name`.
+        name: its name there.
     """
 
-    def __init__(
-        self,
-        source: Source | str,
-        count: Callable[[], int] = lambda: 1,
-        submit: Callable[..., Any] | None = None,
-        wait: Callable[[set[Any]], set[Any]] = lambda pending: wait(pending, return_when=FIRST_COMPLETED).done,
-    ) -> None:
+    def __init__(self, source: Source, name: str = "") -> None:
         self.source = source
-        self.count = count
-        self.begin = submit
-        self.wait = wait
+        self.name = name
         self.pending: set[Any] = set()
-        self.done: list[Any] = []
+
+    def count(self) -> int:
+        """How many pieces of work run at once."""
+        return 1
+
+    def begin(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Begin work(source, *arguments); its future."""
+        done: Future[Any] = Future()
+        done.set_result(work(self.source, *arguments))
+        return done
+
+    def wait(self) -> set[Any]:
+        """Give the futures that are done, at least one."""
+        return wait(self.pending, return_when=FIRST_COMPLETED).done
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> None:
         """Hand out work(source, *arguments)."""
-        if self.begin is None:
-            self.done.append(work(self.source, *arguments))
-        else:
-            self.pending.add(self.begin(_work, self.source, work, *arguments))
+        self.pending.add(self.begin(work, *arguments))
 
     def results(self, ahead: int) -> Iterator[Any]:
         """Yield what is done, until less than `ahead` pieces of work are left for each; for 0, until all is done."""
-        yield from self.done
-        self.done = []
         finished = {future for future in self.pending if future.done()}
         while True:
             self.pending -= finished
@@ -78,7 +77,24 @@ class Workers:
                 yield future.result()
             if not self.pending or len(self.pending) < ahead * self.count():
                 return
-            finished = self.wait(self.pending)
+            finished = self.wait()
+
+
+class Forked(Workers):
+    """Processes of this machine that inherited the source."""
+
+    def __init__(self, source: Source, n_workers: int, pool: ProcessPoolExecutor) -> None:
+        super().__init__(source, FORKED)
+        self.n_workers = n_workers
+        self.pool = pool
+
+    def count(self) -> int:
+        """How many processes there are."""
+        return self.n_workers
+
+    def begin(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Begin work in a process."""
+        return self.pool.submit(work_on, self.name, work, *arguments)
 
 
 OpenWorkers = Callable[[Source], AbstractContextManager[Workers]]
@@ -190,17 +206,17 @@ def forked(source: Source, n_workers: int) -> Iterator[Workers]:
 
     After an error they finish the part that each is at.
     """
-    know("forked", source)
+    know(FORKED, source)
     pool = ProcessPoolExecutor(n_workers, multiprocessing.get_context("fork"), _begin_worker)
     try:
         with warnings.catch_warnings():  # Python 3.12 warns of any thread, such as numpy's, which sleep
             warnings.simplefilter("ignore", DeprecationWarning)
             pool.submit(os.getpid).result()
-        yield Workers("forked", lambda: n_workers, pool.submit)
+        yield Forked(source, n_workers, pool)
     except BrokenProcessPool as error:
         raise InputError(WORKER_LOST) from error
     finally:
-        forget("forked")
+        forget(FORKED)
         pool.shutdown(cancel_futures=True)
 
 
@@ -227,7 +243,8 @@ def forget(name: str) -> None:
     _sources.pop(name, None)
 
 
-def _work(name: str, work: Callable[..., Any], *arguments: Any) -> Any:
+def work_on(name: str, work: Callable[..., Any], *arguments: Any) -> Any:
+    """Do work(source, *arguments) in a process that knows the source."""
     source = _sources[name]
     if isinstance(source, InputError):
         raise source

@@ -6,7 +6,8 @@ import random
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -125,6 +126,14 @@ def draws(texts: list[str], seed: int) -> np.ndarray:
     """The draw of each document, below the share of validation for those that are held out."""
     hashes = b"".join(hash_document(text.encode()) for text in texts)
     return draws_of(np.frombuffer(hashes, "<u8")[::2], seed)
+
+
+def wait_until(what: str, is_so: Callable[[], object], timeout_s: float, interval_s: float = 0.2) -> None:
+    """Wait for something; AssertionError that names it if it does not come."""
+    end = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < end, f"{what}: not within {timeout_s} s"
+        time.sleep(interval_s)
 
 
 def skip(reason: str) -> NoReturn:

@@ -5,13 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import psutil
 import pytest
-from conftest import ROOT, convert_config
+from conftest import ROOT, convert_config, wait_until
 from conversions import contents, parts_done, run_to_the_end, start
 from distributed import Client
 
@@ -33,7 +32,7 @@ def expected(large_corpus, tokenizer_dir, tmp_path_factory):
 
 
 def workers_of(process):
-    """The processes that make tokens: each is the only child of a nanny."""
+    """The processes that make tokens, which a conversion starts, and starts again."""
     with suppress(psutil.NoSuchProcess):
         return [
             child
@@ -41,13 +40,6 @@ def workers_of(process):
             if "spawn_main" in str(child.cmdline())
         ]
     return []
-
-
-def wait_for(condition, timeout_s=60):
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("script", ["convert_to_mds", "convert_to_h5"])
@@ -62,7 +54,7 @@ def test_what_a_lost_worker_was_at_is_done_again(tmp_path, large_corpus, tokeniz
     out, work = tmp_path / "out", tmp_path / ".out.partial"
     process = start("convert_to_mds", large_corpus, tokenizer_dir, out, engine="dask")
     for done in (1, 30):
-        wait_for(lambda done=done: parts_done(work) >= done or process.poll() is not None)
+        wait_until("a part", lambda done=done: parts_done(work) >= done or process.poll() is not None, 60, 0.005)
         killed = workers_of(process)
         assert killed, out.with_name("out.log").read_text()
         killed[-1].kill()
@@ -75,7 +67,7 @@ def test_the_end_of_the_conversion_ends_its_workers_and_it_goes_on(tmp_path, lar
     for number, status in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
         before = parts_done(work)
         process = start("convert_to_mds", large_corpus, tokenizer_dir, out, engine="dask")
-        wait_for(lambda before=before: parts_done(work) >= before + 5)
+        wait_until("five parts", lambda before=before: parts_done(work) >= before + 5, 60, 0.005)
         workers = workers_of(process)
         assert len(workers) == 2
         if number == signal.SIGINT:
@@ -92,9 +84,9 @@ def test_the_end_of_the_conversion_ends_its_workers_and_it_goes_on(tmp_path, lar
 
 
 @contextmanager
-def scheduler(tmp_path):
+def scheduler(tmp_path, modules=ROOT):
     """A scheduler of the user's own with one worker; its address."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "error"}
+    environment = {**os.environ, "PYTHONPATH": str(modules), "DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "error"}
     file, log = tmp_path / "scheduler.json", (tmp_path / "scheduler.log").open("w")
     run = [sys.executable, "-m"]
     options = ["--scheduler-file", str(file)]
@@ -106,7 +98,7 @@ def scheduler(tmp_path):
     try:
         for command in commands:
             processes.append(subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=log, stderr=log))
-            wait_for(lambda: file.exists() and file.read_text().endswith("}"))
+            wait_until("the scheduler", lambda: file.exists() and file.read_text().endswith("}"), 60)
         yield json.loads(file.read_text())["address"]
     finally:
         for process in reversed(processes):
@@ -131,12 +123,22 @@ def test_a_scheduler_that_is_lost_ends_the_conversion_which_goes_on(tmp_path, la
     out, work = tmp_path / "out", tmp_path / ".out.partial"
     with scheduler(tmp_path) as address:
         process = start("convert_to_mds", large_corpus, tokenizer_dir, out, engine="dask", dask_scheduler=address)
-        wait_for(lambda: parts_done(work) >= 5)
+        wait_until("five parts", lambda: parts_done(work) >= 5, 60, 0.005)
     assert process.wait(60) == 2
     said = out.with_name("out.log").read_text()
     assert f"The scheduler of Dask was lost; see what ended it, and start again. What is done stays in {work}." in said
     run_to_the_end(start("convert_to_mds", large_corpus, tokenizer_dir, out), out)
     assert contents(out) == expected
+
+
+def test_a_worker_that_lacks_the_project_is_told_what_to_do(tmp_path, corpus, tokenizer_dir):
+    with scheduler(tmp_path, modules=tmp_path) as address:
+        config = convert_config(corpus, tokenizer_dir, tmp_path / "out", engine=Engine.dask, dask_scheduler=address)
+        with pytest.raises(
+            InputError,
+            match=rf"dask_scheduler={address}: it or a worker lacks this project .*; start them with PYTHONPATH={ROOT}",
+        ):
+            convert_to_mds.main(config)
 
 
 @pytest.mark.parametrize(("protocol", "words"), [("tcp", "Timed out"), ("tls", "TLS configuration")])
@@ -147,7 +149,7 @@ def test_a_scheduler_that_does_not_answer_is_named(tmp_path, corpus, tokenizer_d
 
 
 def test_jobs_need_the_program_that_submits_them(tmp_path, corpus, tokenizer_dir, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))  # as on a machine without Grid Engine
     with pytest.raises(InputError, match="engine=sge needs qsub, which is not found here"):
         convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "out", engine=Engine.sge))
 

@@ -11,13 +11,14 @@ import re
 import shutil
 import socket
 import subprocess
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import mkdtemp
+
+from conftest import wait_until
 
 GRID_ENGINE = Path("/usr/lib/gridengine")
 NODE_SLOTS = 8
@@ -25,14 +26,6 @@ NODE_SLOTS = 8
 SOON = timedelta(seconds=5)
 START_S = 30
 """How long a server may take to start."""
-
-
-def wait_until(what: str, is_so: Callable[[], object], timeout_s: float, interval_s: float = 0.2) -> None:
-    """Wait for something; AssertionError that names it if it does not come."""
-    end = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < end, f"{what}: not within {timeout_s} s"
-        time.sleep(interval_s)
 
 
 def free_ports(number: int) -> list[int]:
@@ -106,6 +99,17 @@ class Scheduler(ABC):
         assert may_fail or done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
+    def begin(self, *command: str, **variables: str) -> "subprocess.Popen[str]":
+        """Start a command in the checkout; its output can be read at the end."""
+        return subprocess.Popen(
+            command,
+            env={**self.environment, **variables},
+            cwd=self.checkout,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
     def log(self) -> str:
         """All that servers and jobs have written, for a test that fails."""
         paths = [*self.folder.glob("*.out"), *self.folder.rglob("messages")]
@@ -163,6 +167,10 @@ class Scheduler(ABC):
     @abstractmethod
     def queue(self) -> str:
         """What the scheduler lists of jobs that wait or run; nothing if there are none."""
+
+    @abstractmethod
+    def named(self, name: str) -> list[str]:
+        """Numbers of the jobs of a name that wait or run."""
 
     @abstractmethod
     def warn(self, job: str) -> None:
@@ -298,7 +306,10 @@ class Slurm(Scheduler):
         return [int(code) or (128 + int(number) if int(number) else 0) for code, number in codes]
 
     def queue(self) -> str:
-        return self.call("squeue", "-h", "-o", "%i %j")
+        return self.call("squeue", "-h")
+
+    def named(self, name: str) -> list[str]:
+        return self.call("squeue", "-h", "-o", "%i", "--name", name).split()
 
     def warn(self, job: str) -> None:
         self.call("scancel", "--batch", "--signal=USR1", job)
@@ -446,7 +457,12 @@ class GridEngine(Scheduler):
         return [last[task] for task in sorted(last, key=lambda task: int(task) if task.isdigit() else 0)]
 
     def queue(self) -> str:
-        return self.call("qstat", "-u", "*", "-r").strip()
+        return self.call("qstat", "-u", "*").strip()
+
+    def named(self, name: str) -> list[str]:
+        lines = self.call("qstat", "-u", "*", "-r").splitlines()
+        titles = [number for number, line in enumerate(lines) if line.strip() == f"Full jobname:     {name}"]
+        return [lines[number - 1].split()[0] for number in titles]
 
     def warn(self, job: str) -> None:
         self.call("qmod", "-sj", job)  # as a queue does with the jobs of its subordinates

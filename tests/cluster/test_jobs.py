@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, TINY, make_text, skip
-from schedulers import GridEngine, Scheduler, Slurm, wait_until
+from conftest import ROOT, TINY, make_text, skip, wait_until
+from conversions import contents, parts_done
+from schedulers import GridEngine, Scheduler, Slurm
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.dist, pytest.mark.timeout(600)]
 
@@ -29,6 +30,13 @@ if [ "${SLURM_NODEID:-${NODE_RANK:-0}}" != 0 ] && [ -z "${APART:-}" ]; then
 fi
 """
 """In site.sh: a second node has shared memory of its own, as a second machine would."""
+SOON_RENEWED = """
+import conversion.cluster, convert_to_mds
+from command_line import run_script
+conversion.cluster.RENEW_S = 1
+run_script("convert_to_mds", convert_to_mds.main)
+"""
+"""convert_to_mds.py, but for the half minute after which it looks for jobs that have ended."""
 
 
 @pytest.fixture(scope="session")
@@ -226,26 +234,33 @@ def test_tokenizer_and_an_array_of_conversions_write_what_one_call_writes(
     assert (checkout / "made" / "b" / "manifest.json").exists()
 
 
-def test_jobs_of_dask_convert_as_one_machine_does(scheduler: Scheduler, checkout: Path, tokenizer_dir: Path):
+def test_jobs_of_dask_convert_as_one_machine_does_and_are_submitted_again_when_they_are_killed(
+    scheduler: Scheduler, checkout: Path, tokenizer_dir: Path
+):
     shutil.rmtree(checkout / "made", ignore_errors=True)
     (checkout / "large").mkdir(exist_ok=True)
-    for number in range(3):  # three parts
-        (checkout / "large" / f"{number}.txt").write_text(make_text(26_000, seed=number))
-    convert = [sys.executable, "convert_to_mds.py", "corpus=large", f"tokenizer={tokenizer_dir}"]
-    scheduler.call(*convert, "out=made/here")
-    jobs = [f"engine={scheduler.engine}", "workers=2"]
+    for number in range(3):  # a part each
+        text = make_text(26_000, seed=number)
+        for copy in range(5):
+            (checkout / "large" / f"{number}-{copy}.txt").write_text(text)
+    convert = ["corpus=large", f"tokenizer={tokenizer_dir}"]
+    scheduler.call(sys.executable, "convert_to_mds.py", *convert, "out=made/here")
+    by_jobs = [sys.executable, "-c", SOON_RENEWED, *convert, "out=made/jobs", f"engine={scheduler.engine}", "workers=1"]
     impossible = {"sge": "-l hostname=nowhere", "slurm": "--nodelist=nowhere"}[scheduler.engine]
-    scheduler.environment[f"DASK_JOBQUEUE__{scheduler.engine.upper()}__JOB_EXTRA_DIRECTIVES"] = f"['{impossible}']"
-    with pytest.raises(AssertionError, match="no such job can be submitted"):
-        scheduler.call(*convert, "out=made/jobs", *jobs)
-    del scheduler.environment[f"DASK_JOBQUEUE__{scheduler.engine.upper()}__JOB_EXTRA_DIRECTIVES"]
-    told = scheduler.call(*convert, "out=made/jobs", *jobs, timeout_s=STARTS_S)
-    assert "2 jobs are submitted" in told
-    files = [path.relative_to(checkout / "made/here") for path in (checkout / "made/here").rglob("*") if path.is_file()]
-    assert len(files) > 5
-    for path in files:
-        assert (checkout / "made/jobs" / path).read_bytes() == (checkout / "made/here" / path).read_bytes()
-    wait_until("end of Dask's jobs", lambda: "convert-jobs" not in scheduler.queue(), 20)
+    directives = {f"DASK_JOBQUEUE__{scheduler.engine.upper()}__JOB_EXTRA_DIRECTIVES": f"['{impossible}']"}
+    refused = scheduler.begin(*by_jobs, **directives)
+    assert "no such job can be submitted" in refused.communicate(timeout=60)[0]
+    assert refused.returncode == 2
+    process = scheduler.begin(*by_jobs)
+    wait_until("a part", lambda: parts_done(checkout / "made" / ".jobs.partial"), STARTS_S, 0.01)
+    (killed,) = scheduler.named("convert-jobs")
+    scheduler.cancel(killed)
+    wait_until("another job", lambda: set(scheduler.named("convert-jobs")) - {killed}, 60, 0.05)
+    told = process.communicate(timeout=STARTS_S)[0]
+    assert process.returncode == 0, told
+    assert "1 jobs are submitted" in told
+    assert contents(checkout / "made" / "jobs") == contents(checkout / "made" / "here")
+    wait_until("end of Dask's jobs", lambda: not scheduler.named("convert-jobs"), 20)
 
 
 def test_a_sweep_is_an_array_of_slurm(scheduler: Scheduler, checkout: Path):
