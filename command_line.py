@@ -209,8 +209,8 @@ def describe(schema: type, prefix: str = "") -> list[tuple[str, str, str, str]]:
             for model in (GPTConfig, RNNConfig):
                 inner |= {row[0]: row for row in describe(model, f"{key}.")}
             rows.extend(inner.values())
-        elif is_dataclass(hint):
-            rows.extend(describe(hint, f"{key}."))  # type: ignore[arg-type]
+        elif isinstance(hint, type) and is_dataclass(hint):
+            rows.extend(describe(hint, f"{key}."))
         else:
             rows.append((key, _type_name(hint), _default(item), docs[item.name]))
     return rows

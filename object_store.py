@@ -30,7 +30,7 @@ class Folder:
         try:
             pages = s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
             objects = [item for page in pages for item in page.get("Contents", [])]
-        except Exception as error:  # botocore's errors have no common ancestor
+        except Exception as error:  # those of botocore, boto3 and urllib3 have no common ancestor
             raise InputError(
                 f"{self.key}={self.url} cannot be reached ({error}); check the address, S3_ENDPOINT_URL and the keys."
             ) from error
@@ -46,7 +46,7 @@ class Folder:
         bucket, key = self._place(name)
         try:
             s3_client().download_file(bucket, key, str(path))
-        except Exception as error:  # botocore's errors have no common ancestor
+        except Exception as error:  # those of botocore, boto3 and urllib3 have no common ancestor
             raise InputError(f"{self.key}={self.url}: {name} cannot be fetched ({error}).") from error
 
     def delete(self, name: str) -> None:

@@ -20,8 +20,9 @@ TOLD = ".error-of-rank-"
 
 def meet(timeout_s: float) -> None:
     """Meet the other processes; nobody waits for one of them longer than this, in seconds."""
+    if not dist.is_initialized():  # it is for all runs of a sweep but the first
+        atexit.register(_part)
     dist.initialize_dist(get_device(None), timeout=timeout_s)
-    atexit.register(_part)
 
 
 def _part() -> None:

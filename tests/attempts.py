@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from conftest import ROOT, TINY, skip
 
+from shared_memory import SEGMENTS
+
 STEPS = 48
 RUN = [
     *TINY,
@@ -141,7 +143,7 @@ def losses(folder: Path) -> list[tuple[int, float, float | None]]:
 
 def segments() -> set[str]:
     """Shared memory of Streaming on this machine."""
-    return {name for name in os.listdir("/dev/shm") if name[:6].isdigit()}  # noqa: S108
+    return {name for name in os.listdir(SEGMENTS) if name[:6].isdigit()}
 
 
 def kill_at_random(

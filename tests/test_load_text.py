@@ -100,7 +100,7 @@ def big_split(n_tokens: int, context_length: int, batch_size: int, blocks_per_sh
 @pytest.mark.parametrize("context_length", [128, 256, 2048])
 @pytest.mark.parametrize("n_blocks", [34, 65, 700])
 def test_windows_of_one_batch_come_from_different_blocks(n_blocks, context_length, monkeypatch):
-    monkeypatch.setattr("windows.GROUP_BLOCKS", 256)
+    monkeypatch.setattr("windows.GROUP_BLOCKS", 256)  # several groups; the real ones have 2**16 blocks
     split = big_split(n_blocks * 2048 - 1500, context_length, batch_size=32)
     for epoch in range(3):
         order = window_order(split, True, 5, epoch)

@@ -348,7 +348,7 @@ def test_a_part_that_a_shared_file_system_shows_late_is_waited_for(
 ):
     save = TokenPart.save
 
-    def late(self, path):
+    def late(self, path):  # no NFS is here: a file appears after it was said to be there, as it does there
         save(self, hidden := path.with_name(f".{path.name}"))
         threading.Timer(0.3, hidden.rename, [path]).start()
 
@@ -372,7 +372,7 @@ def test_a_part_that_a_worker_of_another_conversion_writes_late_is_not_taken(
     with monkeypatch.context() as other:
         other.setattr(TokenPart, "save", lambda self, path: (others.update({path.name: self}), save(self, path)))
         convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "other", seed=9))
-    with monkeypatch.context() as late:
+    with monkeypatch.context() as late:  # what was written last under a name is what the other conversion makes
         late.setattr(TokenPart, "save", lambda self, path: save(others[path.name], path))
         with pytest.raises(InputError, match=r"was written by a worker of an earlier conversion"):
             convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "out"))

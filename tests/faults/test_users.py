@@ -3,11 +3,12 @@
 import os
 import shutil
 import signal
-from pathlib import Path
 
 import pytest
 from attempts import RUN, STEPS, Nursery, kill_group, lines, losses, segments, wait_until
 from conftest import skip
+
+from shared_memory import SEGMENTS
 
 pytestmark = [pytest.mark.slow, pytest.mark.dist]
 
@@ -39,7 +40,7 @@ def users(tmp_path):
 
 
 def segments_of(uid):
-    return {name for name in segments() if Path("/dev/shm", name).stat().st_uid == uid}  # noqa: S108
+    return {name for name in segments() if (SEGMENTS / name).stat().st_uid == uid}
 
 
 @pytest.mark.parametrize("killed", [0, 1], ids=["root is killed", "nobody is killed"])
