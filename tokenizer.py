@@ -49,14 +49,17 @@ class Tokenizer:
         spec: content of tokenizer.json.
         special: names (bos, eos, pad) of the special tokens that have a role.
         where: how messages name the tokenizer.
+        written: `spec` as it was read, if it was.
     """
 
-    def __init__(self, spec: dict[str, Any], special: dict[str, str | None], where: str) -> None:
+    def __init__(
+        self, spec: dict[str, Any], special: dict[str, str | None], where: str, written: str | None = None
+    ) -> None:
         require_byte_level(spec, where)
         self.spec: dict[str, Any] = spec
         """Content of tokenizer.json."""
         self._made_of = (spec, special, where)
-        self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(spec))
+        self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(spec) if written is None else written)
         self._tokenizer.encode_special_tokens = True  # "<|eos|>" in a text is seven characters
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -95,7 +98,7 @@ class Tokenizer:
     def load(cls, folder: str | Path, key: str = "tokenizer") -> "Tokenizer":
         """Read a tokenizer folder; InputError, naming the configuration key, if it is none that can be used."""
         where = f"{key}={folder}"
-        contents = []
+        written, contents = [], []
         for name in (TOKENIZER_FILE, CONFIG_FILE):
             path = Path(folder, name).expanduser()
             if not path.is_file():
@@ -103,7 +106,8 @@ class Tokenizer:
                     f"{where} has no {name}: give a tokenizer folder, e.g. one that train_tokenizer.py made."
                 )
             try:
-                contents.append(json.loads(path.read_text(encoding="utf-8")))
+                written.append(path.read_text(encoding="utf-8"))
+                contents.append(json.loads(written[-1]))
             except (OSError, ValueError) as error:
                 raise InputError(
                     f"{where}: {name} cannot be read ({error}); make or copy the tokenizer again."
@@ -111,7 +115,7 @@ class Tokenizer:
         spec, config = contents
         try:
             special = {name: _content(config.get(f"{name}_token")) for name in ("bos", "eos", "pad")}
-            return cls(spec, special, where)
+            return cls(spec, special, where, written[0])
         except InputError:
             raise
         except Exception as error:  # tokenizers raises nothing more special, and a file may lack anything

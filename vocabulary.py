@@ -20,7 +20,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from config import InputError, TrainerName
 from encoder import HARD_TEXTS
-from tokenizer import GPT2_PATTERN, bytes_of, can_be_cut, cut, token_of
+from tokenizer import BYTE_CHARACTERS, GPT2_PATTERN, bytes_of, can_be_cut, cut, token_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -194,13 +194,17 @@ def ffbpe_merges(texts: Iterable[str], n_merges: int) -> list[list[str]]:
     trainer.add_word_counter(words)
     trainer.train(N_BYTES + n_merges)
     with tempfile.TemporaryDirectory() as folder:
-        trainer.save_files(Path(folder, "vocab"), Path(folder, "merges"), format="gpt2")
+        trainer.validate_model().save_merges_txt(Path(folder, "merges"), format="gpt2")
         lines = Path(folder, "merges").read_text(encoding="utf-8").split("\n")
     # "left right => count"; byte-level tokens have no space.
     merges = [line.split(" ")[:2] for line in lines if line]
-    tokens = sorted((token_id, token) for token, token_id in trainer.vocab.items() if token_id >= N_BYTES)
-    if ["".join(merge) for merge in merges] != [token_of(token) for _, token in tokens]:
-        raise ValueError("its file of merges has an unknown form")
+    known = set(BYTE_CHARACTERS)
+    for left, right in merges:
+        if left not in known or right not in known:
+            raise ValueError(f"a merge of {left!r} and {right!r}, of which one is not known then")
+        known.add(left + right)
+    if len(known) != trainer.vocab_size or len(merges) != trainer.vocab_size - N_BYTES:
+        raise ValueError(f"{len(merges)} merges for a vocabulary of {trainer.vocab_size}")
     return merges
 
 

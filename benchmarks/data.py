@@ -1,12 +1,14 @@
 """From text to batches, measured in one run: `OMP_NUM_THREADS=1 python -m benchmarks.data [TEXT]`, from the root.
 
-TEXT is a corpus of .txt files, as corpus= takes it; without it, 50 MB are made up. What is compared takes turns; a
+TEXT is a corpus of .txt files, as corpus= takes it; without it, 50 MB are made up. Of TEXT, 50 MB of documents, drawn
+by a seed, are written to a plain file; the whole way is also measured on TEXT as it is. What is compared takes turns; a
 ratio is taken within a round, and what is printed is the median over rounds. Memory is the most that each process held,
 summed over all processes of a command; what they share counts for each.
 
 The contenders for the whole way, from text to a vocabulary of 50257 to MDS and h5:
 
-- ours: train_tokenizer.py, convert_to_mds.py, convert_to_h5.py, with two workers;
+- ours: what train_tokenizer.py, convert_to_mds.py and convert_to_h5.py do, with two workers, called from one process;
+- commands: the same, as three commands;
 - tokenizers: the same with `tokenizers` and Streaming's MDSWriter in one process of one thread;
 - published: the steps of the published code (arXiv:2401.17505): transformers' train_new_from_iterator, encoding a file
   at a time to .pt, and a chunked int32 h5.
@@ -21,12 +23,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.table import HEAD, Row
-from config import CorpusConfig, EncoderName
+from config import CorpusConfig, EncoderName, TrainerName
 from corpus import Corpus
+from corpus.sample import documents_of
 
 ROOT = Path(__file__).resolve().parent.parent
 VOCAB_SIZE = 50257
@@ -60,6 +64,14 @@ def make_text(path: Path, n_bytes: int, seed: int = 0) -> Path:
             words = rng.choices(lexicon, cum_weights=cumulative, k=2000)
             lines = (" ".join(words[start : start + 20]).capitalize() + ".\n" for start in range(0, len(words), 20))
             written += file.write("".join(lines) + "\n")
+    return path
+
+
+def draw_text(corpus: str, path: Path, n_bytes: int) -> Path:
+    """Write documents of a corpus, drawn by a seed, to a plain file."""
+    with path.open("wb") as file:
+        for document in documents_of(Corpus(CorpusConfig(corpus=corpus)), n_bytes, seed=0):
+            file.write(document.raw.rstrip(b"\n") + b"\n\n")
     return path
 
 
@@ -134,7 +146,21 @@ def ratio(ours: list[Run], theirs: list[Run], key: str = "seconds") -> float:
 # ---------------------------------------------------------------------------------------------------------- contenders
 
 
-def ours(text: str, folder: Path) -> list[list[str]]:
+def ours(text: str, folder: Path) -> None:
+    """Do what our three commands do, in this process and its workers."""
+    import convert_to_h5
+    import convert_to_mds
+    import train_tokenizer
+    from config import ConvertConfig, TokenizerConfig
+
+    shutil.rmtree(folder, ignore_errors=True)
+    tokenizer, mds, h5 = (str(folder / name) for name in ("tokenizer", "mds", "h5"))
+    train_tokenizer.main(TokenizerConfig(corpus=text, out=tokenizer, vocab_size=VOCAB_SIZE))
+    convert_to_mds.main(ConvertConfig(corpus=text, out=mds, tokenizer=tokenizer, workers=WORKERS))
+    convert_to_h5.main(ConvertConfig(corpus=mds, out=h5, tokenizer=tokenizer, workers=WORKERS))
+
+
+def commands(text: str, folder: Path) -> list[list[str]]:
     """Our three commands."""
     shutil.rmtree(folder, ignore_errors=True)
     tokenizer, mds, h5 = (folder / name for name in ("tokenizer", "mds", "h5"))
@@ -205,6 +231,14 @@ def published(text: str, folder: Path) -> None:
             stored[-len(tokens) :] = tokens
 
 
+def learn(text: str, trainer: str) -> None:
+    """Learn a vocabulary from documents, and nothing else."""
+    import vocabulary
+
+    texts = (document.text for document in Corpus(CorpusConfig(corpus=text)).documents())
+    vocabulary.train(vocabulary.new_draft(), texts, VOCAB_SIZE, TrainerName(trainer))
+
+
 def bare_loop(text: str, tokenizer_folder: str, out: str) -> None:
     """Encode documents with our encoder, and write uint16 to one file."""
     import numpy as np
@@ -250,10 +284,11 @@ def compare_encoders(text: str, tokenizer_folder: str) -> None:
 
 
 def compare_pipelines(text: str, folder: Path, rounds: int = 2) -> Iterator[Row]:
-    """Compare the whole way, and its steps."""
+    """Compare the whole way."""
     runs = in_turns(
         {
-            "ours": lambda: measure(*ours(text, folder / "ours")),
+            "ours": lambda: measure(_call("ours", text, folder / "ours")),
+            "commands": lambda: measure(*commands(text, folder / "ours")),
             "tokenizers": lambda: measure(_call("plain", text, folder / "plain"), one_thread=True),
             "published": lambda: measure(_call("published", text, folder / "published")),
         },
@@ -265,15 +300,26 @@ def compare_pipelines(text: str, folder: Path, rounds: int = 2) -> Iterator[Row]
             f"text → tokenizer → MDS and h5: {name}", f"{seconds:.1f} s, {max(r.peak_mib for r in taken):.0f} MiB"
         )
     faster = 1 / ratio(runs["ours"], runs["tokenizers"])
-    yield Row("ours against tokenizers in one process: times faster", f"{faster:.1f}", "≥ 8", faster >= 8)
-    share = ratio(runs["ours"], runs["published"])
-    yield Row("ours against the published steps: share of the time", f"{share:.3f}", "≤ 0.15", share <= 0.15)
-    share = ratio(runs["ours"], runs["published"], "peak_mib")
-    yield Row("ours against the published steps: share of the memory", f"{share:.2f}")
+    yield Row("ours against tokenizers, each in one process: times faster", f"{faster:.1f}", "≥ 8", faster >= 8)
+    yield Row("three commands: times faster", f"{1 / ratio(runs['commands'], runs['tokenizers']):.1f}")
+    share = ratio(runs["commands"], runs["published"])
+    yield Row("three commands against the published steps: share of the time", f"{share:.3f}", "≤ 0.15", share <= 0.15)
+    share = ratio(runs["commands"], runs["published"], "peak_mib")
+    yield Row("three commands against the published steps: share of the memory", f"{share:.2f}")
+
+
+def compare_whole(text: str, folder: Path) -> Iterator[Row]:
+    """Compare the whole way on a text as it is given, once."""
+    run = measure(_call("ours", text, folder / "ours"))
+    slow = measure(_call("plain", text, folder / "plain"), one_thread=True)
+    yield Row(
+        f"ours against tokenizers on {text}: times faster",
+        f"{slow.seconds / run.seconds:.1f} ({run.seconds:.1f} s, {run.peak_mib:.0f} MiB)",
+    )
 
 
 def compare_trainers(text: str, folder: Path, rounds: int = ROUNDS) -> Iterator[Row]:
-    """Compare train_tokenizer.py with its two trainers."""
+    """Compare the two trainers, alone and as commands."""
 
     def trained(trainer: str) -> Run:
         out = folder / f"tokenizer_{trainer}"
@@ -281,12 +327,17 @@ def compare_trainers(text: str, folder: Path, rounds: int = ROUNDS) -> Iterator[
         arguments = [f"corpus={text}", f"out={out}", f"vocab_size={VOCAB_SIZE}", f"trainer={trainer}"]
         return measure(["train_tokenizer.py", *arguments])
 
-    runs = in_turns({name: lambda name=name: trained(name) for name in ("ffbpe", "tokenizers")}, rounds)
+    trainers = ("ffbpe", "tokenizers")
+    runs = in_turns({name: lambda name=name: measure(_call("learn", text, name)) for name in trainers}, rounds)
     for key, target in (("seconds", 0.3), ("peak_mib", 1.0)):
         share = ratio(runs["ffbpe"], runs["tokenizers"], key)
         yield Row(
-            f"train_tokenizer.py, trainer=ffbpe over tokenizers: {key}", f"{share:.2f}", f"≤ {target}", share <= target
+            f"learning a vocabulary, ffbpe over tokenizers: {key}", f"{share:.2f}", f"≤ {target}", share <= target
         )
+    runs = in_turns({name: lambda name=name: trained(name) for name in trainers}, rounds)
+    for key in Run._fields:
+        share = ratio(runs["ffbpe"], runs["tokenizers"], key)
+        yield Row(f"train_tokenizer.py, trainer=ffbpe over tokenizers: {key}", f"{share:.2f}")
     same = all(
         (folder / "tokenizer_ffbpe" / path.name).read_bytes() == path.read_bytes()
         for path in (folder / "tokenizer_tokenizers").glob("*okenizer*.json")
@@ -358,7 +409,10 @@ def main() -> None:
     """Print the table, row by row."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        text = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else str(make_text(folder / "text.txt", TEXT_BYTES))
+        whole = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else None
+        plain_file = folder / "text.txt"
+        make = make_text if whole is None else partial(draw_text, whole)
+        text = str(make(plain_file, TEXT_BYTES))
         sys.stdout.write(f"{HEAD}\n")
         (folder / "reading").mkdir()
         tokenizer = folder / "tokenizer_ffbpe"
@@ -367,6 +421,8 @@ def main() -> None:
             yield from compare_trainers(text, folder)
             yield from compare_conversion(text, tokenizer, folder)
             yield from compare_pipelines(text, folder)
+            if whole is not None:
+                yield from compare_whole(whole, folder)
             yield from compare_memory(text, tokenizer, folder)
             yield from measure_reading(folder / "reading")
 

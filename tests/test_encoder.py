@@ -1,3 +1,4 @@
+import itertools
 import json
 import logging
 import multiprocessing
@@ -17,8 +18,17 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 import encoder
 import train_tokenizer
 from config import EncoderName, TokenizerConfig
-from encoder import HARD_TEXTS, SAMPLE_BYTES, TiktokenEncoder, TokenizersEncoder, choose_encoder, first_difference
-from tokenizer import Tokenizer
+from encoder import (
+    HARD_TEXTS,
+    LOOKAHEAD,
+    SAMPLE_BYTES,
+    TiktokenEncoder,
+    TokenizersEncoder,
+    choose_encoder,
+    first_difference,
+    spaces_meet,
+)
+from tokenizer import GPT2_PATTERN, Tokenizer
 
 LLAMA3_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -136,6 +146,25 @@ def test_any_text_has_the_ids_of_tokenizers_and_comes_back_as_it_was(made, text)
         assert first_difference(ours, reference, text) is None
         for each in (ours, reference):
             assert tokenizer.detokenize(each.encode(text)) == text
+
+
+def test_white_space_after_white_space_is_seen_whatever_it_is():
+    spaces = [chr(code) for code in range(sys.maxunicode + 1) if chr(code).isspace()]
+    assert len(spaces) > 20
+    for left, right in itertools.product(spaces, repeat=2):
+        assert spaces_meet(f"a{left}{right}b".encode()), (left, right)
+        assert spaces_meet(f"{left}{right}".encode())
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "a b\nc\td ", "“Is it?” — l'été, d'où… à Noël", "漢字 かな。 한국어 عالم 🙂"]
+)
+def test_where_spaces_stand_alone_tiktoken_has_a_pattern_without_lookahead(made, text, monkeypatch):
+    assert not spaces_meet(text.encode())
+    _, ours, reference = made["ours"]
+    assert ours._without_lookahead._pat_str == GPT2_PATTERN.replace(LOOKAHEAD, "") != GPT2_PATTERN
+    monkeypatch.setattr(ours, "_encoding", None)
+    assert first_difference(ours, reference, text) is None
 
 
 @pytest.mark.slow

@@ -484,10 +484,11 @@ def test_words_that_differ_are_noticed_and_tokenizers_learns(varied, tmp_path, m
     falls_back(caplog, varied, tmp_path, "other words in")
 
 
-def test_an_ffbpe_that_fails_is_noticed_and_tokenizers_learns(varied, tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize(("written", "words"), [("a b\n", "1 merges for"), ("a bc\n", "not known"), ("a\n", "unpack")])
+def test_an_ffbpe_that_fails_is_noticed_and_tokenizers_learns(varied, tmp_path, monkeypatch, caplog, written, words):
     ffbpe = pytest.importorskip("ffbpe")
-    monkeypatch.setattr(ffbpe.BpeTrainer, "save_files", lambda self, vocab, merges, format: merges.write_text("a b\n"))
-    falls_back(caplog, varied, tmp_path, "unknown form")
+    monkeypatch.setattr(ffbpe.BpeModel, "save_merges_txt", lambda self, path, format: path.write_text(written))
+    falls_back(caplog, varied, tmp_path, words)
 
 
 @pytest.mark.parametrize("special", ["<s>", "s", "\u0120the", "\u0120<"])
