@@ -27,7 +27,12 @@ _SPACES = (
     "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u180e"
     "\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u200b\u2028\u2029\u202f\u205f\u2060\u3000"
 )
-_WIDE_SPACES = [int.from_bytes(space.encode().ljust(3, b"\0"), "big") for space in _SPACES if not space.isascii()]
+_WIDE_SPACE = np.zeros((0xE4 - 0xC2, 256, 256), bool)
+"""By three bytes of UTF-8, the first less C2, whether they begin with white space."""
+for _space in _SPACES:
+    if not _space.isascii():
+        _first, *_others = _space.encode()
+        _WIDE_SPACE[(_first - 0xC2, *_others)] = True
 HARD_TEXTS = [
     "",
     *(
@@ -154,9 +159,8 @@ def spaces_meet(raw: bytes) -> bool:
     if (space[1:] & space[:-1]).any():
         return True
     at = np.flatnonzero((content == 0xC2) | (content - 0xE1 <= 2))  # where other white space may begin
-    first, second, third = (content[np.minimum(at + i, len(raw) - 1)].astype(np.uint32) for i in range(3))
-    characters = first << 16 | second << 8 | np.where(first == 0xC2, 0, third)
-    return bool(np.isin(characters, _WIDE_SPACES).any())
+    third = content[np.minimum(at + 2, len(raw) - 1)]
+    return bool(_WIDE_SPACE[content[at] - 0xC2, content[at + 1], third].any())
 
 
 def choose_encoder(tokenizer: Tokenizer, wanted: EncoderName, sample: Iterable[str]) -> Encoder:
@@ -259,8 +263,8 @@ def _vocabulary_texts(tokenizer: Tokenizer) -> Iterator[str]:
     special = [token["content"] for token in tokenizer.spec["added_tokens"]]
     yield from special
     yield f"x{'x '.join(special)} {''.join(special)}"
-    tokens = tokenizer.spec["model"]["vocab"].keys() - set(special)
-    texts = sorted(bytes_of(token).decode(errors="replace") for token in tokens)
+    tokens = (token for token in tokenizer.spec["model"]["vocab"] if token not in special)
+    texts = (bytes_of(token).decode(errors="replace") for token in tokens)
     lines = [text if text.startswith(" ") else f"\n{text}" for text in texts]
     for start in range(0, len(lines), 1000):
         yield "".join(lines[start : start + 1000])

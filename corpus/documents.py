@@ -72,7 +72,8 @@ class Part(NamedTuple):
     """Documents that are read together.
 
     Args:
-        signature: hash that changes when the documents do: of their bytes, or of the files' names, sizes and versions.
+        signature: hash that changes when the documents do: of their bytes, or of the files' names, sizes and versions;
+            may be empty where nobody asks for it.
         stored_bytes: how much of the corpus, as stored, it takes.
         segments: where the documents are; empty if they are in `text`.
         text: whole documents with their separators, or one string a document.
@@ -135,8 +136,16 @@ class Corpus:
 
     # ---------------------------------------------------------------------------------------------------------- parts
 
-    def parts(self) -> Iterator[Part]:
-        """Divide the corpus; the same way each time. InputError on what cannot be read, unless on_error=skip."""
+    def parts(self, signed: bool = True) -> Iterator[Part]:
+        """Divide the corpus; the same way each time. InputError on what cannot be read, unless on_error=skip.
+
+        Args:
+            signed: whether parts with text have their signature, which costs a reading of it.
+        """
+        for part in self._parts():
+            yield part if part.signature or not signed else part._replace(signature=_signature_of(part.text))
+
+    def _parts(self) -> Iterator[Part]:
         segments: list[Segment] = []
         size = 0
         for number, file in enumerate(self.files):
@@ -186,7 +195,7 @@ class Corpus:
                 problems, reading.problems = tuple(reading.problems), []
                 read = stored.tell() - position if file.path != STDIN else 0
                 position += read
-                yield Part(_hash(text), read, (), text, number, offset, line, problems)
+                yield Part("", read, (), text, number, offset, line, problems)
 
     def _parts_of_rows(self, number: int, file: StoredFile) -> Iterator[Part]:
         rows = dataset_rows(self.dataset, self.config) if self.dataset is not None else parquet_rows(file, self.config)
@@ -196,9 +205,9 @@ class Corpus:
             values.append(value)
             size += len(value) if isinstance(value, str) else 0
             if size >= self.part_bytes:
-                yield Part(_hash_rows(values), 0, (), values, number, first)
+                yield Part("", 0, (), values, number, first)
                 values, first, size = [], first + len(values), 0
-        yield Part(_hash_rows(values), file.size, (), values, number, first)
+        yield Part("", file.size, (), values, number, first)
 
     # -------------------------------------------------------------------------------------------------------- reading
 
@@ -226,7 +235,7 @@ class Corpus:
     def documents(self, reading: Reading | None = None) -> Iterator[Document]:
         """Yield all documents in order."""
         reading = reading or Reading()
-        for part in self.parts():
+        for part in self.parts(signed=False):
             yield from self.read(part, reading)
 
     def _whole_file(self, file: StoredFile, reading: Reading) -> Iterator[tuple[int, int | None, bytes]]:
@@ -368,7 +377,7 @@ class Corpus:
         if not text:
             reading.empty += 1
             return None
-        if "\0" in text:
+        if "\0" in text if raw is None else b"\0" in raw:
             what = f"holds a NUL character at {place()}"
             self._report(Problem(file.path, what, "it may be binary, or UTF-16: convert it"), reading)
             return None
@@ -489,6 +498,10 @@ def _unreadable(file: StoredFile, error: BaseException) -> Problem:
     if isinstance(error, EOFError):
         return Problem(file.path, "is cut off: its compressed data has no end", "fetch it again")
     return Problem(file.path, f"cannot be read ({getattr(error, 'strerror', None) or error})", "fetch it again")
+
+
+def _signature_of(text: bytes | list[Any]) -> str:
+    return _hash_rows(text) if isinstance(text, list) else _hash(text)
 
 
 def _hash(content: bytes) -> str:
