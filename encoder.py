@@ -33,6 +33,7 @@ for _space in _SPACES:
     if not _space.isascii():
         _first, *_others = _space.encode()
         _WIDE_SPACE[(_first - 0xC2, *_others)] = True
+
 HARD_TEXTS = [
     "",
     *(
