@@ -7,8 +7,7 @@ that each process held, summed over all processes of a command; what they share 
 
 The contenders for the whole way, from text to a vocabulary of 50257 to MDS and h5:
 
-- ours: what train_tokenizer.py, convert_to_mds.py and convert_to_h5.py do, with two workers, called from one process;
-- commands: the same, as three commands;
+- ours: train_tokenizer.py, convert_to_mds.py, convert_to_h5.py, with two workers;
 - tokenizers: the same with `tokenizers` and Streaming's MDSWriter in one process of one thread;
 - published: the steps of the published code (arXiv:2401.17505): transformers' train_new_from_iterator, encoding a file
   at a time to .pt, and a chunked int32 h5.
@@ -27,21 +26,18 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.contenders import ROUNDS, VOCAB_SIZE
+from benchmarks.reading import compare_loaders, compare_starts, measure_first_batch, measure_import
 from benchmarks.table import HEAD, Row
-from config import CorpusConfig, EncoderName, TrainerName
+from config import CorpusConfig
 from corpus import Corpus
 from corpus.sample import documents_of
 
 ROOT = Path(__file__).resolve().parent.parent
-VOCAB_SIZE = 50257
-BLOCK_LENGTH = 2048
 WORKERS = 2
 TEXT_BYTES = 50_000_000
-ENCODED_BYTES = 20_000_000
-"""Text for the comparison of encoders."""
 SMALL_BYTES, LARGE_BYTES = 200_000_000, 2_000_000_000
 """Text for the comparison of memory."""
-ROUNDS = 3
 
 
 class Run(NamedTuple):
@@ -146,21 +142,7 @@ def ratio(ours: list[Run], theirs: list[Run], key: str = "seconds") -> float:
 # ---------------------------------------------------------------------------------------------------------- contenders
 
 
-def ours(text: str, folder: Path) -> None:
-    """Do what our three commands do, in this process and its workers."""
-    import convert_to_h5
-    import convert_to_mds
-    import train_tokenizer
-    from config import ConvertConfig, TokenizerConfig
-
-    shutil.rmtree(folder, ignore_errors=True)
-    tokenizer, mds, h5 = (str(folder / name) for name in ("tokenizer", "mds", "h5"))
-    train_tokenizer.main(TokenizerConfig(corpus=text, out=tokenizer, vocab_size=VOCAB_SIZE))
-    convert_to_mds.main(ConvertConfig(corpus=text, out=mds, tokenizer=tokenizer, workers=WORKERS))
-    convert_to_h5.main(ConvertConfig(corpus=mds, out=h5, tokenizer=tokenizer, workers=WORKERS))
-
-
-def commands(text: str, folder: Path) -> list[list[str]]:
+def ours(text: str, folder: Path) -> list[list[str]]:
     """Our three commands."""
     shutil.rmtree(folder, ignore_errors=True)
     tokenizer, mds, h5 = (folder / name for name in ("tokenizer", "mds", "h5"))
@@ -172,114 +154,6 @@ def commands(text: str, folder: Path) -> list[list[str]]:
     ]
 
 
-def plain(text: str, folder: Path) -> None:
-    """Do the same with `tokenizers` and Streaming's MDSWriter, in this process."""
-    import h5py
-    import numpy as np
-    import tokenizers
-    from streaming import MDSWriter
-    from tokenizers import models, pre_tokenizers, trainers
-
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    documents = [document.text for document in Corpus(CorpusConfig(corpus=text)).documents()]
-    tokenizer = tokenizers.Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
-    tokenizer.train_from_iterator(
-        documents,
-        trainers.BpeTrainer(
-            vocab_size=VOCAB_SIZE,
-            special_tokens=["<|eos|>"],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
-    columns = {"tokens": f"ndarray:uint16:{BLOCK_LENGTH}"}
-    ids = (np.array([*tokenizer.encode_batch_fast([text])[0].ids, 0], np.uint16) for text in documents)
-    tokens = np.concatenate(list(ids))
-    with MDSWriter(columns=columns, out=str(folder / "mds"), hashes=["xxh64"]) as writer:
-        for start in range(0, len(tokens) - BLOCK_LENGTH, BLOCK_LENGTH):
-            writer.write({"tokens": tokens[start : start + BLOCK_LENGTH]})
-    with h5py.File(folder / "tokens.h5", "w") as file:
-        file.create_dataset("tokens", data=tokens)
-
-
-def published(text: str, folder: Path) -> None:
-    """Do what the published code does, in this process."""
-    import h5py
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    whole = "\n".join(document.text for document in Corpus(CorpusConfig(corpus=text)).documents())
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
-    lines = (whole[start : start + 100_000] for start in range(0, len(whole), 100_000))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend).train_new_from_iterator(
-        lines, VOCAB_SIZE, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-    )
-    for number, start in enumerate(range(0, len(whole), 5_000_000)):
-        tokens = tokenizer(whole[start : start + 5_000_000], return_tensors="pt")["input_ids"]
-        torch.save(tokens, folder / f"{number:05}.pt")
-    with h5py.File(folder / "tokens.h5", "w") as file:
-        stored = file.create_dataset("tokens", (0,), "i4", maxshape=(None,), chunks=True)
-        for path in sorted(folder.glob("*.pt")):
-            tokens = torch.load(path, weights_only=True).flatten().int().numpy()
-            stored.resize(len(stored) + len(tokens), axis=0)
-            stored[-len(tokens) :] = tokens
-
-
-def learn(text: str, trainer: str) -> None:
-    """Learn a vocabulary from documents, and nothing else."""
-    import vocabulary
-
-    texts = (document.text for document in Corpus(CorpusConfig(corpus=text)).documents())
-    vocabulary.train(vocabulary.new_draft(), texts, VOCAB_SIZE, TrainerName(trainer))
-
-
-def bare_loop(text: str, tokenizer_folder: str, out: str) -> None:
-    """Encode documents with our encoder, and write uint16 to one file."""
-    import numpy as np
-
-    from encoder import TiktokenEncoder
-    from tokenizer import Tokenizer
-
-    tokenizer = Tokenizer.load(tokenizer_folder)
-    encoder = TiktokenEncoder(tokenizer)
-    with Path(out).open("wb") as file:
-        for document in Corpus(CorpusConfig(corpus=text)).documents():
-            encoder.encode(document.text).astype(np.uint16).tofile(file)
-            np.array([tokenizer.eos_id], np.uint16).tofile(file)
-
-
-def compare_encoders(text: str, tokenizer_folder: str) -> None:
-    """Print the speed of our encoder over that of `tokenizers`, one thread each, and whether all ids are equal."""
-    import numpy as np
-
-    from encoder import choose_encoder
-    from tokenizer import Tokenizer
-
-    tokenizer = Tokenizer.load(tokenizer_folder)
-    encoder = choose_encoder(tokenizer, EncoderName.auto, [])
-    texts, left = [], ENCODED_BYTES
-    for document in Corpus(CorpusConfig(corpus=text)).documents():
-        texts.append(document.text)
-        left -= len(document.raw)
-        if left <= 0:
-            break
-    ratios, equal = [], True
-    for _ in range(ROUNDS):
-        began = time.perf_counter()
-        fast = [encoder.encode(one) for one in texts]
-        turned = time.perf_counter()
-        slow = [tokenizer.encode_batch([one])[0] for one in texts]
-        ratios.append((time.perf_counter() - turned) / (turned - began))
-        equal &= all(np.array_equal(a, b) for a, b in zip(fast, slow, strict=True))
-    sys.stdout.write(f"{statistics.median(ratios)} {encoder.name} {equal}\n")
-
-
 # --------------------------------------------------------------------------------------------------------------- rows
 
 
@@ -287,8 +161,7 @@ def compare_pipelines(text: str, folder: Path, rounds: int = 2) -> Iterator[Row]
     """Compare the whole way."""
     runs = in_turns(
         {
-            "ours": lambda: measure(_call("ours", text, folder / "ours")),
-            "commands": lambda: measure(*commands(text, folder / "ours")),
+            "ours": lambda: measure(*ours(text, folder / "ours")),
             "tokenizers": lambda: measure(_call("plain", text, folder / "plain"), one_thread=True),
             "published": lambda: measure(_call("published", text, folder / "published")),
         },
@@ -300,17 +173,16 @@ def compare_pipelines(text: str, folder: Path, rounds: int = 2) -> Iterator[Row]
             f"text → tokenizer → MDS and h5: {name}", f"{seconds:.1f} s, {max(r.peak_mib for r in taken):.0f} MiB"
         )
     faster = 1 / ratio(runs["ours"], runs["tokenizers"])
-    yield Row("ours against tokenizers, each in one process: times faster", f"{faster:.1f}", "≥ 8", faster >= 8)
-    yield Row("three commands: times faster", f"{1 / ratio(runs['commands'], runs['tokenizers']):.1f}")
-    share = ratio(runs["commands"], runs["published"])
-    yield Row("three commands against the published steps: share of the time", f"{share:.3f}", "≤ 0.15", share <= 0.15)
-    share = ratio(runs["commands"], runs["published"], "peak_mib")
-    yield Row("three commands against the published steps: share of the memory", f"{share:.2f}")
+    yield Row("ours against tokenizers in one process: times faster", f"{faster:.1f}", "≥ 8", faster >= 8)
+    share = ratio(runs["ours"], runs["published"])
+    yield Row("ours against the published steps: share of the time", f"{share:.3f}", "≤ 0.15", share <= 0.15)
+    share = ratio(runs["ours"], runs["published"], "peak_mib")
+    yield Row("ours against the published steps: share of the memory", f"{share:.2f}")
 
 
 def compare_on_part(text: str, folder: Path) -> Iterator[Row]:
     """Compare the whole way on a part of the text, once."""
-    fast = measure(_call("ours", text, folder / "ours"))
+    fast = measure(*ours(text, folder / "ours"))
     slow = measure(_call("plain", text, folder / "plain"), one_thread=True)
     value = f"{slow.seconds / fast.seconds:.1f} ({fast.seconds:.1f} s, {fast.peak_mib:.0f} MiB)"
     yield Row(f"the same on {os.path.getsize(text) / 1e6:.0f} MB of it: times faster", value)
@@ -327,15 +199,15 @@ def compare_trainers(text: str, folder: Path, rounds: int = ROUNDS) -> Iterator[
 
     trainers = ("ffbpe", "tokenizers")
     runs = in_turns({name: lambda name=name: measure(_call("learn", text, name)) for name in trainers}, rounds)
+    for key in Run._fields:
+        share = ratio(runs["ffbpe"], runs["tokenizers"], key)
+        yield Row(f"learning a vocabulary alone, ffbpe over tokenizers: {key}", f"{share:.2f}")
+    runs = in_turns({name: lambda name=name: trained(name) for name in trainers}, rounds)
     for key, target in (("seconds", 0.3), ("peak_mib", 1.0)):
         share = ratio(runs["ffbpe"], runs["tokenizers"], key)
         yield Row(
-            f"learning a vocabulary, ffbpe over tokenizers: {key}", f"{share:.2f}", f"≤ {target}", share <= target
+            f"train_tokenizer.py, trainer=ffbpe over tokenizers: {key}", f"{share:.2f}", f"≤ {target}", share <= target
         )
-    runs = in_turns({name: lambda name=name: trained(name) for name in trainers}, rounds)
-    for key in Run._fields:
-        share = ratio(runs["ffbpe"], runs["tokenizers"], key)
-        yield Row(f"train_tokenizer.py, trainer=ffbpe over tokenizers: {key}", f"{share:.2f}")
     same = all(
         (folder / "tokenizer_ffbpe" / path.name).read_bytes() == path.read_bytes()
         for path in (folder / "tokenizer_tokenizers").glob("*okenizer*.json")
@@ -385,9 +257,6 @@ def compare_memory(text: str, tokenizer: Path, folder: Path) -> Iterator[Row]:
 
 def measure_reading(folder: Path) -> Iterator[Row]:
     """Measure what benchmarks/reading.py does."""
-    # Here, because the contenders above are started from this module, and none shall import torch for it.
-    from benchmarks.reading import compare_loaders, compare_starts, measure_first_batch, measure_import
-
     yield from compare_loaders(folder / "corpus")[1]
     for num_workers in (0, 2):
         seconds = measure_first_batch(folder / "corpus", num_workers)
@@ -398,9 +267,9 @@ def measure_reading(folder: Path) -> Iterator[Row]:
 
 
 def _call(function: str, *arguments: object) -> list[str]:
-    """A command that calls a function of this module in a process of its own."""
+    """A command that calls a function of contenders.py in a process of its own."""
     passed = ", ".join(f"Path({str(a)!r})" if isinstance(a, Path) else repr(a) for a in arguments)
-    return ["-c", f"from pathlib import Path; from benchmarks import data; data.{function}({passed})"]
+    return ["-c", f"from pathlib import Path; from benchmarks import contenders; contenders.{function}({passed})"]
 
 
 def main() -> None:
@@ -408,9 +277,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         whole = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else None
-        plain_file = folder / "text.txt"
         make = make_text if whole is None else partial(draw_text, whole)
-        text = str(make(plain_file, TEXT_BYTES))
+        text = str(make(folder / "text.txt", TEXT_BYTES))
         sys.stdout.write(f"{HEAD}\n")
         (folder / "reading").mkdir()
         tokenizer = folder / "tokenizer_ffbpe"

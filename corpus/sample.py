@@ -45,13 +45,13 @@ def documents_of(
             if left <= 0:
                 return
         return
-    sizes = [sum(len(document.raw) for document in corpus.read(part, Reading())) for part in corpus.parts()]
+    sizes = [sum(len(document.raw) for document in corpus.read(part, Reading())) for part in corpus.parts(signed=False)]
     drawn = set[int]()
     for number in _order(len(sizes), seed):
         if left > 0:
             drawn.add(number)
             left -= sizes[number]
-    for number, part in enumerate(corpus.parts()):
+    for number, part in enumerate(corpus.parts(signed=False)):
         if number in drawn:
             yield from corpus.read(part, reading)
 

@@ -245,7 +245,7 @@ def test_uint32_is_stored_where_the_vocabulary_needs_it(tmp_path, corpus, tokeni
 
 
 def test_a_corpus_larger_than_the_buffers_is_stored_whole(tmp_path, corpus, tokenizer_dir, shards, monkeypatch):
-    monkeypatch.setattr("corpus.documents.PART_BYTES", 300)
+    monkeypatch.setattr("corpus.documents.PART_BYTES", 300)  # as much smaller as the corpus is, each of these
     monkeypatch.setattr("conversion.stored.BUFFER_TOKENS", 100)
     monkeypatch.setattr("convert_to_h5.BUFFER_TOKENS", 100)
     monkeypatch.setattr("tokenizer.PIECE_CHARS", 20)

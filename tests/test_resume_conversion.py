@@ -353,11 +353,11 @@ def test_a_part_that_a_shared_file_system_shows_late_is_waited_for(
         threading.Timer(0.3, hidden.rename, [path]).start()
 
     convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "expected"))
-    with monkeypatch.context() as slow:
+    with monkeypatch.context() as slow:  # workers=1, so that parts are saved in this process
         slow.setattr(TokenPart, "save", late)
         convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "out"))
     assert contents(tmp_path / "out") == contents(tmp_path / "expected")
-    with monkeypatch.context() as never:
+    with monkeypatch.context() as never:  # no file comes, however long one waits
         never.setattr(TokenPart, "save", lambda self, path: None)
         never.setattr("conversion.assembly.SEEN_WITHIN_S", 0.1)
         with pytest.raises(InputError, match=r"00000000.npz was made, but is not seen here"):
@@ -369,7 +369,7 @@ def test_a_part_that_a_worker_of_another_conversion_writes_late_is_not_taken(
 ):
     save = TokenPart.save
     others = {}
-    with monkeypatch.context() as other:
+    with monkeypatch.context() as other:  # keep what it writes
         other.setattr(TokenPart, "save", lambda self, path: (others.update({path.name: self}), save(self, path)))
         convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "other", seed=9))
     with monkeypatch.context() as late:  # what was written last under a name is what the other conversion makes

@@ -486,7 +486,7 @@ def test_words_that_differ_are_noticed_and_tokenizers_learns(varied, tmp_path, m
 
 @pytest.mark.parametrize(("written", "words"), [("a b\n", "1 merges for"), ("a bc\n", "not known"), ("a\n", "unpack")])
 def test_an_ffbpe_that_fails_is_noticed_and_tokenizers_learns(varied, tmp_path, monkeypatch, caplog, written, words):
-    ffbpe = pytest.importorskip("ffbpe")
+    ffbpe = pytest.importorskip("ffbpe")  # the real one does not fail; these are files that a later one might write
     monkeypatch.setattr(ffbpe.BpeModel, "save_merges_txt", lambda self, path, format: path.write_text(written))
     falls_back(caplog, varied, tmp_path, words)
 

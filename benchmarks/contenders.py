@@ -1,0 +1,124 @@
+"""What benchmarks/data.py starts in processes of their own; none imports more than it needs, as its start counts."""
+
+import shutil
+import statistics
+import sys
+import time
+from pathlib import Path
+
+from config import CorpusConfig, EncoderName, TrainerName
+from corpus import Corpus
+
+VOCAB_SIZE = 50257
+BLOCK_LENGTH = 2048
+ENCODED_BYTES = 20_000_000
+"""Text for the comparison of encoders."""
+ROUNDS = 3
+
+
+def plain(text: str, folder: Path) -> None:
+    """Do the same with `tokenizers` and Streaming's MDSWriter, in this process."""
+    import h5py
+    import numpy as np
+    import tokenizers
+    from streaming import MDSWriter
+    from tokenizers import models, pre_tokenizers, trainers
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    documents = [document.text for document in Corpus(CorpusConfig(corpus=text)).documents()]
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.train_from_iterator(
+        documents,
+        trainers.BpeTrainer(
+            vocab_size=VOCAB_SIZE,
+            special_tokens=["<|eos|>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    columns = {"tokens": f"ndarray:uint16:{BLOCK_LENGTH}"}
+    ids = (np.array([*tokenizer.encode_batch_fast([text])[0].ids, 0], np.uint16) for text in documents)
+    tokens = np.concatenate(list(ids))
+    with MDSWriter(columns=columns, out=str(folder / "mds"), hashes=["xxh64"]) as writer:
+        for start in range(0, len(tokens) - BLOCK_LENGTH, BLOCK_LENGTH):
+            writer.write({"tokens": tokens[start : start + BLOCK_LENGTH]})
+    with h5py.File(folder / "tokens.h5", "w") as file:
+        file.create_dataset("tokens", data=tokens)
+
+
+def published(text: str, folder: Path) -> None:
+    """Do what the published code does, in this process."""
+    import h5py
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    whole = "\n".join(document.text for document in Corpus(CorpusConfig(corpus=text)).documents())
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
+    lines = (whole[start : start + 100_000] for start in range(0, len(whole), 100_000))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend).train_new_from_iterator(
+        lines, VOCAB_SIZE, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    for number, start in enumerate(range(0, len(whole), 5_000_000)):
+        tokens = tokenizer(whole[start : start + 5_000_000], return_tensors="pt")["input_ids"]
+        torch.save(tokens, folder / f"{number:05}.pt")
+    with h5py.File(folder / "tokens.h5", "w") as file:
+        stored = file.create_dataset("tokens", (0,), "i4", maxshape=(None,), chunks=True)
+        for path in sorted(folder.glob("*.pt")):
+            tokens = torch.load(path, weights_only=True).flatten().int().numpy()
+            stored.resize(len(stored) + len(tokens), axis=0)
+            stored[-len(tokens) :] = tokens
+
+
+def learn(text: str, trainer: str) -> None:
+    """Learn a vocabulary from documents, and nothing else."""
+    import vocabulary
+
+    texts = (document.text for document in Corpus(CorpusConfig(corpus=text)).documents())
+    vocabulary.train(vocabulary.new_draft(), texts, VOCAB_SIZE, TrainerName(trainer))
+
+
+def bare_loop(text: str, tokenizer_folder: str, out: str) -> None:
+    """Encode documents with our encoder, and write uint16 to one file."""
+    import numpy as np
+
+    from encoder import TiktokenEncoder
+    from tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.load(tokenizer_folder)
+    encoder = TiktokenEncoder(tokenizer)
+    with Path(out).open("wb") as file:
+        for document in Corpus(CorpusConfig(corpus=text)).documents():
+            encoder.encode(document.text).astype(np.uint16).tofile(file)
+            np.array([tokenizer.eos_id], np.uint16).tofile(file)
+
+
+def compare_encoders(text: str, tokenizer_folder: str) -> None:
+    """Print the speed of our encoder over that of `tokenizers`, one thread each, and whether all ids are equal."""
+    import numpy as np
+
+    from encoder import choose_encoder
+    from tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.load(tokenizer_folder)
+    encoder = choose_encoder(tokenizer, EncoderName.auto, [])
+    texts, left = [], ENCODED_BYTES
+    for document in Corpus(CorpusConfig(corpus=text)).documents():
+        texts.append(document.text)
+        left -= len(document.raw)
+        if left <= 0:
+            break
+    ratios, equal = [], True
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        fast = [encoder.encode(one) for one in texts]
+        turned = time.perf_counter()
+        slow = [tokenizer.encode_batch([one])[0] for one in texts]
+        ratios.append((time.perf_counter() - turned) / (turned - began))
+        equal &= all(np.array_equal(a, b) for a, b in zip(fast, slow, strict=True))
+    sys.stdout.write(f"{statistics.median(ratios)} {encoder.name} {equal}\n")
