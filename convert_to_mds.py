@@ -84,11 +84,11 @@ class MdsSink:
         """Write the last shards, filled up to whole blocks, and the indices."""
         self._check(shards)
         for split in SPLITS:
-            tokens = np.fromfile(waiting[split], self.plan.dtype)
-            if len(tokens):
-                missing = -len(tokens) % self.plan.block_length
-                filled = np.concatenate([tokens, np.full(missing, self.fill_id, tokens.dtype)])
-                blocks = filled.reshape(-1, self.plan.block_length)
+            n_tokens = waiting[split].stat().st_size // np.dtype(self.plan.dtype).itemsize
+            if n_tokens:
+                with waiting[split].open("ab") as file:  # what is behind the tokens is cut off if this is done again
+                    np.full(-n_tokens % self.plan.block_length, self.fill_id, self.plan.dtype).tofile(file)
+                blocks = np.memmap(waiting[split], self.plan.dtype, "r").reshape(-1, self.plan.block_length)
                 shards[split].append(self.write(split, len(shards[split]), blocks))
             write_atomically(self.folder / split / "index.json", index_of(shards[split]))
         return {}

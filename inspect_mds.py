@@ -22,6 +22,7 @@ from command_line import run_script
 from config import Direction, InputError, InspectConfig
 from conversion import TOKENIZER_FOLDER
 from conversion.mds import read_shard_bytes
+from conversion.statistics import add_counts
 from conversion.stored import ConvertedTokens, TokenRange
 from manifest import MANIFEST_NAME, SPLITS, Manifest, check_names, entropy_nats
 from tokenizer import Tokenizer
@@ -103,7 +104,7 @@ def check(source: ConvertedTokens, tokenizer: Tokenizer) -> Iterator[str]:
         for part in source.parts():
             try:
                 tokens = source.read(part).tokens
-                token_counts[part.split] += np.bincount(tokens, minlength=manifest.vocab_size)
+                add_counts(token_counts[part.split], tokens)
                 digests[part.split].update(tokens.tobytes())
             except (InputError, OSError) as error:
                 whole[part.split] = False

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from config import InputError
 from conversion.parts import DAMAGED, TokenPart
-from conversion.statistics import LengthCounts, count_duplicates
+from conversion.statistics import LengthCounts, add_counts, count_duplicates
 from corpus.digest import Digest
 from manifest import SPLITS, Manifest, SplitCounts, entropy_nats
 
@@ -301,7 +301,7 @@ class Assembly:
             state.documents += int(part.documents[chosen].sum())
             state.bytes += int(part.bytes[chosen].sum())
             state.tokens += len(tokens)
-            self.token_counts[split] += np.bincount(tokens, minlength=self.plan.vocab_size)
+            add_counts(self.token_counts[split], tokens)
             self._append(split, tokens)
         if self.keep_hashes:
             self.lengths.add(part.lengths)
@@ -330,7 +330,7 @@ class Assembly:
         write, shard_tokens = self.sink.write, self.plan.blocks_per_shard * self.plan.block_length
         if write is None or state.waiting < shard_tokens:
             return
-        waiting = np.fromfile(path, self.plan.dtype)
+        waiting = np.memmap(path, self.plan.dtype, "r")
         for start in range(0, len(waiting) - shard_tokens + 1, shard_tokens):
             blocks = waiting[start : start + shard_tokens].reshape(-1, self.plan.block_length)
             state.shards.append(write(split, len(state.shards), blocks))

@@ -11,6 +11,8 @@ from tokenizer import Tokenizer
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 LISTED_TOKENS = 20
 HASHES_AT_ONCE = 1 << 22
+TOKENS_AT_ONCE = 1 << 18
+"""So that what `bincount` makes of them, 64 bits each, stays in the processor's cache."""
 
 
 class LengthCounts:
@@ -37,6 +39,12 @@ class LengthCounts:
         """Give the smallest length that at least this share of the documents does not exceed."""
         below = np.cumsum(self.counts)
         return int(self.values[min(np.searchsorted(below, share * below[-1]), len(self.values) - 1)])
+
+
+def add_counts(counts: NDArray[np.int64], tokens: NDArray[np.integer]) -> None:
+    """Add to (vocab_size,) counts how often each id occurs among tokens, (T,)."""
+    for start in range(0, len(tokens), TOKENS_AT_ONCE):
+        counts += np.bincount(tokens[start : start + TOKENS_AT_ONCE], minlength=len(counts))
 
 
 def count_duplicates(path: Path) -> int:
