@@ -8,6 +8,7 @@ tokenizer for tiktoken only where all parts of it have an equivalent there, comp
 import itertools
 import logging
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +19,8 @@ from tokenizer import BYTE_CHARACTERS, GPT2_PATTERN, Tokenizer, bytes_of
 
 SAMPLE_BYTES = 1 << 18
 """Most text of a sample that is compared."""
+THREADS = 2
+"""Threads that compare; the libraries leave the interpreter to others while they encode."""
 
 # tiktoken searches a text for special tokens before all else. Where it has none its pattern for them is empty, matches
 # at every character, and halves the speed (0.14). Found in a text, this one is ordinary characters too.
@@ -187,12 +190,17 @@ def choose_encoder(tokenizer: Tokenizer, wanted: EncoderName, sample: Iterable[s
     except ValueError as error:
         log.log(level, "tiktoken cannot stand in for this tokenizer (%s): the slower tokenizers encodes.", error)
     else:
-        for text in itertools.chain(HARD_TEXTS, _vocabulary_texts(tokenizer), _beginning(sample)):
-            difference = first_difference(encoder, reference, text)
-            if difference is not None:
-                log.warning("tiktoken gives other ids (%s): the slower tokenizers encodes.", difference)
-                return reference
-        return encoder
+        pieces = (piece for text in _beginning(sample) for piece in tokenizer.cut(text))
+        texts = [*HARD_TEXTS, *_vocabulary_texts(tokenizer), *pieces]
+
+        def compare(some: list[str]) -> str | None:
+            return next(filter(None, (first_difference(encoder, reference, text) for text in some)), None)
+
+        with ThreadPoolExecutor(THREADS) as threads:  # which end before anybody forks
+            difference = next(filter(None, threads.map(compare, (texts[i::THREADS] for i in range(THREADS)))), None)
+        if difference is None:
+            return encoder
+        log.warning("tiktoken gives other ids (%s): the slower tokenizers encodes.", difference)
     return reference
 
 

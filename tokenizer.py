@@ -121,6 +121,10 @@ class Tokenizer:
         except Exception as error:  # tokenizers raises nothing more special, and a file may lack anything
             raise InputError(f"{where} is damaged ({error!r}); make or copy the tokenizer again.") from error
 
+    def save(self, path: Path) -> None:
+        """Write tokenizer.json, without padding and truncation."""
+        self._tokenizer.save(str(path))
+
     def bytes_of(self, token_id: int) -> bytes:
         """Give the bytes that an id stands for; none for special tokens and unused ids."""
         if not self.bytes_per_token[token_id]:

@@ -16,7 +16,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tokenizers
 from tqdm import tqdm
 
 from command_line import run_script
@@ -57,8 +56,7 @@ def main(config: TokenizerConfig) -> None:
         record |= {"corpus_fingerprint": sample.fingerprint, "stamp": corpus.stamp}
         libraries = ["tokenizers", library, *([] if trained.theirs is None else ["transformers"])]
         record["versions"] = {name: version(name) for name in libraries}
-        save(trained, folder)
-        tokenizer = Tokenizer.load(folder, key="out")
+        tokenizer = save(trained, folder)
         record["fingerprint"] = tokenizer.fingerprint
         (folder / RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     log.info("out=%s: %d token ids, learned from %.1f MB of text.", out, tokenizer.vocab_size, sample.bytes / 1e6)
@@ -182,11 +180,17 @@ class Sample:
         return self
 
 
-def save(draft: Draft, folder: Path) -> None:
-    """Write a tokenizer so that transformers' AutoTokenizer loads it; the files are those that transformers writes."""
+def save(draft: Draft, folder: Path) -> Tokenizer:
+    """Write a tokenizer so that transformers' AutoTokenizer loads it; the files are those that transformers writes.
+
+    Returns:
+        What `Tokenizer.load` gives for the folder.
+    """
     if draft.theirs is not None:
         draft.theirs.save_pretrained(folder, legacy_format=False)
+        roles = {role: getattr(draft.theirs, role) for role in ROLES}
     else:
+        roles = ROLES
         form = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
         others = {"additional_special_tokens": without_role()}
         _write(
@@ -208,7 +212,10 @@ def save(draft: Draft, folder: Path) -> None:
             folder / "special_tokens_map.json",
             {role: {"content": name, **form} for role, name in ROLES.items()} | others,
         )
-    tokenizers.Tokenizer.from_str(json.dumps(draft.spec)).save(str(folder / TOKENIZER_FILE))
+    special = {role.removesuffix("_token"): name for role, name in roles.items()}
+    tokenizer = Tokenizer(draft.spec, special, "the new tokenizer")
+    tokenizer.save(folder / TOKENIZER_FILE)
+    return tokenizer
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -238,6 +238,7 @@ def test_a_reference_lends_its_normalizer_pattern_and_special_tokens(corpus, tmp
     assert [stored[key] == lent[key] for key in ("normalizer", "pre_tokenizer", "decoder")] == [True] * 3
     assert sorted(token["content"] for token in stored["added_tokens"]) == ["</s>", "<mask>", "<s>"]
     tokenizer = Tokenizer.load(out)
+    assert json.loads((out / "hindsight.json").read_text())["fingerprint"] == tokenizer.fingerprint
     assert tokenizer.vocab_size == 280
     assert not tokenizer.cuttable
     assert tokenizer.detokenize(tokenizer.tokenize("e\u0301 <s>42")) == "é <s>42"
@@ -423,7 +424,7 @@ def test_both_trainers_refuse_a_text_that_is_too_small_with_the_same_words(corpu
 def test_the_files_are_those_that_transformers_writes_for_the_same_settings(varied, tmp_path, trainer):
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    files, _ = learn_with(trainer, varied, tmp_path / "ours", vocab_size=400)
+    files, record = learn_with(trainer, varied, tmp_path / "ours", vocab_size=400)
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
     backend.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
@@ -435,7 +436,8 @@ def test_the_files_are_those_that_transformers_writes_for_the_same_settings(vari
     expected = empty.train_new_from_iterator(([document.text] for document in documents), 400, show_progress=False)
     expected.save_pretrained(tmp_path / "theirs", legacy_format=False)
     assert files == [(tmp_path / "theirs" / name).read_bytes() for name in FILES]
-    assert Tokenizer.load(tmp_path / "ours").fingerprint == Tokenizer.load(tmp_path / "theirs").fingerprint
+    assert record["fingerprint"] == Tokenizer.load(tmp_path / "ours").fingerprint
+    assert record["fingerprint"] == Tokenizer.load(tmp_path / "theirs").fingerprint
 
     loaded = AutoTokenizer.from_pretrained(tmp_path / "ours")
     assert type(loaded) is PreTrainedTokenizerFast
