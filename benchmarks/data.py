@@ -20,8 +20,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -95,19 +97,32 @@ def measure(*commands: list[str], one_thread: bool = False) -> Run:
             subprocess.Popen(
                 [sys.executable, *command], cwd=ROOT, env=environment, stdout=said, stderr=subprocess.STDOUT
             ) as process,
+            watched(process.pid) as held,
         ):
-            held: dict[int, float] = {}
-            while True:
-                held |= tree_mib(process.pid)
-                try:
-                    if process.wait(timeout=0.2) == 0:
-                        break
-                except subprocess.TimeoutExpired:
-                    continue
+            if process.wait() != 0:
                 said.seek(0)
                 raise RuntimeError(f"{command} failed: {said.read().decode(errors='replace')}")
-            peak = max(peak, sum(held.values()))
+        peak = max(peak, sum(held.values()))
     return Run(time.perf_counter() - began, peak)
+
+
+@contextmanager
+def watched(pid: int) -> Iterator[dict[int, float]]:
+    """Look five times a second at the most that a process and its children have held so far, in MiB, by process."""
+    held: dict[int, float] = {}
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.2):
+            held.update(tree_mib(pid))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield held
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def tree_mib(pid: int) -> dict[int, float]:
@@ -157,7 +172,7 @@ def ours(text: str, folder: Path) -> list[list[str]]:
 # --------------------------------------------------------------------------------------------------------------- rows
 
 
-def compare_pipelines(text: str, folder: Path, rounds: int = 2) -> Iterator[Row]:
+def compare_pipelines(text: str, folder: Path, rounds: int = ROUNDS) -> Iterator[Row]:
     """Compare the whole way."""
     runs = in_turns(
         {
