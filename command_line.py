@@ -92,7 +92,7 @@ def run_script(script: str, main: Callable[[Any], None]) -> None:
     Bad input ends with one line on standard error and exit status 2; any other failure with its traceback.
     """
     config = check_arguments(script)
-    gc.freeze()  # what was imported is left alone: at each collection, after a fork, and for 0.07 s at the end
+    gc.freeze()  # what was imported stays: looking at it again would copy it after a fork, and cost 0.07 s at the end
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     logging.getLogger("hindsight").setLevel(logging.INFO)
     # hydra's documented switch: exceptions come through, instead of being shortened and ended with status 1.

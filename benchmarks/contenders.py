@@ -1,13 +1,19 @@
 """What benchmarks/data.py starts in processes of their own; none imports more than it needs, as its start counts."""
 
+import json
 import shutil
 import statistics
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from config import CorpusConfig, EncoderName, TrainerName
 from corpus import Corpus
+
+if TYPE_CHECKING:
+    import tokenizers  # below, where it is used
 
 VOCAB_SIZE = 50257
 BLOCK_LENGTH = 2048
@@ -20,24 +26,12 @@ def plain(text: str, folder: Path) -> None:
     """Do the same with `tokenizers` and Streaming's MDSWriter, in this process."""
     import h5py
     import numpy as np
-    import tokenizers
     from streaming import MDSWriter
-    from tokenizers import models, pre_tokenizers, trainers
 
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     documents = [document.text for document in Corpus(CorpusConfig(corpus=text)).documents()]
-    tokenizer = tokenizers.Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
-    tokenizer.train_from_iterator(
-        documents,
-        trainers.BpeTrainer(
-            vocab_size=VOCAB_SIZE,
-            special_tokens=["<|eos|>"],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
+    tokenizer = trained_by_tokenizers(documents, ["<|eos|>"])
     columns = {"tokens": f"ndarray:uint16:{BLOCK_LENGTH}"}
     ids = (np.array([*tokenizer.encode_batch_fast([text])[0].ids, 0], np.uint16) for text in documents)
     tokens = np.concatenate(list(ids))
@@ -46,6 +40,23 @@ def plain(text: str, folder: Path) -> None:
             writer.write({"tokens": tokens[start : start + BLOCK_LENGTH]})
     with h5py.File(folder / "tokens.h5", "w") as file:
         file.create_dataset("tokens", data=tokens)
+
+
+def trained_by_tokenizers(documents: Iterable[str], special_tokens: list[str]) -> "tokenizers.Tokenizer":
+    """Learn a vocabulary with BpeTrainer as its documentation does, from an iterator of documents."""
+    import tokenizers
+    from tokenizers import models, pre_tokenizers, trainers
+
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB_SIZE,
+        special_tokens=special_tokens,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(documents, trainer)
+    return tokenizer
 
 
 def published(text: str, folder: Path) -> None:
@@ -76,13 +87,25 @@ def published(text: str, folder: Path) -> None:
 
 
 def learn(text: str, trainer: str, out: Path) -> None:
-    """Learn a vocabulary from documents, and nothing else; the seconds that it took, imports aside, go to a file."""
+    """Learn a vocabulary from documents, and nothing else.
+
+    Args:
+        text: the corpus.
+        trainer: BpeTrainer for `trained_by_tokenizers`; others for our own training with that trainer.
+        out: file for the seconds that it took, imports aside, and the merges.
+    """
     import vocabulary
 
     began = time.perf_counter()
-    texts = (document.text for document in Corpus(CorpusConfig(corpus=text)).documents())
-    vocabulary.train(vocabulary.new_draft(), texts, VOCAB_SIZE, TrainerName(trainer))
-    out.write_text(str(time.perf_counter() - began), encoding="utf-8")
+    documents = (document.text for document in Corpus(CorpusConfig(corpus=text)).documents())
+    if trainer == "BpeTrainer":
+        trained = trained_by_tokenizers(documents, vocabulary.SPECIAL_TOKENS)
+        seconds = time.perf_counter() - began
+        spec = json.loads(trained.to_str())
+    else:
+        spec = vocabulary.train(vocabulary.new_draft(), documents, VOCAB_SIZE, TrainerName(trainer))[0].spec
+        seconds = time.perf_counter() - began
+    out.write_text(json.dumps({"seconds": seconds, "merges": spec["model"]["merges"]}), encoding="utf-8")
 
 
 def bare_loop(text: str, tokenizer_folder: str, out: str) -> None:

@@ -13,6 +13,7 @@ The contenders for the whole way, from text to a vocabulary of 50257 to MDS and 
   at a time to .pt, and a chunked int32 h5.
 """
 
+import json
 import os
 import random
 import shutil
@@ -204,29 +205,39 @@ def compare_on_part(text: str, folder: Path) -> Iterator[Row]:
 
 
 def compare_trainers(text: str, folder: Path, rounds: int = ROUNDS) -> Iterator[Row]:
-    """Compare the two trainers, alone and as commands."""
+    """Compare ours with BpeTrainer on an iterator of documents: imports aside, and as commands.
+
+    `trainer=tokenizers` is compared too. It has BpeTrainer as well, but hands it whole batches of short pieces.
+    """
+    trainers = ("ffbpe", "tokenizers", "BpeTrainer")
+    merges: dict[str, list[list[str]]] = {}
 
     def learned(trainer: str) -> Run:
-        peak_mib = measure(_call("learn", text, trainer, folder / "seconds")).peak_mib
-        return Run(float((folder / "seconds").read_text(encoding="utf-8")), peak_mib)
+        peak_mib = measure(_call("learn", text, trainer, folder / "learned.json")).peak_mib
+        result = json.loads((folder / "learned.json").read_text(encoding="utf-8"))
+        merges[trainer] = result["merges"]
+        return Run(result["seconds"], peak_mib)
 
-    def trained(trainer: str) -> Run:
+    def run(trainer: str) -> Run:
+        if trainer == "BpeTrainer":
+            return measure(_call("learn", text, trainer, folder / "learned.json"))
         out = folder / f"tokenizer_{trainer}"
         shutil.rmtree(out, ignore_errors=True)
         arguments = [f"corpus={text}", f"out={out}", f"vocab_size={VOCAB_SIZE}", f"trainer={trainer}"]
         return measure(["train_tokenizer.py", *arguments])
 
-    trainers = ("ffbpe", "tokenizers")
-    for what, run in (("learning a vocabulary", learned), ("train_tokenizer.py", trained)):
-        runs = in_turns({name: partial(run, name) for name in trainers}, rounds)
+    for what, train in (("learning a vocabulary", learned), ("train_tokenizer.py", run)):
+        runs = in_turns({trainer: partial(train, trainer) for trainer in trainers}, rounds)
         for key, target in (("seconds", 0.3), ("peak_mib", 1.0)):
+            share = ratio(runs["ffbpe"], runs["BpeTrainer"], key)
+            yield Row(f"{what}, ours over BpeTrainer: {key}", f"{share:.2f}", f"≤ {target}", share <= target)
             share = ratio(runs["ffbpe"], runs["tokenizers"], key)
-            yield Row(f"{what}, ffbpe over tokenizers: {key}", f"{share:.2f}", f"≤ {target}", share <= target)
-    same = all(
+            yield Row(f"{what}, trainer=ffbpe over trainer=tokenizers: {key}", f"{share:.2f}")
+    same = merges["ffbpe"] == merges["tokenizers"] == merges["BpeTrainer"] and all(
         (folder / "tokenizer_ffbpe" / path.name).read_bytes() == path.read_bytes()
         for path in (folder / "tokenizer_tokenizers").glob("*okenizer*.json")
     )
-    yield Row("both trainers give the same files", str(same), "True", same)
+    yield Row("all give the same merges, and both trainers the same files", str(same), "True", same)
 
 
 def compare_conversion(text: str, tokenizer: Path, folder: Path, rounds: int = ROUNDS) -> Iterator[Row]:

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NamedTuple
 
+import xxhash
+
 from config import CorpusConfig, CorpusFormat, InputError, LineSeparators, OnError
 from corpus.files import COMPRESSED, MAGIC, PARQUET, StoredFile, WrongContentError, find_files
 from corpus.formats import CHUNK_BYTES, SEPARATORS, Separator, decompressed
@@ -505,4 +507,4 @@ def _signature_of(text: bytes | list[Any]) -> str:
 
 
 def _hash(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+    return xxhash.xxh3_128_hexdigest(content)

@@ -48,8 +48,11 @@ class Separator:
 
     def last_end(self, text: bytes | bytearray) -> int | None:
         """Where the last separator of a text ends; None if there is none."""
-        ends = [place + len(end) for end in self.ends if (place := text.rfind(end)) >= 0]
-        return max(ends, default=None)
+        last = 0
+        for end in self.ends:
+            if (place := text.rfind(end, max(last - len(end), 0))) >= 0:  # any before would end before `last`
+                last = max(last, place + len(end))
+        return last or None
 
     def split(self, block: bytes) -> Iterator[tuple[int, bytes]]:
         """Yield the documents of a block, which holds whole ones, with their offsets; some of them may be empty."""

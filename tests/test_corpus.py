@@ -16,6 +16,7 @@ from config import CorpusConfig, CorpusFormat, DemoCorpusConfig, InputError, Lin
 from corpus import Corpus, Reading
 from corpus.digest import Digest
 from corpus.files import find_files
+from corpus.formats import SEPARATORS
 
 COMPRESS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstandard.compress}
 
@@ -382,3 +383,15 @@ def test_the_demo_corpus_has_one_document_a_chapter_and_is_written_once(tmp_path
     with pytest.raises(InputError, match="holds something else"):
         demo_corpus.main(config)
     assert (tmp_path / "demo" / "corpus.txt").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("corpus_format", [CorpusFormat.cc100, CorpusFormat.line])
+def test_the_last_end_of_a_separator_is_found_in_every_short_text(corpus_format):
+    separator = SEPARATORS[corpus_format]
+    assert separator is not None
+    for length in range(8):
+        for characters in itertools.product(b"a\n\r", repeat=length):
+            text = bytes(characters)
+            ends = [at for at in range(length + 1) if text[:at].endswith(separator.ends)]
+            assert separator.last_end(text) == max(ends, default=None)
+            assert separator.first_end(text) == min(ends, default=None)

@@ -229,6 +229,7 @@ def byte_level(normalizer=None, pattern=None):
 
 def test_a_reference_lends_its_normalizer_pattern_and_special_tokens(corpus, tmp_path):
     backend = byte_level(normalizers.NFC(), r"\p{L}+|\d|\s+|.")
+    backend.enable_truncation(8)
     special = {"bos_token": "<s>", "eos_token": "</s>", "additional_special_tokens": ["<mask>"]}
     reference = save_reference(tmp_path / "reference", backend, **special)
     out = tmp_path / "out"
@@ -237,6 +238,8 @@ def test_a_reference_lends_its_normalizer_pattern_and_special_tokens(corpus, tmp
     lent = json.loads((tmp_path / "reference" / "tokenizer.json").read_text())
     assert [stored[key] == lent[key] for key in ("normalizer", "pre_tokenizer", "decoder")] == [True] * 3
     assert sorted(token["content"] for token in stored["added_tokens"]) == ["</s>", "<mask>", "<s>"]
+    assert lent["truncation"] is not None
+    assert stored["truncation"] is None
     tokenizer = Tokenizer.load(out)
     assert json.loads((out / "hindsight.json").read_text())["fingerprint"] == tokenizer.fingerprint
     assert tokenizer.vocab_size == 280
