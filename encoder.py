@@ -193,14 +193,15 @@ def choose_encoder(tokenizer: Tokenizer, wanted: EncoderName, sample: Iterable[s
         pieces = (piece for text in _beginning(sample) for piece in tokenizer.cut(text))
         texts = [*HARD_TEXTS, *_vocabulary_texts(tokenizer), *pieces]
 
-        def compare(some: list[str]) -> str | None:
-            return next(filter(None, (first_difference(encoder, reference, text) for text in some)), None)
+        def compare(some: list[str]) -> list[str]:
+            return [found for text in some if (found := first_difference(encoder, reference, text)) is not None]
 
         with ThreadPoolExecutor(THREADS) as threads:  # which end before anybody forks
-            difference = next(filter(None, threads.map(compare, (texts[i::THREADS] for i in range(THREADS)))), None)
-        if difference is None:
+            compared = threads.map(compare, (texts[start::THREADS] for start in range(THREADS)))
+            differences = list(itertools.chain.from_iterable(compared))
+        if not differences:
             return encoder
-        log.warning("tiktoken gives other ids (%s): the slower tokenizers encodes.", difference)
+        log.warning("tiktoken gives other ids (%s): the slower tokenizers encodes.", differences[0])
     return reference
 
 

@@ -205,9 +205,10 @@ def compare_on_part(text: str, folder: Path) -> Iterator[Row]:
 
 
 def compare_trainers(text: str, folder: Path, rounds: int = ROUNDS) -> Iterator[Row]:
-    """Compare ours with BpeTrainer on an iterator of documents: imports aside, and as commands.
+    """Compare our two trainers, imports aside and as commands.
 
-    `trainer=tokenizers` is compared too. It has BpeTrainer as well, but hands it whole batches of short pieces.
+    `trainer=tokenizers` hands BpeTrainer batches of short pieces, which makes it faster than it is on an iterator of
+    documents, as its documentation uses it. That is measured too.
     """
     trainers = ("ffbpe", "tokenizers", "BpeTrainer")
     merges: dict[str, list[list[str]]] = {}
@@ -229,10 +230,10 @@ def compare_trainers(text: str, folder: Path, rounds: int = ROUNDS) -> Iterator[
     for what, train in (("learning a vocabulary", learned), ("train_tokenizer.py", run)):
         runs = in_turns({trainer: partial(train, trainer) for trainer in trainers}, rounds)
         for key, target in (("seconds", 0.3), ("peak_mib", 1.0)):
-            share = ratio(runs["ffbpe"], runs["BpeTrainer"], key)
-            yield Row(f"{what}, ours over BpeTrainer: {key}", f"{share:.2f}", f"≤ {target}", share <= target)
             share = ratio(runs["ffbpe"], runs["tokenizers"], key)
-            yield Row(f"{what}, trainer=ffbpe over trainer=tokenizers: {key}", f"{share:.2f}")
+            yield Row(f"{what}, ffbpe over tokenizers: {key}", f"{share:.2f}", f"≤ {target}", share <= target)
+            share = ratio(runs["ffbpe"], runs["BpeTrainer"], key)
+            yield Row(f"{what}, ffbpe over BpeTrainer on documents: {key}", f"{share:.2f}")
     same = merges["ffbpe"] == merges["tokenizers"] == merges["BpeTrainer"] and all(
         (folder / "tokenizer_ffbpe" / path.name).read_bytes() == path.read_bytes()
         for path in (folder / "tokenizer_tokenizers").glob("*okenizer*.json")

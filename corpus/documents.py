@@ -489,7 +489,7 @@ def _chunks(stream: BinaryIO, size: int) -> Iterator[tuple[None, bytes]]:
 
 
 def _hash_rows(values: list[Any]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
+    digest = xxhash.xxh3_128()
     for value in values:
         raw = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else repr(value).encode()
         digest.update(len(raw).to_bytes(8, "little") + raw)
