@@ -38,6 +38,8 @@ from corpus.sample import documents_of
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKERS = 2
+ONE_THREAD = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"}
+"""The environment in which `tokenizers` and ffbpe compute in one thread."""
 TEXT_BYTES = 50_000_000
 SMALL_BYTES, LARGE_BYTES = 200_000_000, 2_000_000_000
 """Text for the comparison of memory."""
@@ -90,7 +92,7 @@ def repeat_text(source: Path, path: Path, n_bytes: int) -> Path:
 
 def measure(*commands: list[str], one_thread: bool = False) -> Run:
     """Run commands one after the other: seconds, and the most memory that they and their children held."""
-    environment = os.environ | ({"TOKENIZERS_PARALLELISM": "false"} if one_thread else {})
+    environment = os.environ | (ONE_THREAD if one_thread else {})
     peak, began = 0.0, time.perf_counter()
     for command in commands:
         with (
@@ -205,7 +207,7 @@ def compare_on_part(text: str, folder: Path) -> Iterator[Row]:
 
 
 def compare_trainers(text: str, folder: Path, rounds: int = ROUNDS) -> Iterator[Row]:
-    """Compare our two trainers, imports aside and as commands.
+    """Compare our two trainers, imports aside and as commands, and what they do with a thread each.
 
     `trainer=tokenizers` hands BpeTrainer batches of short pieces, which makes it faster than it is on an iterator of
     documents, as its documentation uses it. That is measured too.
@@ -213,8 +215,9 @@ def compare_trainers(text: str, folder: Path, rounds: int = ROUNDS) -> Iterator[
     trainers = ("ffbpe", "tokenizers", "BpeTrainer")
     merges: dict[str, list[list[str]]] = {}
 
-    def learned(trainer: str) -> Run:
-        peak_mib = measure(_call("learn", text, trainer, folder / "learned.json")).peak_mib
+    def learned(trainer: str, one_thread: bool = False) -> Run:
+        command = _call("learn", text, trainer, folder / "learned.json")
+        peak_mib = measure(command, one_thread=one_thread).peak_mib
         result = json.loads((folder / "learned.json").read_text(encoding="utf-8"))
         merges[trainer] = result["merges"]
         return Run(result["seconds"], peak_mib)
@@ -234,6 +237,9 @@ def compare_trainers(text: str, folder: Path, rounds: int = ROUNDS) -> Iterator[
             yield Row(f"{what}, ffbpe over tokenizers: {key}", f"{share:.2f}", f"≤ {target}", share <= target)
             share = ratio(runs["ffbpe"], runs["BpeTrainer"], key)
             yield Row(f"{what}, ffbpe over BpeTrainer on documents: {key}", f"{share:.2f}")
+    runs = in_turns({trainer: partial(learned, trainer, one_thread=True) for trainer in trainers[:2]}, rounds)
+    share = ratio(runs["ffbpe"], runs["tokenizers"])
+    yield Row("learning a vocabulary, one thread each, ffbpe over tokenizers: seconds", f"{share:.2f}")
     same = merges["ffbpe"] == merges["tokenizers"] == merges["BpeTrainer"] and all(
         (folder / "tokenizer_ffbpe" / path.name).read_bytes() == path.read_bytes()
         for path in (folder / "tokenizer_tokenizers").glob("*okenizer*.json")
@@ -245,7 +251,7 @@ def compare_conversion(text: str, tokenizer: Path, folder: Path, rounds: int = R
     """Compare our encoder with `tokenizers`, and convert_to_mds.py with a loop that only encodes."""
     done = subprocess.run(
         [sys.executable, *_call("compare_encoders", text, tokenizer)],
-        cwd=ROOT, env=os.environ | {"TOKENIZERS_PARALLELISM": "false"}, capture_output=True, text=True, check=True,
+        cwd=ROOT, env=os.environ | ONE_THREAD, capture_output=True, text=True, check=True,
     )  # fmt: skip
     faster, name, equal = done.stdout.split()
     met = float(faster) >= 8 and equal == "True"
