@@ -268,14 +268,14 @@ class Corpus:
                 continue
             end = len(buffer) if complete else separator.last_end(buffer)
             if end:
-                yield offset, line, (block := bytes(buffer[:end]))
+                yield offset, line, (block := bytes(memoryview(buffer)[:end]))
                 offset, line = offset + end, line + block.count(b"\n")
                 del buffer[:end]
             if len(buffer) > limit + CHUNK_BYTES:  # blank lines and half a separator may be part of it
                 self._report(self._too_long(file, offset), reading)
                 skipping = True
         if not complete and not skipping and (end := separator.last_end(buffer)):
-            yield offset, line, bytes(buffer[:end])
+            yield offset, line, bytes(memoryview(buffer)[:end])
 
     def _read_range(
         self, file: StoredFile, start: int, end: int, reading: Reading
@@ -308,7 +308,7 @@ class Corpus:
                     del buffer[last:]
                     self._report(self._too_long(file, base + last), reading)
             if len(buffer) > first:
-                yield base + first, None, bytes(buffer[first:])
+                yield base + first, None, bytes(memoryview(buffer)[first:])
 
     def _from_text(
         self, file: StoredFile, block: bytes, offset: int, line: int | None, reading: Reading
