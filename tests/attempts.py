@@ -59,10 +59,14 @@ class Nursery:
             cwd=ROOT,
             env=environment,
         )
+        self.under_way: list[int] = []
         assert self._answer() == "ready\n"
 
     def start(self, arguments: list[str], ranks: int = 1, environment: dict[str, str] | None = None) -> list[int]:
         """Begin an attempt; numbers of its processes, which are one group."""
+        if self.under_way:  # that of a test which ran into its time limit
+            kill_group(self.under_way)
+            self.statuses()
         for path in self.log.parent.glob(self.log.name + ".*"):
             path.unlink()
         last = {argument.split("=", 1)[0]: argument for argument in arguments}
@@ -70,11 +74,14 @@ class Nursery:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(attempt | {"environment": environment or {}}) + "\n")
         self.process.stdin.flush()
-        return json.loads(self._answer())
+        self.under_way = json.loads(self._answer())
+        return self.under_way
 
     def statuses(self) -> list[int]:
         """Wait for the end of the attempt; exit statuses of its processes."""
-        return json.loads(self._answer())
+        answer = json.loads(self._answer())
+        self.under_way = []
+        return answer
 
     def is_running(self) -> bool:
         """Whether the attempt has not ended yet."""
