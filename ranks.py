@@ -28,12 +28,12 @@ def meet(timeout_s: float) -> None:
 def _part() -> None:
     """Let gloo's threads give back the tensors of the last collective before the interpreter begins to end.
 
-    One that asks for the interpreter's lock after that aborts the process, whatever its exit status was to be
+    One that asks for the interpreter's lock after that aborts the process, or hangs it, whatever its exit status was
+    to be; a process that is alone has such threads too
     (https://github.com/pytorch/pytorch/issues/190489; delete this with a torch that ends them by itself, which 2.7.0
     does not). destroy_process_group() is no way out: it holds the lock while it waits for them, and hangs.
     """
-    if dist.get_world_size() > 1:
-        time.sleep(LET_THREADS_RUN_S)
+    time.sleep(LET_THREADS_RUN_S)
 
 
 def on_rank_0(task: Callable[[], T]) -> T:
