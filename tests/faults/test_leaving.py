@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import ROOT
 
 SCRIPT = Path(__file__).with_name("leave.py")
 
 
+@pytest.mark.slow
 def test_threads_that_are_late_do_not_change_the_status():
     ended = subprocess.run(
         [sys.executable, SCRIPT], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
