@@ -65,14 +65,20 @@ def scheduler(request: pytest.FixtureRequest, checkout: Path) -> Iterator[Schedu
         shutil.rmtree(checkout / name, ignore_errors=True)
     (checkout / "logs").mkdir()
     scheduler = kind(checkout)
-    failed = request.session.testsfailed
     try:
         scheduler.start()
         yield scheduler
     finally:
-        if request.session.testsfailed > failed:
-            sys.stdout.write(scheduler.log())
         scheduler.stop()
+
+
+@pytest.fixture(autouse=True)
+def _logs_of_a_failure(request: pytest.FixtureRequest, scheduler: Scheduler) -> Iterator[None]:
+    """Show what servers and jobs have written where a test has failed, before the next one adds to it."""
+    failed = request.session.testsfailed
+    yield
+    if request.session.testsfailed > failed:
+        sys.stdout.write(scheduler.log())
 
 
 def metrics(checkout: Path, run: str) -> list[dict[str, Any]]:
