@@ -247,7 +247,7 @@ class Corpus:
     def _blocks(self, file: StoredFile, stream: BinaryIO, reading: Reading) -> Iterator[tuple[int, int, bytes]]:
         """Yield (offset, lines before, whole documents) of a stream; what is cut off at its end is left out."""
         separator, limit = self._separator(file), self.config.max_document_bytes
-        buffer, offset, line, skipping, complete = bytearray(), 0, 0, False, False  # a slice of it would be a copy more
+        buffer, offset, line, skipping, complete = bytearray(), 0, 0, False, False
         if separator is None:
             for _, chunk in self._guarded(file, _chunks(stream, min(CHUNK_BYTES, self.part_bytes)), reading):
                 buffer += chunk if len(buffer) <= limit else b""
@@ -268,6 +268,7 @@ class Corpus:
                 continue
             end = len(buffer) if complete else separator.last_end(buffer)
             if end:
+                # Through a view here and below: a slice of the buffer would be one copy more.
                 yield offset, line, (block := bytes(memoryview(buffer)[:end]))
                 offset, line = offset + end, line + block.count(b"\n")
                 del buffer[:end]

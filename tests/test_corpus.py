@@ -246,7 +246,7 @@ def test_a_line_that_is_no_text_is_refused_with_its_number(tmp_path, monkeypatch
 
 
 def test_parquet_gives_the_text_of_a_column(tmp_path):
-    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow
     from pyarrow import parquet
 
     texts = [f"text {number}\n\nof a row" for number in range(1000)]

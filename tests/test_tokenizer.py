@@ -197,7 +197,7 @@ def test_a_reference_lends_its_normalizer_pattern_and_special_tokens(corpus, tmp
 
 
 def test_a_reference_without_bos_gets_our_special_tokens_beside_its_own(corpus, tmp_path):
-    reference = save_reference(tmp_path / "reference", byte_level(), eos_token="<end>")  # noqa: S106
+    reference = save_reference(tmp_path / "reference", byte_level(), eos_token="<end>")  # noqa: S106 - a token
     out = tmp_path / "out"
     train_tokenizer.main(TokenizerConfig(corpus=corpus, out=str(out), vocab_size=300, reference=reference))
     stored = {
@@ -218,7 +218,7 @@ def test_a_reference_that_sets_off_its_text_with_bos_does_not_do_so_here(corpus,
     backend.post_processor = processors.TemplateProcessing(  # pyright: ignore[reportAttributeAccessIssue]
         single="<s> $A", special_tokens=[("<s>", backend.token_to_id("<s>"))]
     )
-    reference = save_reference(tmp_path / "reference", backend, bos_token="<s>", eos_token="<s>")  # noqa: S106
+    reference = save_reference(tmp_path / "reference", backend, bos_token="<s>", eos_token="<s>")  # noqa: S106 - a token
     out = tmp_path / "out"
     train_tokenizer.main(TokenizerConfig(corpus=corpus, out=str(out), vocab_size=300, reference=reference))
     tokenizer = Tokenizer.load(out)

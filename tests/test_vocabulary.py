@@ -19,6 +19,7 @@ from corpus.sample import documents_of
 from encoder import HARD_TEXTS
 from tokenizer import Tokenizer
 
+needs_ffbpe = pytest.mark.skipif(sys.version_info < (3, 11), reason="ffbpe is for Python 3.11 and later")
 FILES = ["special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"]
 
 
@@ -44,9 +45,9 @@ def varied(tmp_path):
     return tmp_path / "varied.txt"
 
 
+@needs_ffbpe
 @pytest.mark.parametrize("vocab_size", [261, 262, 400, 3000])
 def test_both_trainers_give_the_same_files(varied, tmp_path, vocab_size, caplog):
-    pytest.importorskip("ffbpe")
     fast, fast_record = learn_with(TrainerName.ffbpe, varied, tmp_path / "fast", vocab_size=vocab_size)
     slow, slow_record = learn_with(TrainerName.tokenizers, varied, tmp_path / "slow", vocab_size=vocab_size)
     auto, auto_record = learn_with(TrainerName.auto, varied, tmp_path / "auto", vocab_size=vocab_size)
@@ -110,13 +111,13 @@ def falls_back(caplog, corpus, folder, reason):
 
 
 def test_without_ffbpe_tokenizers_learns_and_the_log_says_so(corpus, tmp_path, monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "ffbpe", None)
+    monkeypatch.setitem(sys.modules, "ffbpe", None)  # an import of it fails, as where it is not installed
     falls_back(caplog, corpus, tmp_path, "ffbpe is not installed: the slower tokenizers learns.")
 
 
+@needs_ffbpe
 def test_merges_that_differ_are_noticed_and_tokenizers_learns(varied, tmp_path, monkeypatch, caplog):
-    pytest.importorskip("ffbpe")
-    right = vocabulary.ffbpe_merges
+    right = vocabulary.ffbpe_merges  # the real one does not differ; a later one might
 
     def exchanged(texts, n_merges):
         merges = right(texts, n_merges)
@@ -126,22 +127,26 @@ def test_merges_that_differ_are_noticed_and_tokenizers_learns(varied, tmp_path, 
     falls_back(caplog, varied, tmp_path, "(other merges): the slower tokenizers learns.")
 
 
+@needs_ffbpe
 def test_words_that_differ_are_noticed_and_tokenizers_learns(varied, tmp_path, monkeypatch, caplog):
-    pytest.importorskip("ffbpe")
+    # Both find the same words now; a later ffbpe or tokenizers might not.
     monkeypatch.setattr(vocabulary, "GPT2_PATTERN", vocabulary.GPT2_PATTERN.replace("ll|", ""))
     falls_back(caplog, varied, tmp_path, "other words in")
 
 
+@needs_ffbpe
 @pytest.mark.parametrize(("written", "words"), [("a b\n", "1 merges for"), ("a bc\n", "not known"), ("a\n", "unpack")])
 def test_an_ffbpe_that_fails_is_noticed_and_tokenizers_learns(varied, tmp_path, monkeypatch, caplog, written, words):
-    ffbpe = pytest.importorskip("ffbpe")  # the real one does not fail; these are files that a later one might write
+    import ffbpe
+
+    # The real one does not fail; these are files that a later one might write.
     monkeypatch.setattr(ffbpe.BpeModel, "save_merges_txt", lambda self, path, format: path.write_text(written))
     falls_back(caplog, varied, tmp_path, words)
 
 
+@needs_ffbpe
 @pytest.mark.parametrize("special", ["<s>", "s", "\u0120the", "\u0120<"])
 def test_a_reference_with_the_words_of_gpt2_gives_the_same_files_by_both_trainers(corpus, tmp_path, special):
-    pytest.importorskip("ffbpe")
     backend = byte_level()
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
     backend.add_special_tokens([special])
@@ -159,20 +164,20 @@ def test_a_reference_with_the_words_of_gpt2_gives_the_same_files_by_both_trainer
     assert fast_record["fingerprint"] == slow_record["fingerprint"]
 
 
+@needs_ffbpe
 @pytest.mark.parametrize("trainer", [TrainerName.auto, TrainerName.ffbpe])
 def test_a_reference_with_other_words_is_learned_by_tokenizers(corpus, tmp_path, trainer, caplog):
-    pytest.importorskip("ffbpe")
     caplog.set_level(logging.INFO, "hindsight")
     backend = byte_level(pattern=r"\p{L}+|\d|\s+|.")
-    reference = save_reference(tmp_path / "reference", backend, bos_token="<s>", eos_token="</s>")  # noqa: S106
+    reference = save_reference(tmp_path / "reference", backend, bos_token="<s>", eos_token="</s>")  # noqa: S106 - a token
     _, record = learn_with(trainer, corpus, tmp_path / "out", vocab_size=290, reference=reference)
     assert list(record["versions"]) == ["tokenizers", "transformers"]
     assert "ffbpe cannot learn for this reference=" in caplog.text
     assert ("WARNING" in caplog.text) == (trainer is TrainerName.ffbpe)
 
 
+@needs_ffbpe
 def test_documents_are_read_once_and_one_at_a_time(monkeypatch):
-    pytest.importorskip("ffbpe")
     alive, most = weakref.WeakSet(), 0
 
     class Text(str):
@@ -187,7 +192,7 @@ def test_documents_are_read_once_and_one_at_a_time(monkeypatch):
             del text
             most = max(most, len(alive))
 
-    monkeypatch.setattr(vocabulary, "CHECK_CHARS", 20_000)
+    monkeypatch.setattr(vocabulary, "CHECK_CHARS", 20_000)  # two documents, so that few are held for the trial
     for trainer in TrainerName:
         most = 0
         vocabulary.train(vocabulary.new_draft(), documents(), 270, trainer)
