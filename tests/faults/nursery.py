@@ -30,11 +30,12 @@ def serve() -> None:
             port = free.getsockname()[1]
         processes = []
         for rank in range(attempt["ranks"]):
+            group = processes[0] if processes else 0
             process = os.fork()
+            os.setpgid(process, group)  # in both: before the attempt starts processes, and before it is answered
             if process == 0:
                 begin(attempt, rank, port)
                 return
-            os.setpgid(process, processes[0] if processes else process)
             processes.append(process)
         print(json.dumps(processes), flush=True)
         statuses = wait_for_all(processes)
