@@ -3,7 +3,19 @@
 import signal
 
 import pytest
-from attempts import RUN, STEPS, Nursery, kill_at_random, kill_group, lines, losses, segments, wait_until
+from attempts import (
+    RUN,
+    STEPS,
+    Nursery,
+    datasets,
+    kill_at_random,
+    kill_group,
+    lasting,
+    lines,
+    losses,
+    segments,
+    wait_until,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.dist]
 
@@ -51,15 +63,17 @@ def test_a_second_run_on_the_same_data_keeps_its_shared_memory_when_a_killed_one
         common = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "data.num_workers=2"]
         other = neighbour.start([*common, "run_name=other", "max_duration=100000ba", "checkpoint.interval=1000ba"])
         assert wait_until(lambda: lines(tmp_path / "other") >= 5, other), neighbour.output()
-        used = segments() - before
+        used = lasting(segments() - before)
         assert used
         processes = nursery.start([*common, "run_name=killed"])
         assert wait_until(lambda: lines(tmp_path / "killed") >= 5, processes)
         kill_group(processes)
-        nursery.statuses()
-        assert segments() > used, "a kill leaves shared memory behind, or this test shows nothing"
+        assert nursery.statuses() == [-signal.SIGKILL]
+        assert lasting(segments()) > used, "a kill leaves shared memory behind, or this test shows nothing"
         assert nursery.run([*common, "run_name=killed"]) == [0], nursery.output()
-        assert segments() == used
+        left = segments()
+        assert lasting(left) == used
+        assert datasets(left) == datasets(used), "the killed one's order of windows is still there"
         reached = lines(tmp_path / "other")
         assert wait_until(lambda: lines(tmp_path / "other") > reached + 50, other), neighbour.output()
         kill_group(other, signal.SIGTERM)
