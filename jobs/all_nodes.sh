@@ -1,7 +1,9 @@
 #!/bin/bash
 # Train on all nodes of a job; train_on_nodes in lib.sh calls this on the first of them. Ends with the first node that
 # fails, and then the scheduler ends the others. On SIGTERM the first node is asked to leave, and its processes tell all
-# others; with Slurm all nodes are asked, by SIGUSR1, because after SIGTERM the launcher would give them 30 s.
+# others; with Slurm all nodes are asked, by SIGUSR1, because after SIGTERM the launcher would give them 30 s. When the
+# first leaves for that reason, all are waited for: Grid Engine deletes a job of which it has to kill a part, instead of
+# putting it back into the queue.
 
 . jobs/lib.sh
 
@@ -33,10 +35,16 @@ start_by_grid_engine() {
 
 if [ $SCHEDULER = slurm ]; then start_by_slurm "$@"; else start_by_grid_engine "$@"; fi
 
+RESULT=""
 while INTERRUPTED="" && [ "$left" -gt 0 ]; do
     wait -n
     STATUS=$?
     [ -n "$INTERRUPTED" ] && [ $STATUS -gt 128 ] && continue
-    [ $STATUS = 0 ] || exit $STATUS
+    case $STATUS in
+    0) ;;
+    75 | 143 | 241) RESULT=${RESULT:-$STATUS} ;; # as in finish, lib.sh
+    *) [ -n "$RESULT" ] || exit $STATUS ;;
+    esac
     left=$((left - 1))
 done
+exit "${RESULT:-0}"

@@ -181,6 +181,10 @@ class Scheduler(ABC):
         """Start a requeued job again at once."""
 
     @abstractmethod
+    def waits_again(self, job: str) -> bool:
+        """Whether a job that has run is back in the queue."""
+
+    @abstractmethod
     def preempt(self, job: str) -> None:
         """Make the scheduler take the node from a job."""
 
@@ -319,6 +323,10 @@ class Slurm(Scheduler):
         if task["Reason"] == "BeginTime" and datetime.fromisoformat(task["EligibleTime"]) > datetime.now() + SOON:
             # Slurm would wait for two minutes, for nodes that are slow to clean up.
             self.call("scontrol", "update", f"JobId={job}", "StartTime=now+2")
+
+    def waits_again(self, job: str) -> bool:
+        (task, *_) = self.show(job)
+        return task["JobState"] == "PENDING" and task["Restarts"] != "0"
 
     def preempt(self, job: str) -> None:
         node = dict(re.findall(r"(\w+)=(\S*)", self.call("scontrol", "show", "node", "node1")))
@@ -469,6 +477,9 @@ class GridEngine(Scheduler):
 
     def hurry(self, job: str) -> None:
         """Nothing to do: it starts at the next round, which comes every second."""
+
+    def waits_again(self, job: str) -> bool:
+        return re.search(rf"^\s*{job}\s.*\sRq\s", self.call("qstat", "-u", "*"), flags=re.MULTILINE) is not None
 
     def preempt(self, job: str) -> None:
         self.warn(job)
