@@ -116,11 +116,12 @@ class Assembly:
         """Take up what an earlier process did, if one did. InputError if it was another conversion."""
         for rest in self.folder.rglob(".*.partial"):
             rest.unlink(missing_ok=True)
-        if not self.is_begun():
-            shutil.rmtree(self.parts_folder, ignore_errors=True)
+        if not self.is_begun():  # what is there is of one that was killed before its first save, or while it cleaned up
+            for rest in (self.parts_folder, self.folder / RESULT_NAME):
+                shutil.rmtree(rest, ignore_errors=True)
+            for file in (*self.folder.glob(".*.tokens"), self._log_path, self._hashes_path):
+                file.unlink(missing_ok=True)
             self.parts_folder.mkdir(parents=True)
-            for file in self.folder.glob(".*.tokens"):
-                file.unlink()
             self.save()
             return
         try:

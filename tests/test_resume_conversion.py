@@ -59,6 +59,7 @@ def test_twenty_random_kills_end_in_the_same_bytes(tmp_path, large_corpus, token
         if out.exists():  # it was done before it was killed; a folder that is there is whole
             assert contents(out) == contents(tmp_path / "whole")
             shutil.rmtree(out)
+            shutil.rmtree(work, ignore_errors=True)  # as another call does where the result is there
         else:
             assert parts_done(work) >= before
     run_to_the_end(start(script, large_corpus, tokenizer_dir, out), out)
@@ -121,6 +122,16 @@ def test_what_was_done_is_not_done_again(interrupted, corpus, tokenizer_dir, sha
         k: v for k, v in contents(shards).items() if k != "manifest.json"
     }
     assert not (interrupted.parent / ".out.partial").exists()
+
+
+def test_what_is_left_of_a_work_folder_without_its_state_counts_for_nothing(interrupted, corpus, tokenizer_dir, shards):
+    work = interrupted.parent / ".out.partial"
+    (work / "state.npz").unlink()  # as a kill leaves it while the folder is removed at the end
+    assert (work / "hashes").stat().st_size > 0
+    assert (work / "parts.log").stat().st_size > 0
+    (work / "result" / "train" / "shard.99999.mds").touch()
+    convert_to_mds.main(convert_config(corpus, tokenizer_dir, interrupted))
+    assert contents(interrupted) == contents(shards)
 
 
 def test_another_corpus_tokenizer_or_setting_is_refused_and_nothing_is_lost(
