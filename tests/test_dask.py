@@ -21,7 +21,10 @@ from conversion.sources import Text
 from conversion.workers import _sources, fingerprint_of
 from tokenizer import Tokenizer
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:Creating scratch directories:UserWarning"),  # Dask's, where a disk is slow
+]
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +36,12 @@ def expected(large_corpus, tokenizer_dir, tmp_path_factory):
 
 def workers_of(process):
     """The processes that make tokens, which a conversion starts, and starts again."""
-    with suppress(psutil.NoSuchProcess):
-        return [
-            child
-            for child in psutil.Process(process.pid).children(recursive=True)
-            if "spawn_main" in str(child.cmdline())
-        ]
-    return []
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []:
+        with suppress(psutil.NoSuchProcess):
+            if "spawn_main" in str(child.cmdline()):
+                found.append(child)
+    return found
 
 
 @pytest.mark.parametrize("script", ["convert_to_mds", "convert_to_h5"])

@@ -23,6 +23,8 @@ from conftest import wait_until
 GRID_ENGINE = Path("/usr/lib/gridengine")
 NODE_SLOTS = 8
 """Jobs and processes that a node takes at once, whatever the machine has."""
+HOST_SLOTS = 2 * NODE_SLOTS
+"""The same of Grid Engine's one host, which stands for two nodes."""
 SOON = timedelta(seconds=5)
 START_S = 30
 """How long a server may take to start."""
@@ -409,7 +411,7 @@ class GridEngine(Scheduler):
         self.call("qconf", "-Msconf", self.file(self.edited(schedule, **at_once, job_load_adjustments="NONE")))
         complexes = self.call("qconf", "-sc")
         self.call("qconf", "-Mc", self.file(complexes + "gpu gpu INT <= YES YES 0 0\n"))
-        self.call("qconf", "-aattr", "exechost", "complex_values", f"gpu={NODE_SLOTS}", "localhost")
+        self.call("qconf", "-aattr", "exechost", "complex_values", f"gpu={HOST_SLOTS}", "localhost")
         settings = "slots 999\nuser_lists NONE\nxuser_lists NONE\nstart_proc_args NONE\nstop_proc_args NONE\n"
         settings += "control_slaves TRUE\njob_is_first_task FALSE\nurgency_slots min\naccounting_summary FALSE\n"
         settings += "qsort_args NONE\n"
@@ -417,7 +419,7 @@ class GridEngine(Scheduler):
             self.call("qconf", "-Ap", self.file(f"pe_name {name}\nallocation_rule {rule}\n{settings}"))
         template = self.call("qconf", "-sq")
         here = {"hostlist": "localhost", "shell": "/bin/bash", "load_thresholds": "NONE"}
-        jobs = {"slots": str(NODE_SLOTS), "pe_list": "smp"}
+        jobs = {"slots": str(HOST_SLOTS), "pe_list": "smp"}
         node = {"slots": "1", "pe_list": "mpi", "qtype": "NONE"}
         for name, changes in {"all.q": jobs, "node1.q": node, "node2.q": node}.items():
             self.call("qconf", "-Aq", self.file(self.edited(template, qname=name, **here, **changes)))

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.dist, pytest.ma
 # What makes GPT-2's job small enough for a test.
 SMALL = [*TINY, "data.path=data/words", "precision=fp32", "compile=false", "microbatch_size=null", "log_interval=1"]
 SMALL_SWEEP = [*TINY, "data.path=data/words"]
-LONG_STEPS = 400
+LONG_STEPS = 800
 LONG = ["direction=backward", *SMALL, f"max_duration={LONG_STEPS}ba", "model.dropout=0.1", "eval_interval=150ba"]
 """A run that takes long enough to be interrupted."""
 STARTS_S = 120
@@ -28,7 +28,7 @@ APART = """
 if [ "${SLURM_NODEID:-${NODE_RANK:-0}}" != 0 ]; then
     [ -n "${APART:-}" ] ||
         APART=1 exec unshare --mount sh -c 'mount -t tmpfs tmpfs /dev/shm && exec bash "$@"' sh "$0" "$@"
-    trap '[ $? != 75 ] || { sleep 3; say "the second node leaves"; }' EXIT
+    trap 'case $? in 75 | 143) sleep 3; say "the second node leaves" ;; esac' EXIT
 fi
 """
 """In site.sh: a second node has shared memory of its own, as a second machine would, and leaves after the first."""
@@ -148,6 +148,7 @@ def test_jobs_at_once_on_one_node_and_requeued_ones_have_the_losses_of_one_that_
         for run in ("whole", "parts")
     }
     wait_until("both train", lambda: steps(checkout, "parts") and steps(checkout, "whole"), STARTS_S)
+    assert steps(checkout, "whole") < LONG_STEPS
     assert scheduler.name_of(jobs["parts"]) == "parts"
     scheduler.warn(jobs["parts"])
     wait_until("the requeue", lambda: scheduler.hurry(jobs["parts"]) or starts(checkout, "parts", jobs) == 2, 60)
@@ -173,9 +174,9 @@ def test_two_nodes_train_one_run_with_the_losses_of_two_processes_on_one(schedul
     scheduler.warn(job)
     wait_until("the requeue", lambda: "back into the queue" in job_log(checkout, "nodes", job), 60)
     wait_until("its place in the queue", lambda: scheduler.waits_again(job), 60)
-    log = job_log(checkout, "nodes", job)
-    assert log.index("the second node leaves") < log.index("back into the queue")  # or Grid Engine deletes it, at times
     if scheduler.is_one_host:
+        log = job_log(checkout, "nodes", job)  # Grid Engine at times deletes a job that leaves before its other nodes
+        assert log.index("the second node leaves") < log.index("back into the queue")
         scheduler.cancel(job)
         job = scheduler.submit("train_gpt2_nodes", *LONG, "run_name=nodes", CPU_PROCESSES="1")
     assert scheduler.wait(job, STARTS_S) == [0]
