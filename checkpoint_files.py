@@ -319,7 +319,8 @@ class Uploads:
             try:
                 for record in WITH_CHECKPOINTS:
                     if (self.run_folder / record).exists():
-                        self.remote.upload(self.run_folder / record, record)
+                        # Read once: training writes on, and boto3 reads a file for its checksum and again to send it.
+                        self.remote.store((self.run_folder / record).read_bytes(), record)
                 if link is not None:
                     self.remote.upload(link, name)
                     for old in outdated(self.remote.sizes(), name, keep) if keep > 0 else []:

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,14 @@ class Folder:
         return {item["Key"].removeprefix(prefix): item["Size"] for item in objects}
 
     def upload(self, path: Path, name: str) -> None:
-        """Store a file under a name; it appears as a whole."""
+        """Store a file, which nobody changes meanwhile, under a name; it appears as a whole."""
         bucket, key = self._place(name)
         s3_client().upload_file(str(path), bucket, key)
+
+    def store(self, data: bytes, name: str) -> None:
+        """Store bytes under a name; they appear as a whole."""
+        bucket, key = self._place(name)
+        s3_client().upload_fileobj(BytesIO(data), bucket, key)
 
     def download(self, name: str, path: Path) -> None:
         """Fetch an object; InputError if that fails."""

@@ -1,5 +1,6 @@
 """Data and checkpoints on an S3 server, over HTTP: whole runs, and what may go wrong with server, objects and disk."""
 
+import itertools
 import json
 import os
 import shutil
@@ -12,6 +13,9 @@ from pathlib import Path
 import pytest
 from attempts import RUN, is_alive, kill_group, lines, losses, wait_until
 from s3 import Server, names, put, remove, store
+
+from checkpoint_files import Uploads
+from object_store import Folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.dist]
 KEYS = ("S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "NO_PROXY")
@@ -163,6 +167,31 @@ def test_a_killed_run_with_checkpoints_on_s3_goes_on_exactly_on_another_machine(
     assert "goes on from step" in nursery.output()
     assert losses(tmp_path / "a") == whole[ranks]
     assert not (tmp_path / "s3:").exists()
+
+
+def test_records_that_change_while_they_are_uploaded_can_be_fetched(bucket, tmp_path):
+    path, is_over = tmp_path / "metrics.jsonl", threading.Event()
+    path.write_text("")
+    remote = Folder(f"{bucket}/runs/a", "checkpoint.folder")
+
+    def write():
+        with path.open("r+") as file:
+            for number in itertools.count():
+                file.seek(0)
+                file.write(f"{number % 10}" * 1000)
+                file.flush()
+                if is_over.is_set():
+                    return
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(10):
+            Uploads(remote, tmp_path).close()
+            remote.download(path.name, tmp_path / "fetched")
+    finally:
+        is_over.set()
+        writer.join()
 
 
 def test_a_machine_whose_files_are_behind_those_on_s3_takes_them_over(
