@@ -5,6 +5,7 @@ This module imports nothing that takes time, so that a warning that comes early 
 """
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
@@ -62,11 +63,14 @@ def leave_with_parent(worker: int) -> None:
     """Let a process that reads ahead end with the training process, and no earlier.
 
     It hears the signals that are sent to all processes of a job, and must serve the step in hand; when the training
-    process is killed, PyTorch's own watch takes seconds to notice.
+    process is killed, PyTorch's own watch takes seconds to notice, or for ever where that was before it began.
     """
     ignore()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    if parent is not None and os.getppid() != parent.pid:  # it was killed before this process could ask for the signal
+        os._exit(1)
 
 
 def _note(number: int, frame: FrameType | None) -> None:

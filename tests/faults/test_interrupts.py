@@ -1,6 +1,7 @@
 """Signals and the file STOP: the step is finished and saved, all leave with status 75, and the run goes on exactly."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -57,7 +58,7 @@ def test_the_file_stop(nursery, whole, shards, tmp_path):
 
 def test_a_signal_in_an_evaluation_leaves_at_its_next_batch_and_the_evaluation_is_made_later(nursery, shards, tmp_path):
     arguments = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "eval_batches=null", "max_duration=12ba"]
-    arguments += ["model.d_model=192", "batch_size=2", "model.context_length=64", "data.context_length=64"]
+    arguments += ["model.d_model=192", "model.n_layers=6", "batch_size=2", "data.context_length=64"]
     assert nursery.run([*arguments, "run_name=whole"]) == [0], nursery.output()
     processes = nursery.start([*arguments, "run_name=a"])
     saved = tmp_path / "a" / "checkpoints" / "ep0-ba10-rank0.pt"
@@ -70,10 +71,16 @@ def test_a_signal_in_an_evaluation_leaves_at_its_next_batch_and_the_evaluation_i
     assert losses(tmp_path / "a") == losses(tmp_path / "whole")
 
 
+def listens(process: int) -> bool:
+    """Whether a process has handlers for all signals; that of SIGUSR2 is the last it gets."""
+    (caught,) = re.findall(r"^SigCgt:\s*(\w+)", Path(f"/proc/{process}/status").read_text(), flags=re.MULTILINE)
+    return bool(int(caught, 16) >> signal.SIGUSR2 - 1 & 1)
+
+
 def test_a_signal_that_comes_before_the_first_step(nursery, whole, shards, tmp_path):
     arguments = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "run_name=a"]
     processes = nursery.start(arguments)
-    time.sleep(0.1)
+    assert wait_until(lambda: listens(processes[0]), processes), nursery.output()
     kill_group(processes, signal.SIGTERM)
     assert nursery.statuses() == [75], nursery.output()
     assert losses(tmp_path / "a") == whole[1][:1]
@@ -112,3 +119,27 @@ def test_composers_launcher_passes_a_signal_on_and_its_status_says_so(whole, sha
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert losses(tmp_path / "a") == whole[2]
+
+
+LATE_READER = """
+import multiprocessing, os, signal, sys, time
+import interrupts
+
+def read_ahead():
+    parent = os.getppid()
+    os.kill(parent, signal.SIGKILL)
+    while os.getppid() == parent:
+        time.sleep(0.01)
+    interrupts.leave_with_parent(0)
+    print("it reads ahead for nobody")
+
+process = multiprocessing.get_context("fork").Process(target=read_ahead)
+process.start()
+process.join()
+"""
+
+
+def test_a_reader_whose_training_process_was_killed_before_it_began_leaves():
+    done = subprocess.run([sys.executable, "-c", LATE_READER], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert (done.stdout, done.stderr) == ("", "")
