@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import zipfile
 from pathlib import Path
 
@@ -173,7 +174,7 @@ def test_more_steps_are_counted_from_where_the_run_stands(nursery, whole, shards
     processes = nursery.start([*more, "checkpoint.interval=1ba"])
     assert wait_until(lambda: lines(runs / "run") >= 30, processes)
     kill_group(processes)
-    nursery.statuses()
+    assert nursery.statuses() == [-signal.SIGKILL], nursery.output()
     assert nursery.run(more) == [0], nursery.output()  # the same words, to the same end
     assert [line[:2] for line in losses(runs / "run")] == [line[:2] for line in whole[1]]
     assert len(losses(runs / "run")) == STEPS

@@ -35,9 +35,9 @@ MOMENTS = {
     "before the first step": lambda folder: (folder / "config.yaml").exists(),
     "in the first steps": lambda folder: lines(folder) >= 1,
     "while a checkpoint is written": lambda folder: list(folder.glob("checkpoints/.saving-ep0-ba8-*")),
-    "just after a checkpoint has its name": lambda folder: list(folder.glob("checkpoints/*-ba8-*")),
-    "in an evaluation": lambda folder: list(folder.glob("checkpoints/*-ba10-*")),
-    "in an evaluation at the end of an epoch": lambda folder: list(folder.glob("checkpoints/*-ba30-*")),
+    "just after a checkpoint has its name": lambda folder: list(folder.glob("checkpoints/ep*-ba8-*")),
+    "in an evaluation": lambda folder: list(folder.glob("checkpoints/ep*-ba10-*")),
+    "in an evaluation at the end of an epoch": lambda folder: list(folder.glob("checkpoints/ep*-ba30-*")),
     "after the last step": lambda folder: lines(folder) >= STEPS,
     "while the last checkpoint is written": lambda folder: list(folder.glob(f"checkpoints/.saving-*-ba{STEPS}-*")),
 }
@@ -45,13 +45,18 @@ MOMENTS = {
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_kill_at_a_chosen_moment_changes_no_loss(nursery, whole, shards, tmp_path, moment):
-    arguments = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "run_name=killed"]
-    processes = nursery.start(arguments)
-    assert wait_until(lambda: MOMENTS[moment](tmp_path / "killed"), processes), nursery.output()
-    kill_group(processes)
-    assert nursery.statuses() == [-signal.SIGKILL]
+    for attempt in range(5):  # some moments last milliseconds, and may be missed
+        folder = tmp_path / f"killed{attempt}"
+        arguments = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", f"run_name={folder.name}"]
+        processes = nursery.start(arguments)
+        hit = wait_until(lambda folder=folder: MOMENTS[moment](folder), processes)
+        kill_group(processes)
+        if nursery.statuses() == [-signal.SIGKILL] and hit:
+            break
+    else:
+        pytest.fail(f"no kill hit the moment: {nursery.output()}")
     assert nursery.run(arguments) == [0], nursery.output()
-    assert losses(tmp_path / "killed") == whole[1]
+    assert losses(folder) == whole[1]
 
 
 def test_a_second_run_on_the_same_data_keeps_its_shared_memory_when_a_killed_one_starts_again(
@@ -69,16 +74,16 @@ def test_a_second_run_on_the_same_data_keeps_its_shared_memory_when_a_killed_one
         assert wait_until(lambda: lines(tmp_path / "killed") >= 5, processes)
         kill_group(processes)
         assert nursery.statuses() == [-signal.SIGKILL]
-        assert lasting(segments()) > used, "a kill leaves shared memory behind, or this test shows nothing"
+        assert lasting(segments()) - before > used, "a kill leaves shared memory behind, or this test shows nothing"
         assert nursery.run([*common, "run_name=killed"]) == [0], nursery.output()
         left = segments()
-        assert lasting(left) == used
-        assert datasets(left) == datasets(used), "the killed one's order of windows is still there"
+        assert lasting(left) - before == used
+        assert datasets(left - before) == datasets(used), "the killed one's order of windows is still there"
         reached = lines(tmp_path / "other")
         assert wait_until(lambda: lines(tmp_path / "other") > reached + 50, other), neighbour.output()
         kill_group(other, signal.SIGTERM)
         assert neighbour.statuses() == [75], neighbour.output()
-        assert not segments()
+        assert segments() <= before
     finally:
         neighbour.close()
     assert losses(tmp_path / "killed") == whole[1]
