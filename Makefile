@@ -23,7 +23,7 @@ setup: .venv/.ready
 	@touch $@
 
 demo: setup
-	@$(BIN)/python demo_corpus.py out=$(DEMO)/corpus.txt
+	@$(BIN)/python make_corpus.py out=$(DEMO)/corpus.txt
 	@$(BIN)/python train_tokenizer.py corpus=$(DEMO)/corpus.txt out=$(DEMO)/tokenizer vocab_size=4096
 	@$(BIN)/python convert_to_mds.py corpus=$(DEMO)/corpus.txt tokenizer=$(DEMO)/tokenizer out=$(DEMO)/bible val_share=0.05
 	@$(BIN)/python train_composer.py direction=forward

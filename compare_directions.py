@@ -25,10 +25,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from command_line import run_script
-from comparison_plot import draw, text
-from config import CompareConfig, Direction, InputError, flatten
-from output_files import write_atomically
+from hindsight.analysis.plots import draw, text
+from hindsight.command_line import run_script
+from hindsight.config.training import CompareConfig, Direction, InputError, flatten
+from hindsight.files import write_atomically
 
 # A pair may differ in these keys, and in those below them; they cannot change a loss ...
 FREE_KEYS = ("run_name", "runs_dir", "checkpoint", "wandb", "tensorboard", "samples", "progress_bar", "log_interval")

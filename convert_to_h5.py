@@ -12,12 +12,12 @@ import h5py
 import numpy as np
 import xxhash
 
-from command_line import run_script
-from config import ConvertConfig, InputError
-from conversion import convert
-from conversion.outputs import Output
-from conversion.stored import BUFFER_TOKENS, H5_DATASET, H5_NAME
-from manifest import SPLITS, Manifest
+from hindsight.command_line import run_script
+from hindsight.config.training import ConvertConfig, InputError
+from hindsight.conversion.convert import convert
+from hindsight.conversion.outputs import Output
+from hindsight.conversion.token_sources import BUFFER_TOKENS, H5_DATASET, H5_NAME
+from hindsight.shards.manifest import SPLITS, Manifest
 
 
 def main(config: ConvertConfig) -> None:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from command_line import run_script
-from config import ConvertConfig, InputError
-from conversion import convert
-from conversion.mds import OFFSET_BYTES, index_of, write_shard
-from conversion.outputs import Output
-from manifest import SPLITS, Manifest
-from output_files import write_atomically
+from hindsight.command_line import run_script
+from hindsight.config.training import ConvertConfig, InputError
+from hindsight.conversion.convert import convert
+from hindsight.conversion.outputs import Output
+from hindsight.files import write_atomically
+from hindsight.shards.manifest import SPLITS, Manifest
+from hindsight.shards.mds import OFFSET_BYTES, index_of, write_shard
 
 DEFAULT_HASHES = {"xxh64"}
 HEADER_BYTES = 1 << 12

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from config import Block, GPTConfig, InputError
+from hindsight.config.training import Block, GPTConfig, InputError
 
 INIT_STD = 0.02
 

@@ -18,14 +18,14 @@ import xxhash
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from command_line import run_script
-from config import Direction, InputError, InspectConfig
-from conversion import TOKENIZER_FOLDER
-from conversion.mds import read_shard_bytes
-from conversion.statistics import add_counts
-from conversion.stored import ConvertedTokens, TokenRange
-from manifest import MANIFEST_NAME, SPLITS, Manifest, check_names, entropy_nats
-from tokenizer import Tokenizer
+from hindsight.command_line import run_script
+from hindsight.config.training import Direction, InputError, InspectConfig
+from hindsight.conversion.convert import TOKENIZER_FOLDER
+from hindsight.conversion.corpus_statistics import add_counts
+from hindsight.conversion.token_sources import ConvertedTokens, TokenRange
+from hindsight.shards.manifest import MANIFEST_NAME, SPLITS, Manifest, check_names, entropy_nats
+from hindsight.shards.mds import read_shard_bytes
+from hindsight.tokenization.tokenizer import Tokenizer
 
 log = logging.getLogger("hindsight")
 

@@ -15,9 +15,9 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from config import Direction, GPTConfig, InputError, ModelConfig, RNNConfig
-from direction import turn
 from gpt import GPT
+from hindsight.config.training import Direction, GPTConfig, InputError, ModelConfig, RNNConfig
+from hindsight.orders.direction import turn
 from loss_utils import METRICS, TokenMetric, mean_nats, sums, target_nats
 from rnn import RNN
 

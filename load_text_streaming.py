@@ -10,7 +10,6 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Semaphore, Thread, main_thread
 from typing import Any
 
@@ -20,18 +19,12 @@ from composer.core import DataSpec
 from numpy.typing import NDArray
 from streaming import Stream, StreamingDataLoader, StreamingDataset
 from streaming.base.dataset import _ShardState
-from streaming.base.format import Reader
-from streaming.base.format.mds import MDSReader
-from streaming.base.hashing import get_hash
-from streaming.base.world import World
 from torch import Tensor
 
-from config import DISK_FULL, Direction, InputError
-from direction import IGNORED, make_example
-from interrupts import leave_with_parent
-from manifest import check_names
-from remote_data import Remote
-from windows import Split, shard_extent, window_order
+from hindsight.config.training import Direction, InputError
+from hindsight.interrupts import leave_with_parent
+from hindsight.loading.windows import Split, window_order
+from hindsight.orders.direction import IGNORED, make_example
 
 SHARDS_AHEAD = 2
 """Shards that are fetched from object storage before their first window is asked for."""
@@ -39,166 +32,6 @@ LONGEST_LEAVE_S = 0.2
 """Seconds after which a thread that fetches ahead notices that its process ends."""
 CHUNK_WINDOWS = 1 << 12
 """Window numbers that are turned into Python's at a time: one takes 8 bytes in NumPy's array, and 40 in a list."""
-
-
-class WindowReader(MDSReader):
-    """A shard whose samples are windows.
-
-    Args:
-        shard: the shard, whose samples are blocks.
-        split: the split that the shard belongs to.
-        number: the shard's place in the split; the last shard also has the windows that fill up the last batch.
-        verify: whether to compare its hash at its first use, and to delete it if it is another: Streaming fetches
-            it anew then. A fetched shard may have been cut or damaged since.
-        mapped: whether the file is mapped into memory. It is read window by window instead where shards are evicted: a
-            file that any process has mapped keeps its place on the disk after it is deleted.
-    """
-
-    def __init__(self, shard: MDSReader, split: Split, number: int, verify: bool = False, mapped: bool = True) -> None:
-        super().__init__(
-            shard.dirname,
-            shard.split,
-            shard.column_encodings,
-            shard.column_names,
-            shard.column_sizes,
-            shard.compression,
-            shard.hashes,
-            shard.raw_data,
-            shard.samples,
-            shard.size_limit,
-            shard.zip_data,
-        )
-        self.n_blocks = shard.samples
-        self.verify, self.mapped = verify, mapped
-        self.context_length = split.context_length
-        self.block_length = split.block_length
-        self.dtype = np.dtype(shard.column_encodings[0].split(":")[1])
-        self.n_tokens, self.samples = shard_extent(split, number)
-        self.tokens: NDArray | None = None  # a plain array over the mapped file: a memmap takes longer to slice
-        self.begin: int | None = None  # byte at which the tokens begin, once the file was checked
-
-    def get_item(self, idx: int) -> dict[str, Any]:
-        """Give a window as {"tokens": (T or fewer,) token ids}; FileNotFoundError if the shard is not there yet."""
-        start = idx * self.context_length
-        stop = min(start + self.context_length, self.n_tokens)
-        if self.tokens is not None:
-            return {"tokens": self.tokens[start:stop]}
-        path = Path(self.dirname, self.split, self.raw_data.basename)
-        if self.begin is None:
-            self.begin = self._check(path)
-        if self.mapped:
-            self.tokens = map_bytes(path)[self.begin :].view(self.dtype)
-            return {"tokens": self.tokens[start:stop]}
-        place = self.begin + start * self.dtype.itemsize
-        return {"tokens": np.fromfile(path, self.dtype, max(stop - start, 0), offset=place)}
-
-    def evict(self) -> int:
-        """Delete the shard from the cache, and let go of its pages."""
-        self.tokens = None
-        return super().evict()
-
-    def _check(self, path: Path) -> int:
-        """Give the byte at which the tokens begin: blocks of a fixed size lie one after the other behind an index."""
-        if self.verify:
-            data = path.read_bytes()
-            if any(get_hash(name, data) != value for name, value in self.raw_data.hashes.items()):
-                path.unlink()
-                raise FileNotFoundError(f"{path} was damaged")
-        n_bytes = path.stat().st_size
-        with path.open("rb") as file:
-            begin = int.from_bytes(file.read(8)[4:], "little")
-        if n_bytes != self.raw_data.bytes or n_bytes != begin + self.n_blocks * self.block_length * self.dtype.itemsize:
-            raise InputError(f"{path} is damaged: its size is not that of its index; convert or copy the data again.")
-        return begin
-
-
-def map_bytes(path: Path) -> NDArray[np.uint8]:
-    """Map a file that is not empty. np.memmap would keep a file descriptor; a process has as few as 1024 of them."""
-    return torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8).numpy()
-
-
-class WindowStream(Stream):
-    """The shards of a split, as windows.
-
-    Args:
-        split: the split.
-        remote: where they are fetched from; None if they lie in the split's folder.
-        is_bounded: whether shards are evicted.
-    """
-
-    def __init__(self, split: Split, remote: Remote | None = None, is_bounded: bool = False) -> None:
-        if remote is None:
-            super().__init__(local=split.folder, split=split.name)
-        else:
-            super().__init__(
-                remote=remote.url,
-                local=split.folder,
-                split=split.name,
-                download_retry=remote.retry,
-                download_timeout=remote.timeout_s,
-            )
-        self.windows = split
-        self.is_bounded = is_bounded
-        self.place = remote.url if remote is not None else split.folder
-
-    def get_shards(self, world: World, allow_unsafe_types: bool) -> list[Reader]:
-        """Read the index; InputError if it is not the one that the manifest describes."""
-        try:
-            shards = super().get_shards(world, allow_unsafe_types)
-            check_names(info.basename for shard in shards for pair in shard.file_pairs for info in pair if info)
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"data.path={self.place}: {self.windows.name}/index.json is missing or damaged ({error}); "
-                "convert or copy the data again."
-            ) from error
-        blocks = -(-self.windows.n_tokens // self.windows.block_length)
-        if len(shards) != self.windows.n_shards or sum(len(shard) for shard in shards) != blocks:
-            raise InputError(
-                f"data.path={self.place}: {self.windows.name}/index.json lists other shards than manifest.json; "
-                "convert or copy the data again."
-            )
-        if self.remote is not None and (hashes := shards[0].file_pairs[0][0].hashes):
-            self.validate_hash = next(iter(hashes))
-        verify = self.remote is not None
-        return [
-            WindowReader(shard, self.windows, i, verify, mapped=not self.is_bounded)
-            for i, shard in enumerate(shards)
-            if isinstance(shard, MDSReader)
-        ]
-
-    def set_up_local(self, shards: list[Reader], cache_usage_per_shard: NDArray[np.int64]) -> None:
-        """See which shards are here; InputError if one is missing that is to be found nowhere else."""
-        super().set_up_local(shards, cache_usage_per_shard)
-        if self.remote is None and not cache_usage_per_shard.all():
-            name = shards[int(cache_usage_per_shard.argmin())].file_pairs[0][0].basename
-            raise InputError(
-                f"data.path={self.local}: {self.windows.name}/{name} is missing; convert or copy the data again."
-            )
-
-    def prepare_shard(self, shard: Reader) -> int:
-        """Fetch and decompress a shard; on any error InputError, and nothing of the shard stays in the cache."""
-        try:
-            return super().prepare_shard(shard)
-        except Exception as error:  # every compression and every provider has its own
-            raw, compressed = shard.file_pairs[0]
-            name = f"{self.windows.name}/{(compressed or raw).basename}"
-            if self.remote is None:
-                raise InputError(
-                    f"data.path={self.local}: {name} cannot be decompressed ({error}); make the folder writable, or "
-                    "convert or copy the data again."
-                ) from error
-            for path in Path(self.local, self.split).glob(f"{raw.basename}*"):
-                path.unlink(missing_ok=True)
-            if isinstance(error, OSError) and error.errno in DISK_FULL:
-                raise InputError(
-                    f"data.cache_dir: the disk of {self.local} is full; make room, give another data.cache_dir, or "
-                    "bound what is kept with data.cache_limit."
-                ) from error
-            raise InputError(
-                f"data.path={self.place}: {name} cannot be fetched, or is not what it was when it was written "
-                f"({error}); see whether it is there and whole, and check S3_ENDPOINT_URL and the keys. The same "
-                "command goes on."
-            ) from error
 
 
 class TextStreamingDataset(StreamingDataset):

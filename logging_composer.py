@@ -25,11 +25,11 @@ from composer.utils import create_interval_scheduler, dist
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 from wandb.errors import UsageError
 
-from config import Direction, InputError, SamplesConfig, TrainConfig, WandbMode
+from hindsight.config.training import Direction, InputError, SamplesConfig, TrainConfig, WandbMode
+from hindsight.files import write_atomically
+from hindsight.tokenization.tokenizer import Tokenizer
 from language_model import LanguageModel, generate
 from loss_utils import metric_values
-from output_files import write_atomically
-from tokenizer import Tokenizer
 
 log = logging.getLogger("hindsight")
 

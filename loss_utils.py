@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
-from direction import IGNORED
+from hindsight.orders.direction import IGNORED
 
 METRICS = ("loss_nats", "perplexity", "accuracy", "bits_per_byte")
 """Names of the metrics: nats per target, exp of it, share of targets predicted, bits per UTF-8 byte of the targets."""

@@ -9,7 +9,7 @@ from typing import cast
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from config import Cell, RNNConfig
+from hindsight.config.training import Cell, RNNConfig
 
 
 class RNN(nn.Module):

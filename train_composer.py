@@ -15,10 +15,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import interrupts
-import sweep
-from command_line import check_arguments, run_script
-from config import (
+from hindsight import interrupts
+from hindsight.command_line import check_arguments, run_script
+from hindsight.config.training import (
     GPTConfig,
     InputError,
     Precision,
@@ -29,6 +28,7 @@ from config import (
     parse_duration,
     plain_duration,
 )
+from hindsight.studies import sweep
 
 if __name__ == "__main__":
     if check_arguments("train_composer") is None:  # before the imports below, which take seconds
@@ -39,20 +39,21 @@ from composer import Evaluator, Trainer
 from composer.utils import dist, get_device
 from omegaconf import OmegaConf
 
-import shared_memory
-from checkpoint_composer import RestoreRandomState, ResumeSaver, StopOnRequest, build_savers
-from checkpoint_files import choose_checkpoint, fetch_metrics
+from hindsight.loading import streaming_shared_memory
+from hindsight.loading.h5_reader import H5Stream
+from hindsight.loading.mds_reader import WindowStream
+from hindsight.loading.remote import Remote, cache_folder, fetch_description
+from hindsight.loading.windows import Split
+from hindsight.ranks import meet, on_rank_0, tell_rank_0, told_to_rank_0
+from hindsight.shards.manifest import Manifest
+from hindsight.tokenization.tokenizer import Tokenizer
+from hindsight.training.checkpoint_files import choose_checkpoint, fetch_metrics
+from hindsight.training.checkpoints import RestoreRandomState, ResumeSaver, StopOnRequest, build_savers
+from hindsight.training.optim import build_optimizer, build_scheduler
+from hindsight.training.run_folder import check_resume, guarded, note_end, open_run_folder, with_more, write_records
 from language_model import LanguageModel, build_model, save_weights
-from load_text_h5 import H5Stream
-from load_text_streaming import TextStreamingDataset, WindowStream, build_loader
+from load_text_streaming import TextStreamingDataset, build_loader
 from logging_composer import Samples, TrainMetrics, build_loggers, git_commit, read_steps, versions
-from manifest import Manifest
-from optim import build_optimizer, build_scheduler
-from ranks import meet, on_rank_0, tell_rank_0, told_to_rank_0
-from remote_data import Remote, cache_folder, fetch_description
-from run_folder import check_resume, guarded, note_end, open_run_folder, with_more, write_records
-from tokenizer import Tokenizer
-from windows import Split
 
 if __name__ == "__main__":
     interrupts.listen()  # again: composer's import, too, sets what signals do
@@ -192,8 +193,8 @@ def build_datasets(plan: Plan) -> dict[str, TextStreamingDataset]:
         # Node by node, in one order for all runs: two that start on the same nodes must not wait for each other.
         for host in sorted(set(hosts)):
             if dist.get_global_rank() == hosts.index(host):
-                held.enter_context(shared_memory.one_process_at_a_time())
-                shared_memory.remove_unused()
+                held.enter_context(streaming_shared_memory.one_process_at_a_time())
+                streaming_shared_memory.remove_unused()
             dist.barrier()
         datasets = {
             "train": build_dataset(plan, "train", plan.config.data.shuffle),

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from command_line import run_script
-from config import InputError, TokenizerConfig
-from corpus import Corpus, Reading
-from corpus.digest import Digest, hash_document
-from corpus.sample import documents_of
-from output_files import is_free, local_path, new_folder
-from tokenizer import CONFIG_FILE, TOKENIZER_FILE, Tokenizer, require_byte_level
-from vocabulary import N_BYTES, SPECIAL_TOKENS, Draft, new_draft, train
+from hindsight.command_line import run_script
+from hindsight.config.training import InputError, TokenizerConfig
+from hindsight.files import is_free, local_path, new_folder
+from hindsight.text.digest import Digest, hash_document
+from hindsight.text.documents import Corpus, Reading
+from hindsight.text.sampling import documents_of
+from hindsight.tokenization.bpe_training import N_BYTES, SPECIAL_TOKENS, Draft, new_draft, train
+from hindsight.tokenization.tokenizer import CONFIG_FILE, TOKENIZER_FILE, Tokenizer, require_byte_level
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -1,4 +1,4 @@
-"""What benchmarks/data.py starts in processes of their own; none imports more than it needs, as its start counts."""
+"""What benchmarks/pipeline.py starts in processes of their own; each imports only what it needs: its start counts."""
 
 import json
 import shutil
@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from config import CorpusConfig, EncoderName, TrainerName
-from corpus import Corpus
+from hindsight.config.training import CorpusConfig, EncoderName, TrainerName
+from hindsight.text.documents import Corpus
 
 if TYPE_CHECKING:
     import tokenizers  # below, where it is used
@@ -94,16 +94,16 @@ def learn(text: str, trainer: str, out: Path) -> None:
         trainer: BpeTrainer for `trained_by_tokenizers`; others for our own training with that trainer.
         out: file for the seconds that it took, imports aside, and the merges.
     """
-    import vocabulary
+    from hindsight.tokenization import bpe_training
 
     began = time.perf_counter()
     documents = (document.text for document in Corpus(CorpusConfig(corpus=text)).documents())
     if trainer == "BpeTrainer":
-        trained = trained_by_tokenizers(documents, vocabulary.SPECIAL_TOKENS)
+        trained = trained_by_tokenizers(documents, bpe_training.SPECIAL_TOKENS)
         seconds = time.perf_counter() - began
         spec = json.loads(trained.to_str())
     else:
-        spec = vocabulary.train(vocabulary.new_draft(), documents, VOCAB_SIZE, TrainerName(trainer))[0].spec
+        spec = bpe_training.train(bpe_training.new_draft(), documents, VOCAB_SIZE, TrainerName(trainer))[0].spec
         seconds = time.perf_counter() - began
     out.write_text(json.dumps({"seconds": seconds, "merges": spec["model"]["merges"]}), encoding="utf-8")
 
@@ -112,8 +112,8 @@ def bare_loop(text: str, tokenizer_folder: str, out: str) -> None:
     """Encode documents with our encoder, and write uint16 to one file."""
     import numpy as np
 
-    from encoder import TiktokenEncoder
-    from tokenizer import Tokenizer
+    from hindsight.tokenization.fast_encoding import TiktokenEncoder
+    from hindsight.tokenization.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(tokenizer_folder)
     encoder = TiktokenEncoder(tokenizer)
@@ -127,8 +127,8 @@ def compare_encoders(text: str, tokenizer_folder: str) -> None:
     """Print the speed of our encoder over that of `tokenizers`, one thread each, and whether all ids are equal."""
     import numpy as np
 
-    from encoder import choose_encoder
-    from tokenizer import Tokenizer
+    from hindsight.tokenization.fast_encoding import choose_encoder
+    from hindsight.tokenization.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(tokenizer_folder)
     encoder = choose_encoder(tokenizer, EncoderName.auto, [])

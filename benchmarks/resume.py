@@ -21,8 +21,8 @@ import convert_to_mds
 import train_composer
 import train_tokenizer
 from benchmarks.table import HEAD, Row
-from command_line import register_schemas, to_dataclass
-from config import CONF_DIR, ConvertConfig, TokenizerConfig, TrainConfig
+from hindsight.command_line import register_schemas, to_dataclass
+from hindsight.config.training import CONF_DIR, ConvertConfig, TokenizerConfig, TrainConfig
 
 STEPS = (10, 10_000)
 ROUNDS = 5

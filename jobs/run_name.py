@@ -2,7 +2,7 @@
 
 import sys
 
-from command_line import check_arguments
+from hindsight.command_line import check_arguments
 
 if __name__ == "__main__":
     sys.stdout.write(check_arguments("train_composer").name_of_run() + "\n")

@@ -25,12 +25,12 @@ from streaming.base.shared import SharedMemory
 import convert_to_h5
 import convert_to_mds
 import train_tokenizer
-from command_line import register_schemas, to_dataclass
-from config import CONF_DIR, ConvertConfig, TokenizerConfig
-from conversion.sources import draws_of
-from corpus.digest import hash_document
+from hindsight.command_line import register_schemas, to_dataclass
+from hindsight.config.training import CONF_DIR, ConvertConfig, TokenizerConfig
+from hindsight.conversion.text_source import draws_of
+from hindsight.text.digest import hash_document
 
-pytest_plugins = ["s3", "attempts", "conversions"]
+pytest_plugins = ["helpers.s3_server", "helpers.killed_runs", "helpers.conversion_runs"]
 
 ROOT = Path(__file__).resolve().parent.parent
 SENTENCE = "in the beginning was word and light shone over dark water while seven rivers ran to the sea é 水"

@@ -10,7 +10,7 @@ from conftest import compose_config, run_command
 from omegaconf import OmegaConf
 
 from compare_directions import differences, main, pair_runs, read_lines, read_run
-from config import CompareConfig, InputError
+from hindsight.config.training import CompareConfig, InputError
 
 METADATA = {
     "git_commit": "a1",

@@ -17,11 +17,11 @@ from streaming.base.format import reader_from_json
 import convert_to_h5
 import convert_to_mds
 import train_tokenizer
-from config import CorpusFormat, InputError, TokenizerConfig
-from conversion.mds import read_shard_bytes
-from manifest import Manifest, entropy_nats, token_dtype
-from output_files import new_folder
-from tokenizer import Tokenizer
+from hindsight.config.training import CorpusFormat, InputError, TokenizerConfig
+from hindsight.files import new_folder
+from hindsight.shards.manifest import Manifest, entropy_nats, token_dtype
+from hindsight.shards.mds import read_shard_bytes
+from hindsight.tokenization.tokenizer import Tokenizer
 
 
 def mds_stream(folder, split):
@@ -199,7 +199,7 @@ def test_any_documents_come_back_from_both_formats_and_any_number_of_workers_spl
 ):
     in_val = draws(texts, 0) < 0.3
     assume(len(set(texts)) > 1 and not in_val.all())
-    monkeypatch.setattr("corpus.documents.PART_BYTES", part_bytes)
+    monkeypatch.setattr("hindsight.text.documents.PART_BYTES", part_bytes)
     folder = tmp_path_factory.mktemp("any")
     lines = "".join(json.dumps({"text": text}, ensure_ascii=len(text) % 2 == 0) + "\n" for text in texts)
     (folder / "corpus.jsonl").write_text(lines, encoding="utf-8")
@@ -245,10 +245,10 @@ def test_uint32_is_stored_where_the_vocabulary_needs_it(tmp_path, corpus, tokeni
 
 
 def test_a_corpus_larger_than_the_buffers_is_stored_whole(tmp_path, corpus, tokenizer_dir, shards, monkeypatch):
-    monkeypatch.setattr("corpus.documents.PART_BYTES", 300)  # as much smaller as the corpus is, each of these
-    monkeypatch.setattr("conversion.stored.BUFFER_TOKENS", 100)
+    monkeypatch.setattr("hindsight.text.documents.PART_BYTES", 300)  # as much smaller as the corpus is, each of these
+    monkeypatch.setattr("hindsight.conversion.token_sources.BUFFER_TOKENS", 100)
     monkeypatch.setattr("convert_to_h5.BUFFER_TOKENS", 100)
-    monkeypatch.setattr("tokenizer.PIECE_CHARS", 20)
+    monkeypatch.setattr("hindsight.tokenization.tokenizer.PIECE_CHARS", 20)
     convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "mds"))
     convert_to_h5.main(convert_config(tmp_path / "mds", tokenizer_dir, tmp_path / "h5"))
     convert_to_mds.main(convert_config(tmp_path / "h5", tokenizer_dir, tmp_path / "back"))

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from config import Direction
-from direction import IGNORED, make_example, turn
+from hindsight.config.training import Direction
+from hindsight.orders.direction import IGNORED, make_example, turn
 
 
 def test_both_directions_are_scored_on_the_same_tokens():

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from command_line import model_names, register_schemas, to_dataclass
-from config import CONF_DIR, Block, GPTConfig, ModelConfig
 from gpt import GELUMLP, GPT, Attention, Layer, SwiGLUMLP
+from hindsight.command_line import model_names, register_schemas, to_dataclass
+from hindsight.config.training import CONF_DIR, Block, GPTConfig, ModelConfig
 from rnn import RNN
 
 V, T = 31, 12

@@ -9,8 +9,8 @@ from conftest import convert_config, run_command
 
 import convert_to_mds
 import inspect_mds
-from config import Direction, InputError, InspectConfig
-from tokenizer import Tokenizer
+from hindsight.config.training import Direction, InputError, InspectConfig
+from hindsight.tokenization.tokenizer import Tokenizer
 
 
 def look(folder, caplog, **settings):

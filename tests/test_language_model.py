@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from config import Cell, Direction, GPTConfig, InputError, RNNConfig
-from direction import IGNORED
+from hindsight.config.training import Cell, Direction, GPTConfig, InputError, RNNConfig
+from hindsight.orders.direction import IGNORED
 from language_model import LanguageModel, build_model, generate
 from loss_utils import metric_values
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from direction import IGNORED
+from hindsight.orders.direction import IGNORED
 from loss_utils import METRICS, TokenMetric, mean_nats, metric_values, nats_to_bits, sums, target_nats
 
 BYTES_V = torch.tensor([0, 1, 2, 3, 5])

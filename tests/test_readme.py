@@ -35,7 +35,7 @@ def test_the_readme_shows_its_test_command_and_ci_runs_it():
 def test_every_command_of_the_readme_runs_in_the_order_shown(tmp_path: Path):
     for path in ROOT.glob("*.py"):
         shutil.copy(path, tmp_path)
-    for folder in ("conf", "corpus", "conversion"):
+    for folder in ("conf", "hindsight"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     (tmp_path / "novels").mkdir()
     for number in range(3):

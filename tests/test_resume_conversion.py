@@ -12,15 +12,15 @@ import time
 
 import pytest
 from conftest import ROOT, convert_config, draws, make_text, run_command
-from conversions import contents, parts_done, run_to_the_end, start
+from helpers.conversion_runs import contents, parts_done, run_to_the_end, start
 
 import convert_to_h5
 import convert_to_mds
 import inspect_mds
-from config import InputError, InspectConfig, OnError
-from conversion.parts import TokenPart
-from manifest import Manifest
-from output_files import locked
+from hindsight.config.training import InputError, InspectConfig, OnError
+from hindsight.conversion.token_part import TokenPart
+from hindsight.files import locked
+from hindsight.shards.manifest import Manifest
 
 N_KILLS = 20
 
@@ -70,14 +70,14 @@ def test_twenty_random_kills_end_in_the_same_bytes(tmp_path, large_corpus, token
 @pytest.fixture
 def small_parts(monkeypatch):
     """Parts of a few documents, so that a small corpus has many; the state is saved after each."""
-    monkeypatch.setattr("corpus.documents.PART_BYTES", 2000)
-    monkeypatch.setattr("conversion.workers.SAVE_INTERVAL_S", 0)
+    monkeypatch.setattr("hindsight.text.documents.PART_BYTES", 2000)
+    monkeypatch.setattr("hindsight.conversion.workers.SAVE_INTERVAL_S", 0)
 
 
 def stop_after(monkeypatch, n_parts, error=KeyboardInterrupt):
     """Have the making of a part fail after so many."""
     made = 0
-    from conversion import workers
+    from hindsight.conversion import workers
 
     make = workers._make
 
@@ -93,7 +93,7 @@ def stop_after(monkeypatch, n_parts, error=KeyboardInterrupt):
 
 def count_reads(monkeypatch):
     """Count the parts that are made from now on."""
-    from conversion.sources import Text
+    from hindsight.conversion.text_source import Text
 
     made = []
     read = Text.read
@@ -192,7 +192,7 @@ def test_a_second_converter_says_so_and_stops(interrupted, corpus, tokenizer_dir
 def test_parts_of_another_corpus_that_nothing_was_taken_of_settle_nothing(
     tmp_path, tokenizer_dir, small_parts, monkeypatch
 ):
-    monkeypatch.setattr("corpus.documents.PART_BYTES", 1)
+    monkeypatch.setattr("hindsight.text.documents.PART_BYTES", 1)
     in_train = [text for n in range(200) if draws([text := f"number {n}\n"], 0)[0] > 0.5][:6]
     in_val = next(text for n in range(200) if draws([text := f"number {n}\n"], 0)[0] < 0.2)
     corpus = tmp_path / "corpus.txt"
@@ -208,8 +208,10 @@ def test_parts_of_another_corpus_that_nothing_was_taken_of_settle_nothing(
     corpus.write_text("\n".join([*in_train[:5], in_val]))
     with monkeypatch.context() as limited:
         stop_after(limited, 100)
-        limited.setattr("conversion.complete", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
-        limited.setattr("conversion.assembly.Assembly.take", lambda self, end: 0)
+        limited.setattr(
+            "hindsight.conversion.convert.complete", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
+        limited.setattr("hindsight.conversion.assembly.Assembly.take", lambda self, end: 0)
         with pytest.raises((SystemExit, InputError)):
             convert_to_mds.main(config)
     corpus.write_text("\n".join(in_train))
@@ -249,7 +251,7 @@ def test_what_a_process_left_that_was_killed_at_the_very_end_is_removed(tmp_path
 
 
 def test_bad_text_at_the_end_loses_nothing(tmp_path, corpus, tokenizer_dir, small_parts, monkeypatch):
-    monkeypatch.setattr("conversion.sources.SAMPLE_PARTS", 1)
+    monkeypatch.setattr("hindsight.conversion.text_source.SAMPLE_PARTS", 1)
     (tmp_path / "text").mkdir()
     shutil.copy(corpus, tmp_path / "text" / "1.txt")
     (tmp_path / "text" / "2.txt").write_bytes(b"bad \xff\n")
@@ -272,7 +274,7 @@ def test_another_folder_of_tokens_is_refused(tmp_path, corpus, tokenizer_dir, sh
         raise KeyboardInterrupt
 
     with monkeypatch.context() as limited:
-        limited.setattr("conversion.complete", killed)
+        limited.setattr("hindsight.conversion.convert.complete", killed)
         with pytest.raises(SystemExit, match="130"):
             convert_to_h5.main(convert_config(shards, tokenizer_dir, tmp_path / "out"))
     with pytest.raises(InputError, match="begun with corpus_fingerprint="):
@@ -287,7 +289,7 @@ def test_what_was_skipped_is_not_taken_over_by_a_conversion_that_must_not_skip(
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "0.txt").write_bytes(b"bad \xff\n\ngood\n")
     shutil.copy(corpus, tmp_path / "text" / "1.txt")
-    monkeypatch.setattr("conversion.sources.SAMPLE_BYTES", 0)
+    monkeypatch.setattr("hindsight.conversion.text_source.SAMPLE_BYTES", 0)
     config = convert_config(tmp_path / "text", tokenizer_dir, tmp_path / "out", on_error=OnError.skip)
     with monkeypatch.context() as limited:
         stop_after(limited, 8)
@@ -336,7 +338,7 @@ def test_a_full_disk_loses_nothing(disk, corpus, tokenizer_dir, shards):
 def test_a_worker_that_is_killed_is_reported_and_the_rest_is_kept(
     tmp_path, corpus, tokenizer_dir, small_parts, monkeypatch
 ):
-    from conversion.sources import Text
+    from hindsight.conversion.text_source import Text
 
     read, parent = Text.read, os.getpid()
 
@@ -370,7 +372,7 @@ def test_a_part_that_a_shared_file_system_shows_late_is_waited_for(
     assert contents(tmp_path / "out") == contents(tmp_path / "expected")
     with monkeypatch.context() as never:  # no file comes, however long one waits
         never.setattr(TokenPart, "save", lambda self, path: None)
-        never.setattr("conversion.assembly.SEEN_WITHIN_S", 0.1)
+        never.setattr("hindsight.conversion.assembly.SEEN_WITHIN_S", 0.1)
         with pytest.raises(InputError, match=r"00000000.npz was made, but is not seen here"):
             convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "never"))
 

@@ -6,8 +6,8 @@ import pytest
 from conftest import TINY, compose_config, run_command
 from omegaconf import OmegaConf
 
-import sweep
-from config import InputError
+from hindsight.config.training import InputError
+from hindsight.studies import sweep
 
 
 def test_a_sweep_is_the_product_of_its_lists_with_every_run_checked():

@@ -10,15 +10,15 @@ import pytest
 import tokenizers
 import torch
 from conftest import ROOT
-from tokenizer_texts import byte_level, make_corpus, save_reference, texts
+from helpers.texts import byte_level, make_corpus, save_reference, texts
 from tokenizers import decoders, models, normalizers, processors
 
 import train_tokenizer
-import vocabulary
-from config import CorpusConfig, InputError, TokenizerConfig
-from corpus import Corpus
-from corpus.sample import documents_of
-from tokenizer import PIECE_CHARS, Tokenizer, cut
+from hindsight.config.training import CorpusConfig, InputError, TokenizerConfig
+from hindsight.text.documents import Corpus
+from hindsight.text.sampling import documents_of
+from hindsight.tokenization import bpe_training
+from hindsight.tokenization.tokenizer import PIECE_CHARS, Tokenizer, cut
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_special_tokens_have_ids_of_their_own_and_no_bytes(tokenizer, folder):
     assert tokenizer.bytes_per_token[:5].tolist() == [0] * 5
     assert tokenizer.bytes_per_token[5:].min() == 1
     stored = json.loads((folder / "tokenizer.json").read_text())
-    assert [token["content"] for token in stored["added_tokens"]] == vocabulary.SPECIAL_TOKENS
+    assert [token["content"] for token in stored["added_tokens"]] == bpe_training.SPECIAL_TOKENS
 
 
 def test_the_name_of_a_special_token_in_a_text_is_ordinary_text(tokenizer):
@@ -203,7 +203,7 @@ def test_a_reference_without_bos_gets_our_special_tokens_beside_its_own(corpus, 
     stored = {
         token["content"]: token["id"] for token in json.loads((out / "tokenizer.json").read_text())["added_tokens"]
     }
-    assert sorted(stored) == sorted(["<end>", *vocabulary.SPECIAL_TOKENS])
+    assert sorted(stored) == sorted(["<end>", *bpe_training.SPECIAL_TOKENS])
     tokenizer = Tokenizer.load(out)
     assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (
         stored["<|bos|>"],
@@ -255,7 +255,7 @@ def test_a_sample_depends_on_the_seed_alone(corpus, tmp_path):
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_a_sample_is_drawn_over_the_whole_corpus_and_stops_when_it_is_large_enough(tmp_path, monkeypatch, suffix):
-    monkeypatch.setattr("corpus.documents.SMALL_FILE_BYTES", 0)
+    monkeypatch.setattr("hindsight.text.documents.SMALL_FILE_BYTES", 0)
     texts = [f"document number {number}\n" for number in range(50_000)]
     data = "\n".join(texts).encode()
     (tmp_path / f"a.txt{suffix}").write_bytes(gzip.compress(data) if suffix else data)

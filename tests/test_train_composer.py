@@ -19,9 +19,9 @@ from omegaconf import OmegaConf
 import convert_to_mds
 import train_composer
 import train_tokenizer
-from checkpoint_files import checkpoints_in, outdated
-from config import Direction, InputError, TokenizerConfig, plain_duration
-from direction import IGNORED
+from hindsight.config.training import Direction, InputError, TokenizerConfig, plain_duration
+from hindsight.orders.direction import IGNORED
+from hindsight.training.checkpoint_files import checkpoints_in, outdated
 from language_model import build_model
 from load_text_streaming import build_loader
 from loss_utils import nats_to_bits
@@ -319,7 +319,8 @@ def test_a_resume_on_other_data_is_refused(shards, corpus, tokenizer_dir, tmp_pa
 def test_a_run_that_another_process_trains_is_refused(shards, tmp_path):
     folder = train(shards, tmp_path, "run_name=a", "max_duration=1ba")
     before = (folder / "metrics.jsonl").read_bytes()
-    program = "import sys, pathlib, run_folder; run_folder.RunLock().take(pathlib.Path(sys.argv[1]), 'a')"
+    program = "import sys, pathlib; from hindsight.training import run_folder"
+    program += "; run_folder.RunLock().take(pathlib.Path(sys.argv[1]), 'a')"
     holder = subprocess.Popen(
         [sys.executable, "-c", f"{program}; print('held'); input()", str(folder)],
         cwd=ROOT,

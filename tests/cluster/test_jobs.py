@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, TINY, make_text, skip, wait_until
-from conversions import contents, parts_done
+from helpers.conversion_runs import contents, parts_done
 from schedulers import GridEngine, Scheduler, Slurm
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.dist, pytest.mark.timeout(600)]
@@ -33,9 +33,10 @@ fi
 """
 """In site.sh: a second node has shared memory of its own, as a second machine would, and leaves after the first."""
 SOON_RENEWED = """
-import conversion.cluster, convert_to_mds
-from command_line import run_script
-conversion.cluster.RENEW_S = 1
+import convert_to_mds
+from hindsight.conversion import dask_workers
+from hindsight.command_line import run_script
+dask_workers.RENEW_S = 1
 run_script("convert_to_mds", convert_to_mds.main)
 """
 """convert_to_mds.py, but for the half minute after which it looks for jobs that have ended."""
@@ -47,7 +48,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
     folder = tmp_path_factory.mktemp("checkout")
     for path in ROOT.glob("*.py"):
         shutil.copy(path, folder)
-    for name in ("conf", "corpus", "conversion", "jobs", "logs"):
+    for name in ("conf", "hindsight", "jobs", "logs"):
         shutil.copytree(ROOT / name, folder / name)
     environment = Path(sys.executable).parent
     site = f"export PATH={environment}:$PATH LOGS=logs WANDB_MODE=offline TOKENIZERS_PARALLELISM=false\n{APART}"

@@ -14,14 +14,14 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from attempts import RUN, Nursery, kill_group, lines, losses
 from conftest import convert_config, make_text
+from helpers.killed_runs import RUN, Nursery, kill_group, lines, losses
 from tqdm import tqdm
 
 import convert_to_mds
 import train_tokenizer
-from checkpoint_files import checkpoints_in
-from config import TokenizerConfig
+from hindsight.config.training import TokenizerConfig
+from hindsight.training.checkpoint_files import checkpoints_in
 
 
 def cut_newest(folder: Path, rng: random.Random) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from attempts import RUN, STEPS, Nursery, kill_group, lines, losses, wait_until
+from helpers.killed_runs import RUN, STEPS, Nursery, kill_group, lines, losses, wait_until
 
-from checkpoint_files import DamagedError, checkpoints_in, read_checkpoint
+from hindsight.training.checkpoint_files import DamagedError, checkpoints_in, read_checkpoint
 
 pytestmark = [pytest.mark.slow]
 

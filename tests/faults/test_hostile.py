@@ -13,9 +13,9 @@ import convert_to_h5
 import convert_to_mds
 import inspect_mds
 import train_composer
-from config import InputError, InspectConfig
+from hindsight.config.training import InputError, InspectConfig
+from hindsight.tokenization.tokenizer import Tokenizer
 from language_model import build_model, load_weights, save_weights
-from tokenizer import Tokenizer
 
 
 def train(data, runs, *changes: str) -> None:

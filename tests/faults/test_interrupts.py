@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from attempts import RUN, kill_group, lines, losses, segments, wait_until
 from conftest import ROOT
+from helpers.killed_runs import RUN, kill_group, lines, losses, segments, wait_until
 
-from checkpoint_files import checkpoints_in
+from hindsight.training.checkpoint_files import checkpoints_in
 
 pytestmark = [pytest.mark.slow, pytest.mark.dist]
 
@@ -123,7 +123,7 @@ def test_composers_launcher_passes_a_signal_on_and_its_status_says_so(whole, sha
 
 LATE_READER = """
 import multiprocessing, os, signal, sys, time
-import interrupts
+from hindsight import interrupts
 
 def read_ahead():
     parent = os.getppid()

@@ -3,7 +3,7 @@
 import signal
 
 import pytest
-from attempts import (
+from helpers.killed_runs import (
     RUN,
     STEPS,
     Nursery,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-SCRIPT = Path(__file__).with_name("leave.py")
+SCRIPT = Path(__file__).parents[1] / "helpers" / "exit_race.py"
 
 
 @pytest.mark.slow

@@ -11,11 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from attempts import RUN, is_alive, kill_group, lines, losses, wait_until
-from s3 import Server, names, put, remove, store
+from helpers.killed_runs import RUN, is_alive, kill_group, lines, losses, wait_until
+from helpers.s3_server import Server, names, put, remove, store
 
-from checkpoint_files import Uploads
-from object_store import Folder
+from hindsight.s3 import Folder
+from hindsight.training.checkpoint_files import Uploads
 
 pytestmark = [pytest.mark.slow, pytest.mark.dist]
 KEYS = ("S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "NO_PROXY")

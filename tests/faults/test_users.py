@@ -6,10 +6,10 @@ import signal
 from contextlib import suppress
 
 import pytest
-from attempts import RUN, STEPS, Nursery, kill_group, lasting, lines, losses, segments, wait_until
 from conftest import skip
+from helpers.killed_runs import RUN, STEPS, Nursery, kill_group, lasting, lines, losses, segments, wait_until
 
-from shared_memory import SEGMENTS
+from hindsight.loading.streaming_shared_memory import SEGMENTS
 
 pytestmark = [pytest.mark.slow, pytest.mark.dist]
 

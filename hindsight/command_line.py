@@ -1,0 +1,263 @@
+"""How every script starts: `key=value` arguments, `--help`, one-line errors.
+
+`run_script` composes `conf/<script>.yaml` with the arguments (hydra), checks the result against the dataclasses of
+config.py, and only then calls the script's `main`. Nothing here imports torch.
+"""
+
+import difflib
+import errno
+import gc
+import inspect
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from typing import Any, cast, get_args, get_origin, get_type_hints
+
+import hydra
+from docstring_parser.attrdoc import add_attribute_docstrings
+from docstring_parser.google import GoogleParser
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from hindsight.config.training import (
+    CONF_DIR,
+    DISK_FULL,
+    BenchmarkConfig,
+    CompareConfig,
+    ConvertConfig,
+    DemoCorpusConfig,
+    GPTConfig,
+    InputError,
+    InspectConfig,
+    ModelConfig,
+    RNNConfig,
+    TokenizerConfig,
+    TrainConfig,
+)
+from hindsight.interrupts import heard
+
+RANK_0_FIRST_S = 20.0
+"""How long the other ranks wait for rank 0 to report bad input, in seconds, unless a signal ends them before."""
+PATH_ERRORS = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+)
+"""Errors of the file system for which a path that the user gave is the cause."""
+
+SCHEMAS: dict[str, type] = {
+    "make_corpus": DemoCorpusConfig,
+    "train_tokenizer": TokenizerConfig,
+    "convert_to_mds": ConvertConfig,
+    "convert_to_h5": ConvertConfig,
+    "inspect_mds": InspectConfig,
+    "train_composer": TrainConfig,
+    "compare_directions": CompareConfig,
+    "throughput": BenchmarkConfig,
+}
+
+
+def register_schemas(*scripts: str) -> None:
+    """Make the dataclasses known to hydra: of these scripts (of all, if none is named), and of each model."""
+    store = ConfigStore.instance()
+    for script in scripts or SCHEMAS:
+        store.store(name=f"{script}_schema", node=SCHEMAS[script])
+    store.store(group="model", name="gpt_schema", node=GPTConfig)
+    store.store(group="model", name="rnn_schema", node=RNNConfig)
+
+
+def to_dataclass(composed: Any) -> Any:
+    """Turn hydra's config into its dataclass, which runs the checks of every `__post_init__`."""
+    return OmegaConf.to_object(composed)
+
+
+def run_script(script: str, main: Callable[[Any], None]) -> None:
+    """Run a script: compose its configuration from `conf/<script>.yaml` and key=value, check it, call `main`.
+
+    Bad input ends with one line on standard error and exit status 2; any other failure with its traceback.
+    """
+    config = check_arguments(script)
+    gc.freeze()  # what was imported stays: looking at it again would copy it after a fork, and cost 0.07 s at the end
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
+    logging.getLogger("hindsight").setLevel(logging.INFO)
+    # hydra's documented switch: exceptions come through, instead of being shortened and ended with status 1.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    refused: list[Exception] = []
+
+    def task(composed: Any) -> None:
+        try:
+            main(to_dataclass(composed))
+        except (InputError, OmegaConfBaseException) as error:
+            if HydraConfig.get().mode is RunMode.MULTIRUN:
+                raise  # hydra names the run, goes on with the others, and raises it at the end
+            refused.append(error)  # raised below: hydra would print its own lines first
+
+    with one_line_errors(script):
+        if config is not None:
+            main(config)
+            return
+        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=script)(task)()
+        if refused:
+            raise refused[0]
+
+
+def check_arguments(script: str) -> Any:
+    """Show --help, or refuse bad arguments; a script may do so before it imports what takes seconds.
+
+    Returns:
+        The configuration; None if hydra's own options, such as --multirun, have to say what the arguments mean.
+    """
+    arguments = sys.argv[1:]
+    if {"--help", "-h"} & set(arguments):
+        sys.stdout.write(help_text(script))
+        sys.exit(0)
+    register_schemas(script)
+    with one_line_errors(script):
+        for argument in arguments:
+            if argument.startswith(("+", "~")) and not argument.lstrip("+~").startswith("hydra"):
+                raise InputError(f"{argument}: keys can neither be added nor removed; --help shows all keys.")
+        if any(argument.lstrip("+~").startswith(("-", "hydra")) for argument in arguments):
+            return None
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            try:
+                composed = compose(script, arguments)
+            except ValueError as error:  # of hydra's, such as for model=null
+                raise InputError(f"{error} See --help.") from error
+        return to_dataclass(composed)
+
+
+@contextmanager
+def one_line_errors(script: str) -> Generator[None, None, None]:
+    """End with one line on standard error and status 2 where the user's input is at fault."""
+    try:
+        yield
+    except (InputError, HydraException, OmegaConfBaseException, OSError) as error:
+        if not isinstance(error, InputError | HydraException | OmegaConfBaseException) and not (
+            error.errno in DISK_FULL or (error.filename is not None and error.errno in PATH_ERRORS)
+        ):
+            raise
+        if os.environ.get("RANK", "0") != "0":
+            # Composer's launcher gives the status of the first rank to end, and ends the others: let rank 0 speak.
+            deadline = time.monotonic() + RANK_0_FIRST_S
+            while time.monotonic() < deadline and heard() is None:
+                time.sleep(0.05)
+        sys.stderr.write(f"{script}.py: {explain(error, SCHEMAS[script])}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{script}.py: interrupted.\n")
+        sys.exit(130)
+
+
+def explain(error: BaseException, schema: type) -> str:
+    """One line for an error of the user's: the key, the rule, the way out."""
+    if isinstance(error, InputError):
+        text = str(error)
+        if "Original Traceback" in text:  # PyTorch puts it before the message of a process that reads ahead
+            text = text.rsplit("InputError: ", 1)[-1]
+        return " ".join(text.split())
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return f"{error.filename or 'what is written'}: the disk is full; make room, and start again."
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
+        return f"{error.filename}: {error.strerror}; choose another path, or change what is there."
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = " ".join(str(error).split("full_key:")[0].split())
+    key = str(getattr(error, "full_key", "") or "")
+    if isinstance(error, MissingMandatoryValue) or "missing mandatory value" in text.lower():
+        key = key or text.rsplit(" ", 1)[-1]
+        described = {row[0]: row[3] for row in describe(schema)}
+        return f"{key}= is required: {described.get(key, 'see --help.')}"
+    if "is not in struct" in text or ("not in" in text and key):
+        known = [row[0] for row in describe(schema)]
+        if key in known:
+            return f"{key}= is no key of this kind of model; choose another model= or drop it."
+        close = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {close[0]}=? " if close else ""
+        return f"{key}= is no key of this script; {hint}--help shows all keys."
+    if (match := re.search(r"Could not find '(\w+)/(\S+)'", text)) is not None:
+        return f"{match[1]}={match[2]} does not exist; choose one of {', '.join(names_in(match[1]))}."
+    return f"{key}: {text}; see --help." if key else f"{text}; see --help."
+
+
+def describe(schema: type, prefix: str = "") -> list[tuple[str, str, str, str]]:
+    """All keys below a dataclass as (key, type, default, docstring), nested ones with their full name."""
+    rows: list[tuple[str, str, str, str]] = []
+    docs: dict[str, str] = {}
+    for base in reversed([c for c in schema.__mro__ if is_dataclass(c)]):
+        parsed = GoogleParser().parse("")
+        add_attribute_docstrings(base, parsed)
+        docs.update({p.arg_name: " ".join((p.description or "").split()) for p in parsed.params})
+    hints = get_type_hints(schema)
+    for item in fields(schema):
+        hint, key = hints[item.name], prefix + item.name
+        if hint is ModelConfig:
+            rows.append((key, "one of " + ", ".join(model_names()), "", docs[item.name]))
+            inner: dict[str, tuple[str, str, str, str]] = {}
+            for model in (GPTConfig, RNNConfig):
+                inner |= {row[0]: row for row in describe(model, f"{key}.")}
+            rows.extend(inner.values())
+        elif isinstance(hint, type) and is_dataclass(hint):
+            rows.extend(describe(hint, f"{key}."))
+        else:
+            rows.append((key, _type_name(hint), _default(item), docs[item.name]))
+    return rows
+
+
+def names_in(group: str) -> list[str]:
+    """The names that GROUP=NAME can take: the files under conf/GROUP/."""
+    return sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
+
+
+def model_names() -> list[str]:
+    """The named models under conf/model/."""
+    return names_in("model")
+
+
+def help_text(script: str) -> str:
+    """What `--help` prints: every key with its type, its default in the dataclass, and its docstring."""
+    schema = SCHEMAS[script]
+    lines = [f"python {script}.py key=value ...", "", inspect.cleandoc(schema.__doc__ or ""), ""]
+    for key, kind, default, doc in describe(schema):
+        lines.append(f"  {key}=  ({kind}{'; ' + default if default else ''})")
+        lines.append(f"      {doc}")
+    lines.append("")
+    lines.append(f"Defaults of this script: conf/{script}.yaml. hydra's own options: --hydra-help.")
+    return "\n".join(lines) + "\n"
+
+
+def _type_name(hint: Any) -> str:
+    if inspect.isclass(hint) and issubclass(hint, Enum):
+        return "|".join(member.name for member in hint)
+    if get_origin(hint) is list:
+        return f"list[{_type_name(get_args(hint)[0])}]"
+    if inspect.isclass(hint) and not getattr(hint, "__args__", ()):
+        return hint.__name__
+    return str(hint).replace("typing.", "").replace(" | None", " or null")
+
+
+def _default(item: Any) -> str:
+    value = item.default_factory() if callable(item.default_factory) else item.default
+    return "required" if value == MISSING else f"default {_text(value)}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(_text(element) for element in cast('list[Any]', value))}]"
+    if isinstance(value, Enum):
+        return value.name
+    return "null" if value is None else str(value)

@@ -1,0 +1,228 @@
+"""Tokens that were stored before, as sources: by a converter here, or by the published code (arXiv:2401.17505).
+
+Tokens of a former conversion keep their split. The h5 files of the published code tell no documents apart: they are
+split by pieces of a block's length.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hindsight.config.training import ConvertConfig, InputError
+from hindsight.conversion.text_source import Source, draws_of
+from hindsight.conversion.token_part import TokenPart
+from hindsight.shards.manifest import SPLITS, Manifest, token_dtype
+from hindsight.shards.mds import read_index, read_shard_bytes
+from hindsight.text.digest import Digest, hash_document
+from hindsight.tokenization.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import h5py  # below, where it is used
+
+BUFFER_TOKENS = 1 << 20
+"""Tokens that are read at once."""
+H5_NAME = "tokens.h5"
+H5_DATASET = "tokens"
+STORAGE_SETTINGS = ("compression", "hashes")
+"""Settings of a conversion that say how tokens are stored, not which."""
+
+
+class TokenRange(NamedTuple):
+    """A part of stored tokens: `number` is a shard (MDS), or `start` to `end` a place in the file (h5)."""
+
+    signature: str
+    stored_bytes: int
+    split: str
+    start: int
+    end: int
+    number: int = 0
+
+
+class PublishedTokens(Source):
+    """An h5 file of the published code: a one-dimensional `tokens`, in which documents cannot be told apart.
+
+    Pieces of `block_length` tokens are what is split. Tokens are taken as they are, without any EOS added; the bytes
+    are those that the tokens stand for.
+    """
+
+    doing = "converting"
+    unit = "tok"
+    costly = False
+    counts_documents = False
+
+    def __init__(self, path: Path, config: ConvertConfig, tokenizer: Tokenizer) -> None:
+        import h5py
+
+        self.seed = config.seed
+        self.val_share = config.val_share
+        self.origin = {"corpus_format": "tokens", "piece_length": config.block_length}
+        self.where = f"corpus={path}, in pieces of block_length={config.block_length} tokens,"
+        self.path = path
+        self.tokenizer = tokenizer
+        self.piece_length = config.block_length
+        self.summary = {}
+        with open_h5(path) as file:
+            tokens = file.get(H5_DATASET)
+            if not isinstance(tokens, h5py.Dataset) or tokens.ndim != 1 or tokens.dtype.kind not in "iu":
+                raise InputError(
+                    f"corpus={path} has no one-dimensional dataset `{H5_DATASET}` of integers; give one that has."
+                )
+            _tokens_in(file)
+            self.n_tokens = len(tokens)
+        self.total = self.n_tokens
+        status = path.stat()
+        self.stamp = hashlib.blake2b(f"{path} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
+
+    def parts(self) -> Iterator[TokenRange]:
+        """Cut the file."""
+        at_once = max(1, BUFFER_TOKENS // self.piece_length) * self.piece_length
+        for start in range(0, self.n_tokens, at_once):
+            end = min(start + at_once, self.n_tokens)
+            yield TokenRange(f"{self.stamp}-{start}-{end}", end - start, "", start, end)
+
+    def read(self, part: TokenRange) -> TokenPart:
+        """Read pieces, and check that the tokenizer has their ids."""
+        tokens = self._tokens(part)
+        check_ids(tokens, self.tokenizer.vocab_size)
+        first, starts = part.start // self.piece_length, np.arange(0, len(tokens), self.piece_length)
+        numbers = np.arange(first, first + len(starts), dtype=np.uint64)
+        units = len(starts)
+        return TokenPart(
+            part.signature,
+            self._digest(tokens),
+            tokens.astype(token_dtype(self.tokenizer.vocab_size)),
+            np.diff(starts, append=len(tokens)),
+            draws_of(_mixed(numbers), self.seed),
+            np.zeros(units, np.int64),
+            np.add.reduceat(self.tokenizer.bytes_per_token[tokens], starts),
+        )
+
+    def digest(self, part: TokenRange) -> Digest:
+        """Hash the pieces."""
+        return self._digest(self._tokens(part))
+
+    def _tokens(self, part: TokenRange) -> NDArray[np.int64]:
+        with open_h5(self.path) as file:
+            return _tokens_in(file)[part.start : part.end].astype(np.int64)
+
+    def _digest(self, tokens: NDArray[np.int64]) -> Digest:
+        pieces = (tokens[start : start + self.piece_length] for start in range(0, len(tokens), self.piece_length))
+        return Digest.of([hash_document(piece.astype("<i8").tobytes()) for piece in pieces])
+
+
+class ConvertedTokens(Source):
+    """A folder that a converter made, MDS or h5. Documents and their split stay as they are."""
+
+    doing = "converting"
+    unit = "tok"
+    costly = False
+    val_below = 0.5
+
+    def __init__(self, folder: Path, manifest: Manifest, tokenizer: Tokenizer) -> None:
+        if manifest.tokenizer_fingerprint != tokenizer.fingerprint:
+            raise InputError(
+                f"corpus={folder} was made with another tokenizer than tokenizer= names; give the one in "
+                f"{folder / 'tokenizer'}."
+            )
+        self.seed = manifest.seed
+        self.val_share = manifest.val_share
+        self.origin = {k: v for k, v in manifest.settings.items() if k not in STORAGE_SETTINGS}
+        self.where = f"corpus={folder}"
+        self.folder = folder
+        self.manifest = manifest
+        self.fingerprint = manifest.corpus_fingerprint
+        self.stamp = manifest.fingerprint
+        self.summary = {key: value for key, value in manifest.summary.items() if key != "xxh64"}
+        self.counts_documents = all(counts.documents is not None for counts in manifest.splits.values())
+        self.total = sum(counts.tokens for counts in manifest.splits.values())
+
+    def parts(self) -> Iterator[TokenRange]:
+        """Give all of train, then all of val: shard by shard, or cut."""
+        begin = 0
+        for split in SPLITS:
+            n_tokens = self.manifest.splits[split].tokens
+            shard_tokens = self.manifest.block_length * self.manifest.blocks_per_shard
+            step = shard_tokens if self.manifest.format == "mds" else BUFFER_TOKENS
+            for number, start in enumerate(range(0, n_tokens, step)):
+                end = min(start + step, n_tokens)
+                place = (start, end) if self.manifest.format == "mds" else (begin + start, begin + end)
+                yield TokenRange(f"{self.stamp}-{split}-{start}", end - start, split, *place, number)
+            begin += n_tokens
+
+    def read(self, part: TokenRange) -> TokenPart:
+        """Read tokens; InputError if they are not what the manifest says."""
+        read = read_shard if self.manifest.format == "mds" else read_h5
+        tokens = read(self.folder, self.manifest, part)
+        if len(tokens) < part.end - part.start:
+            raise InputError(f"corpus={self.folder}: {part.split} lacks tokens; copy or convert it again.")
+        check_ids(tokens, self.manifest.vocab_size)
+        first, counts = part.number == 0, self.manifest.splits[part.split]
+        return TokenPart(
+            part.signature,
+            Digest(),
+            tokens,
+            np.array([len(tokens)]),
+            np.array([0.0 if part.split == "val" else 1.0]),
+            np.array([(counts.documents or 0) if first else 0]),
+            np.array([counts.bytes if first else 0]),
+        )
+
+    def digest(self, part: TokenRange) -> Digest:
+        """Nothing to hash: the fingerprint is known."""
+        return Digest()
+
+
+def read_h5(folder: Path, manifest: Manifest, part: TokenRange) -> NDArray[np.integer]:
+    """Read tokens from tokens.h5, where val lies behind train."""
+    with open_h5(folder / H5_NAME) as file:
+        return _tokens_in(file)[part.start : part.end]
+
+
+def read_shard(folder: Path, manifest: Manifest, part: TokenRange) -> NDArray[np.integer]:
+    """Read the tokens of an MDS shard; InputError if it is not what the index says."""
+    try:
+        shard = read_index(folder / part.split)[part.number]
+        data = read_shard_bytes(folder / part.split, shard)
+        # A shard is its number of samples, the offset of each (uint32), its settings, and the blocks.
+        offset = int(np.frombuffer(data, "<u4", count=1, offset=4)[0])
+        return np.frombuffer(data, manifest.dtype, shard["samples"] * manifest.block_length, offset)[
+            : part.end - part.start
+        ]
+    except Exception as error:  # each decompressor has errors of its own
+        raise InputError(f"corpus={folder}: {part.split} is damaged ({error}); copy or convert it again.") from error
+
+
+def check_ids(tokens: NDArray[np.integer], vocab_size: int) -> None:
+    """Raise InputError unless all token ids are the tokenizer's."""
+    low, high = int(tokens.min()), int(tokens.max())
+    if low < 0 or high >= vocab_size:
+        raise InputError(
+            f"corpus= holds the token id {low if low < 0 else high}, but tokenizer= has only ids below {vocab_size}; "
+            "give the tokenizer that made these tokens."
+        )
+
+
+def open_h5(path: Path) -> "h5py.File":
+    """Open an h5 file; InputError if it is none."""
+    import h5py
+
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(f"corpus={path} cannot be read as h5 ({error}); copy or convert it again.") from error
+
+
+def _tokens_in(file: "h5py.File") -> Any:
+    tokens: Any = file[H5_DATASET]
+    if tokens.external or tokens.is_virtual:  # the file may come from somebody else
+        raise InputError(f"corpus={file.filename} has its `{H5_DATASET}` in other files; give one that holds them.")
+    return tokens
+
+
+def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Spread small numbers over all of uint64."""
+    return (numbers + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)

@@ -1,0 +1,108 @@
+"""An h5 file of tokens -> the same batches as from MDS shards.
+
+The file's one-dimensional `tokens` holds the training stream followed by the validation stream. It is read through
+the same dataset as MDS, as shards of as many blocks, so that order, partition and resuming are the same.
+"""
+
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from streaming import Stream
+from streaming.base.format.base.reader import FileInfo, JointReader, Reader
+from streaming.base.world import World
+
+from hindsight.config.training import InputError
+from hindsight.loading.mds_reader import map_bytes
+from hindsight.loading.windows import Split, shard_extent
+
+H5_NAME = "tokens.h5"
+
+
+class H5WindowReader(JointReader):
+    """A stretch of `tokens` whose samples are windows.
+
+    Args:
+        path: the h5 file.
+        split: the split that the stretch belongs to.
+        split_start: where the split begins in `tokens`.
+        number: the stretch's place in the split.
+    """
+
+    def __init__(self, path: Path, split: Split, split_start: int, number: int) -> None:
+        n_tokens, n_windows = shard_extent(split, number)
+        info = FileInfo(path.name, path.stat().st_size, {})
+        super().__init__(str(path.parent), "", None, [], info, n_windows, None, None)
+        self.path = path
+        self.context_length = split.context_length
+        self.start = split_start + number * split.block_length * split.blocks_per_shard
+        self.n_tokens = n_tokens
+        self.opened: tuple[int, h5py.Dataset | NDArray] | None = None
+
+    def get_item(self, idx: int) -> dict[str, NDArray]:
+        """Give a window as {"tokens": (T or fewer,) token ids}."""
+        start = min(idx * self.context_length, self.n_tokens)
+        stop = min(start + self.context_length, self.n_tokens)
+        return {"tokens": self._tokens()[self.start + start : self.start + stop]}
+
+    def get_sample_data(self, idx: int) -> bytes:
+        """Give a window as bytes."""
+        return self.get_item(idx)["tokens"].tobytes()
+
+    def decode_sample(self, data: bytes) -> dict[str, NDArray]:
+        """Give back the window that `get_sample_data` gave as bytes."""
+        return {"tokens": np.frombuffer(data, self._tokens().dtype)}
+
+    def set_up_local(self, listing: set[str], safe_keep_zip: bool) -> int:
+        """Tell how much of the stretch is on this disk: all of it."""
+        return self.raw_data.bytes
+
+    def _tokens(self) -> h5py.Dataset | NDArray:
+        """All tokens of the file: mapped if they lie there as they are, which takes less time than h5py's slices."""
+        if self.opened is None or self.opened[0] != os.getpid():  # an h5 handle does not survive a fork
+            tokens = h5py.File(self.path, "r")["tokens"]
+            assert isinstance(tokens, h5py.Dataset)
+            begin, dtype, n_bytes = tokens.id.get_offset(), tokens.dtype, tokens.nbytes
+            if begin is not None:
+                tokens.file.close()
+                tokens = map_bytes(self.path)[begin : begin + n_bytes].view(dtype)
+            self.opened = os.getpid(), tokens
+        return self.opened[1]
+
+
+class H5Stream(Stream):
+    """The stretches of a split, as windows."""
+
+    def __init__(self, split: Split, split_start: int) -> None:
+        super().__init__(local=split.folder, split=split.name)
+        self.windows = split
+        self.split_start = split_start
+
+    def get_shards(self, world: World, allow_unsafe_types: bool) -> list[Reader]:
+        """Cut the split into stretches of as many blocks as an MDS shard has."""
+        path = Path(self.windows.folder, H5_NAME)
+        try:
+            with h5py.File(path, "r") as file:
+                tokens = file["tokens"]
+                if not isinstance(tokens, h5py.Dataset) or tokens.external or tokens.is_virtual:
+                    raise KeyError("tokens are not in the file itself")  # it may come from somebody else
+                n_stored = len(tokens)
+        except (OSError, KeyError, TypeError) as error:
+            raise InputError(f"{path} is missing or damaged ({error}); convert or copy the data again.") from error
+        if n_stored < self.split_start + self.windows.n_tokens:
+            raise InputError(f"{path} has fewer tokens than manifest.json says; convert or copy the data again.")
+        return [H5WindowReader(path, self.windows, self.split_start, i) for i in range(self.windows.n_shards)]
+
+    def prepare_shard(self, shard: Reader) -> int:
+        """Nothing to download."""
+        return 0
+
+    def set_up_local(self, shards: list[Reader], cache_usage_per_shard: NDArray[np.int64]) -> None:
+        """Mark every stretch as being here."""
+        cache_usage_per_shard[:] = [shard.set_up_local(set(), False) for shard in shards]
+
+    def get_index_size(self) -> int:
+        """There is no index."""
+        return 0

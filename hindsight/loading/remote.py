@@ -1,0 +1,92 @@
+"""Converted corpora on object storage: what a run fetches before it begins, and where it keeps what it fetched."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from streaming.base.storage import CloudDownloader
+from streaming.base.util import retry
+
+from hindsight.config.training import DataConfig, InputError
+from hindsight.ranks import on_each_node
+from hindsight.shards.manifest import MANIFEST_NAME, SPLITS
+from hindsight.tokenization.tokenizer import CONFIG_FILE, TOKENIZER_FILE
+
+DESCRIPTION = (
+    MANIFEST_NAME,
+    f"tokenizer/{TOKENIZER_FILE}",
+    f"tokenizer/{CONFIG_FILE}",
+    *(f"{split}/index.json" for split in SPLITS),
+)
+"""Small files that say what the shards are."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A place that Streaming downloads from.
+
+    Args:
+        url: address of the folder.
+        retry: times that a file is asked for.
+        timeout_s: seconds without an answer after which it is asked for again.
+    """
+
+    url: str
+    retry: int
+    timeout_s: float
+
+    @classmethod
+    def of(cls, path: str, config: DataConfig) -> "Remote | None":
+        """Tell whether a path is an address, and how to fetch from there."""
+        if "://" not in path:
+            return None
+        return cls(path.rstrip("/"), config.download_retry, config.download_timeout_s)
+
+
+def cache_folder(remote: Remote, config: DataConfig, run_folder: Path) -> Path:
+    """Name the folder of a run for what it fetches: two runs on one machine never share one."""
+    place = Path(config.cache_dir or os.path.join(tempfile.gettempdir(), f"hindsight-{os.getuid()}"))
+    short = hashlib.blake2b(f"{remote.url} {run_folder}".encode(), digest_size=6).hexdigest()
+    return (place / f"{run_folder.name}-{short}").absolute()
+
+
+def fetch_description(remote: Remote, folder: Path, key: str) -> None:
+    """Fetch manifest, tokenizer and indices into a cache, once a node; shards of another conversion are removed.
+
+    Raises:
+        InputError: on all processes, if a file is missing or the place cannot be reached.
+    """
+
+    def fetch() -> None:
+        with tempfile.TemporaryDirectory() as fresh:
+            for name in DESCRIPTION:
+                _download(remote, name, Path(fresh, name), key)
+            if (folder / MANIFEST_NAME).is_file() and _differs(Path(fresh), folder):
+                shutil.rmtree(folder)
+            for name in DESCRIPTION:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(Path(fresh, name), folder / name)
+
+    on_each_node(fetch)
+
+
+def _differs(fresh: Path, folder: Path) -> bool:
+    return any(
+        not (folder / name).is_file() or (folder / name).read_bytes() != (fresh / name).read_bytes()
+        for name in DESCRIPTION
+    )
+
+
+def _download(remote: Remote, name: str, path: Path, key: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        downloader = CloudDownloader.get(remote.url)
+        attempt = retry(clean_up_fn=downloader.clean_up, num_attempts=remote.retry)
+        attempt(lambda: downloader.download(f"{remote.url}/{name}", str(path), remote.timeout_s))()
+    except Exception as error:  # each provider has errors of its own
+        raise InputError(
+            f"{key}={remote.url}: {name} cannot be fetched ({error}); check the address, S3_ENDPOINT_URL and the keys."
+        ) from error

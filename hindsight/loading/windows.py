@@ -1,0 +1,133 @@
+"""Windows of a stream of tokens: which there are, where they lie, and the order in which they are seen.
+
+A split is one stream of tokens, stored in blocks of `block_length`. Training cuts it into windows of `context_length`,
+which divides the block length; the last window of a split may be shorter. Windows that contain nothing fill up the last
+batch of an epoch: all batches have one size, and no window is seen twice.
+"""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from streaming.base.shuffle import get_shuffle
+
+from hindsight.config.training import InputError
+from hindsight.shards.manifest import Manifest
+
+SHUFFLE_BLOCKS = 1 << 18
+"""Blocks over which py1e spreads a shard: about 16 shards of 64 MiB are in use at a time."""
+GROUP_BLOCKS = 1 << 16
+"""Blocks whose windows are spread over the same stretch of an epoch."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split of a converted corpus, seen through windows.
+
+    Args:
+        folder: folder of the dataset, absolute.
+        name: train or val.
+        n_tokens: length of the split's stream.
+        block_length: tokens in a block.
+        blocks_per_shard: blocks in every shard but the last.
+        context_length: tokens in a window (T).
+        batch_size: windows in a global batch (B); the split is filled up to a multiple of it.
+    """
+
+    folder: str
+    name: str
+    n_tokens: int
+    block_length: int
+    blocks_per_shard: int
+    context_length: int
+    batch_size: int
+
+    @classmethod
+    def of(cls, folder: str, name: str, manifest: Manifest, context_length: int, batch_size: int) -> "Split":
+        """Look up a split in the manifest of its dataset; InputError if windows cannot be cut from its blocks."""
+        block_length = manifest.block_length
+        if block_length % context_length:
+            divisors = [n for n in range(1, block_length + 1) if block_length % n == 0]
+            raise InputError(
+                f"data.context_length={context_length} does not divide block_length={block_length} of {folder}; "
+                f"choose one of {divisors}, or convert the corpus with another block_length."
+            )
+        n_tokens = manifest.splits[name].tokens
+        return cls(
+            os.path.abspath(folder),
+            name,
+            n_tokens,
+            block_length,
+            manifest.blocks_per_shard,
+            context_length,
+            batch_size,
+        )
+
+    @property
+    def windows_per_block(self) -> int:
+        """Windows in a whole block."""
+        return self.block_length // self.context_length
+
+    @property
+    def n_windows(self) -> int:
+        """Windows with at least one token."""
+        return -(-self.n_tokens // self.context_length)
+
+    @property
+    def n_filled(self) -> int:
+        """Windows after filling up the last batch."""
+        return -(-self.n_windows // self.batch_size) * self.batch_size
+
+    @property
+    def n_shards(self) -> int:
+        """Shards of the split."""
+        return -(-self.n_tokens // (self.block_length * self.blocks_per_shard))
+
+
+def window_order(split: Split, shuffle: bool, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Order of the windows in an epoch, those that fill up the last batch at the end.
+
+    Without shuffling, reading order. With it, the blocks are shuffled by Streaming's py1e, which keeps the windows of a
+    shard close enough for a cache, and cut into groups. A group is gone through once for every window of a block: each
+    round takes one window of each block, in an order of its own. Two windows of a block are at least a batch apart, so
+    that a batch has no two of them, as long as the split has more blocks than a batch has windows.
+
+    Returns:
+        (n_filled,) window numbers in the split; a number from n_windows on is an empty window.
+    """
+    if not shuffle:
+        return np.arange(split.n_filled)
+    rng = np.random.default_rng((seed, epoch))
+    n_blocks = -(-split.n_tokens // split.block_length)
+    shard_blocks = np.full(split.n_shards, split.blocks_per_shard)
+    shard_blocks[-1] = n_blocks - shard_blocks[:-1].sum()
+    spread = max(SHUFFLE_BLOCKS, 4 * split.blocks_per_shard)
+    blocks = get_shuffle("py1e", shard_blocks, 1, seed, epoch, spread)
+    n_rounds = split.windows_per_block
+    order = np.empty(split.n_filled, np.int64)
+    end = 0
+    for group in np.array_split(blocks, max(n_blocks // GROUP_BLOCKS, 1)):
+        size = len(group)
+        # From one round to the next a block stays within its chunk: its windows are size - chunk + 1 apart, less the
+        # (at most two) windows that the last block of the split lacks.
+        chunk = max(1, min(size // 2, size - split.batch_size - 1))
+        place = np.arange(size) // chunk + rng.random((n_rounds, size))
+        turns = np.argsort(place, axis=1)
+        first = rng.integers(n_rounds, size=size)
+        windows = (first[turns] + np.arange(n_rounds)[:, None]) % n_rounds
+        numbers = (group[turns] * n_rounds + windows).ravel()
+        numbers = numbers[numbers < split.n_windows]
+        order[end : end + len(numbers)] = numbers
+        end += len(numbers)
+    order[end:] = np.arange(split.n_windows, split.n_filled)
+    return order
+
+
+def shard_extent(split: Split, number: int) -> tuple[int, int]:
+    """Tokens and windows of a shard of a split, the windows that fill up the last batch included."""
+    shard_tokens = split.block_length * split.blocks_per_shard
+    if number < split.n_shards - 1:
+        return shard_tokens, split.blocks_per_shard * split.windows_per_block
+    before = number * split.blocks_per_shard * split.windows_per_block
+    return split.n_tokens - number * shard_tokens, split.n_filled - before

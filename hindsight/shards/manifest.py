@@ -1,0 +1,161 @@
+"""What a converted corpus says of itself in `manifest.json`: documents, tokenizer, how it is stored, how much it is."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hindsight.config.training import InputError, flatten
+from hindsight.files import write_atomically
+
+MANIFEST_NAME = "manifest.json"
+VERSION = 1
+SPLITS = ("train", "val")
+
+
+@dataclass
+class SplitCounts:
+    """How much a split holds."""
+
+    documents: int | None
+    """Documents; null where the corpus was tokens that no longer tell them apart."""
+    tokens: int
+    """Tokens, without those that fill up the last block."""
+    bytes: int
+    """UTF-8 bytes of the text."""
+    blocks: int
+    """Blocks, the last one included that may be shorter (MDS: filled up)."""
+    unigram_entropy_nats: float
+    """Entropy of the split's own tokens: the loss of a model that knows how frequent each is, and nothing else."""
+
+
+@dataclass
+class Manifest:
+    """What a converted corpus holds and how it came about."""
+
+    format: str
+    """mds or h5."""
+    tokenizer_fingerprint: str
+    """Fingerprint of the tokenizer, a copy of which lies in tokenizer/."""
+    vocab_size: int
+    """Number of its token ids."""
+    corpus_fingerprint: str
+    """Hash of the documents, or of the tokens if the corpus was tokens without documents."""
+    block_length: int
+    """Tokens in a stored block."""
+    blocks_per_shard: int
+    """Blocks in every shard but the last of a split."""
+    dtype: str
+    """Number format of a token: uint16 or uint32."""
+    seed: int
+    """Seed of the split."""
+    val_share: float
+    """Share of the documents that was to be held out."""
+    settings: dict[str, Any]
+    """Everything else that the result depends on."""
+    splits: dict[str, SplitCounts] = field(default_factory=dict)
+    """Counts of train and val; empty in the plan of a conversion."""
+    corpus: dict[str, Any] = field(default_factory=dict)
+    """Where the corpus was: path, files, stored (bytes or tokens), and a stamp of names, sizes and versions."""
+    summary: dict[str, Any] = field(default_factory=dict)
+    """What the corpus is like: lengths of documents, duplicates, use of the vocabulary, and what was left out."""
+    version: int = VERSION
+    """Version of this layout."""
+
+    @classmethod
+    def load(cls, folder: str | Path, key: str = "data.path") -> "Manifest":
+        """Read a folder's manifest; InputError, naming the configuration key, if there is none or it cannot be read."""
+        path = Path(folder, MANIFEST_NAME)
+        if not path.is_file():
+            raise InputError(f"{key}={folder} has no {MANIFEST_NAME}: convert a corpus with convert_to_mds.py first.")
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            splits = {name: SplitCounts(**raw["splits"][name]) for name in SPLITS}
+            manifest = cls(**{**raw, "splits": splits})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{key}={folder}: {MANIFEST_NAME} cannot be read ({error}); convert the corpus again."
+            ) from error
+        sizes = (manifest.block_length, manifest.blocks_per_shard, manifest.vocab_size)
+        counts = [count for split in splits.values() for count in (split.tokens, split.bytes)]
+        if not all(isinstance(n, int) and n > 0 for n in (*sizes, *counts)) or manifest.format not in ("mds", "h5"):
+            raise InputError(f"{key}={folder}: {MANIFEST_NAME} is damaged; convert or copy the corpus again.")
+        if manifest.version != VERSION:
+            raise InputError(
+                f"{key}={folder}: {MANIFEST_NAME} has version {manifest.version}, this program reads {VERSION}; "
+                "convert the corpus again."
+            )
+        return manifest
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what training sees: tokens, split, blocks and their order, whatever the format they are stored in."""
+        counts = [(split.documents, split.tokens) for _, split in sorted(self.splits.items())]
+        seen = [self.tokenizer_fingerprint, self.corpus_fingerprint, self.seed, self.val_share]
+        content = json.dumps([*seen, self.block_length, self.blocks_per_shard, counts])
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write the manifest into a folder."""
+        write_atomically(folder / MANIFEST_NAME, json.dumps(asdict(self), indent=2) + "\n")
+
+    def describe(self) -> list[str]:
+        """Say what there is, a line each."""
+        lines = []
+        for name, counts in self.splits.items():
+            documents = "" if counts.documents is None else f"{counts.documents:,} documents, "
+            lines.append(
+                f"{name}: {documents}{counts.tokens:,} tokens in {counts.blocks:,} blocks, {counts.bytes:,} bytes, "
+                f"{counts.bytes / counts.tokens:.2f} bytes/token, unigram entropy "
+                f"{counts.unigram_entropy_nats:.3f} nats."
+            )
+        summary = self.summary
+        if lengths := summary.get("tokens_per_document"):
+            lines.append("tokens per document: " + ", ".join(f"{share} {n:,}" for share, n in lengths.items()))
+        if summary:
+            frequent = ", ".join(f"{name} {times:,}" for name, times in summary["most_frequent"])
+            longest = ", ".join(f"{name} ({length} bytes)" for name, length in summary["longest"])
+            duplicates = summary["duplicate_documents"]
+            known = "" if duplicates is None else f"{duplicates:,} documents say what an earlier one says; "
+            lines += [
+                f"most frequent tokens: {frequent}",
+                f"longest tokens: {longest}",
+                f"{summary['fragment_share']:.2%} of the tokens are no whole characters; {summary['unused']:,} of "
+                f"{self.vocab_size:,} ids are never used.",
+                f"{known}{summary['empty_documents']:,} empty documents were left out, {summary['skipped']:,} things "
+                "that cannot be used were skipped.",
+            ]
+            lines += summary["skipped_list"]
+        return lines
+
+    def difference(self, other: "Manifest", ignored: tuple[str, ...] = ()) -> str | None:
+        """Name the first thing, counts aside, in which two conversions differ, as `key=this (other)`; None if none."""
+        mine, others = flatten(asdict(self)), flatten(asdict(other))
+        for key in sorted(mine.keys() | others.keys()):
+            if key.split(".")[0] not in ("splits", "corpus", "summary", *ignored) and mine.get(key) != others.get(key):
+                return f"{key.removeprefix('settings.')}={mine.get(key)} (now {others.get(key)})"
+        return None
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raise ValueError if an index names a file outside its folder: it may come from somebody else."""
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+            raise ValueError(f"{name!r} is no plain name of a file")
+
+
+def token_dtype(vocab_size: int) -> str:
+    """Give the narrowest number format that holds all token ids: uint16, or uint32 above 65536 of them."""
+    return "uint16" if vocab_size <= 1 << 16 else "uint32"
+
+
+def entropy_nats(counts: NDArray[np.int64]) -> float:
+    """Entropy of the distribution that an array of counts gives, in nats."""
+    shares = counts[counts > 0] / counts.sum()
+    return -float((shares * np.log(shares)).sum())

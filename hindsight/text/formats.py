@@ -1,0 +1,124 @@
+"""Compression, and what tells documents apart.
+
+- cc100: blank lines, that is lines of nothing but their line ending. A document keeps the ends of its lines, the last
+  one's too.
+- line, jsonl: the line feed. An empty line is no document.
+- file: nothing; a file is a document.
+
+The end of a file ends a document in any format.
+"""
+
+import bz2
+import gzip
+import io
+import lzma
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+import zstandard
+
+from hindsight.config.training import CorpusFormat
+from hindsight.text.files import StoredFile
+
+CHUNK_BYTES = 1 << 18
+
+
+@dataclass(frozen=True)
+class Separator:
+    """What separates documents.
+
+    Args:
+        pattern: the end of a document's last line, with everything up to the next document.
+        kept: how many of the pattern's first bytes still belong to the document.
+        before: how many bytes before a document are enough to recognize that it begins there.
+        ends: the shortest separators.
+    """
+
+    pattern: "re.Pattern[bytes]"
+    kept: int
+    before: int
+    ends: tuple[bytes, ...]
+
+    def first_end(self, text: bytes | bytearray, start: int = 0) -> int | None:
+        """Where the first separator of a text ends; None if there is none."""
+        ends = [place + len(end) for end in self.ends if (place := text.find(end, start)) >= 0]
+        return min(ends, default=None)
+
+    def last_end(self, text: bytes | bytearray) -> int | None:
+        """Where the last separator of a text ends; None if there is none."""
+        last = 0
+        for end in self.ends:
+            if (place := text.rfind(end, max(last - len(end), 0))) >= 0:  # any before would end before `last`
+                last = max(last, place + len(end))
+        return last or None
+
+    def split(self, block: bytes) -> Iterator[tuple[int, bytes]]:
+        """Yield the documents of a block, which holds whole ones, with their offsets; some of them may be empty."""
+        start = match.end() if self.kept and (match := _BLANK_LINES.match(block)) else 0
+        for match in self.pattern.finditer(block, start):
+            yield start, block[start : match.start() + self.kept]
+            start = match.end()
+        if start < len(block):
+            yield start, block[start:]
+
+
+_BLANK_LINES = re.compile(rb"(?:\r?\n)+")
+_BLANK_LINE = Separator(re.compile(rb"\n(?:\r?\n)+"), kept=1, before=3, ends=(b"\n\n", b"\n\r\n"))
+_LINE_FEED = Separator(re.compile(rb"\n"), kept=0, before=1, ends=(b"\n",))
+SEPARATORS: dict[CorpusFormat, Separator | None] = {
+    CorpusFormat.cc100: _BLANK_LINE,
+    CorpusFormat.line: _LINE_FEED,
+    CorpusFormat.jsonl: _LINE_FEED,
+    CorpusFormat.file: None,
+}
+
+
+def decompressed(file: StoredFile, stored: BinaryIO) -> BinaryIO:
+    """Give what an open file holds, decompressed while it is read, if its name says that it is compressed."""
+    return _DECOMPRESS[file.compression](stored) if file.compression else stored
+
+
+def _open_zst(stored: BinaryIO) -> BinaryIO:
+    return cast(BinaryIO, io.BufferedReader(_ZstdReader(stored), CHUNK_BYTES))
+
+
+class _ZstdReader(io.RawIOBase):
+    """Decompressed zstd frames; EOFError if the last one is cut off, which zstandard's own reader passes over."""
+
+    def __init__(self, stored: BinaryIO) -> None:
+        self._stored = stored
+        self._frame: Any = None
+        self._unread = b""
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            self._unread = self._unread or self._stored.read(CHUNK_BYTES)
+            if not self._unread:
+                if self._frame is not None:
+                    raise EOFError
+                return 0
+            self._frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
+            try:
+                self._ready = memoryview(self._frame.decompress(self._unread))
+            except zstandard.ZstdError as error:
+                raise OSError(str(error)) from error
+            self._unread = self._frame.unused_data
+            if self._frame.eof:
+                self._frame = None
+        n_bytes = min(len(buffer), len(self._ready))
+        buffer[:n_bytes], self._ready = self._ready[:n_bytes], self._ready[n_bytes:]
+        return n_bytes
+
+
+_DECOMPRESS: dict[str, Callable[[BinaryIO], Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+    ".zst": _open_zst,
+}

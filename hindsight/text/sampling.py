@@ -1,0 +1,63 @@
+"""Documents drawn over a whole corpus, by a seed."""
+
+import hashlib
+from collections.abc import Iterator
+
+from hindsight.config.training import InputError
+from hindsight.text.documents import PART_BYTES, STDIN, Corpus, Document, Reading
+
+LEAST_PART_BYTES = 1 << 12
+SAMPLE_PARTS = 256
+"""Places, at least, from which a sample is taken."""
+MOST_PARTS = 100_000
+"""Parts that are listed to draw from, unless there are more of PART_BYTES."""
+
+
+def documents_of(
+    corpus: Corpus, sample_bytes: int | None, seed: int, reading: Reading | None = None
+) -> Iterator[Document]:
+    """Yield the documents of a sample, in the order of the draw or of the corpus; all of them if no size is given.
+
+    A sample is made up of parts, drawn with equal chance until their documents reach the size. Where any part can be
+    read by itself, only those are read; otherwise the corpus is gone through twice.
+
+    Args:
+        corpus: the corpus; it is divided into parts of a size that fits the sample.
+        sample_bytes: size to reach, in bytes of text.
+        seed: seed of the draw.
+        reading: told of what cannot be used.
+    """
+    reading = reading or Reading()
+    if sample_bytes is None:
+        yield from corpus.documents(reading)
+        return
+    least = max(LEAST_PART_BYTES, (corpus.stored_bytes or 0) // MOST_PARTS)
+    corpus.part_bytes = min(max(sample_bytes // SAMPLE_PARTS, least), PART_BYTES)
+    if any(file.path == STDIN for file in corpus.files):
+        raise InputError("sample_bytes= needs to read corpus=- twice; give a file, or leave sample_bytes out.")
+    left = sample_bytes
+    if corpus.random_access:
+        parts = list(corpus.parts())
+        for number in _order(len(parts), seed):
+            for document in corpus.read(parts[number], reading):
+                left -= len(document.raw)
+                yield document
+            if left <= 0:
+                return
+        return
+    sizes = [sum(len(document.raw) for document in corpus.read(part, Reading())) for part in corpus.parts(signed=False)]
+    drawn = set[int]()
+    for number in _order(len(sizes), seed):
+        if left > 0:
+            drawn.add(number)
+            left -= sizes[number]
+    for number, part in enumerate(corpus.parts(signed=False)):
+        if number in drawn:
+            yield from corpus.read(part, reading)
+
+
+def _order(n_parts: int, seed: int) -> list[int]:
+    def draw(number: int) -> bytes:
+        return hashlib.blake2b(f"{seed} {number}".encode(), person=b"sample").digest()
+
+    return sorted(range(n_parts), key=draw)

@@ -1,0 +1,228 @@
+"""A tokenizer folder: text -> token ids -> text, and what each id stands for.
+
+The folder is Hugging Face's (tokenizer.json, tokenizer_config.json). Only byte-level tokenizers are taken: any text can
+be written in them, and each token stands for a known number of bytes.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+
+from hindsight.config.training import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TOKENIZER_FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
+PIECE_CHARS = 1 << 15
+"""Least length of the pieces into which long texts are cut."""
+
+GPT2_PATTERN = (
+    r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""  # as in its encoder.py, but shorter
+)
+"""How GPT-2, and `tokenizers`' ByteLevel with use_regex, splits a text into words."""
+
+_PRINTABLE = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+_OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
+BYTE_CHARACTERS = "".join(chr(byte if byte in _PRINTABLE else 0x100 + _OTHERS.index(byte)) for byte in range(256))
+"""The characters that stand for bytes 0 to 255 in byte-level tokens: printable Latin-1 for itself, then U+0100 on."""
+_BYTE_OF = dict.fromkeys(range(256), "\uffff") | {
+    ord(character): byte for byte, character in enumerate(BYTE_CHARACTERS)
+}
+
+# Between these two characters GPT-2's pattern always begins a new word, whatever surrounds them; it does at few others.
+_SEAM = re.compile(r"\S\n(?=\S)")
+
+
+class Tokenizer:
+    """A byte-level tokenizer; made by `Tokenizer.load`.
+
+    Args:
+        spec: content of tokenizer.json.
+        special: names (bos, eos, pad) of the special tokens that have a role.
+        where: how messages name the tokenizer.
+        written: `spec` as it was read, if it was.
+    """
+
+    def __init__(
+        self, spec: dict[str, Any], special: dict[str, str | None], where: str, written: str | None = None
+    ) -> None:
+        require_byte_level(spec, where)
+        self.spec: dict[str, Any] = spec
+        """Content of tokenizer.json."""
+        self._made_of = (spec, special, where)
+        self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(spec) if written is None else written)
+        self._tokenizer.encode_special_tokens = True  # "<|eos|>" in a text is seven characters
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        ids = self._tokenizer.get_vocab(with_added_tokens=True)
+        self.vocab_size: int = max(ids.values()) + 1
+        """Number of token ids."""
+        if not ids.keys() >= set(tokenizers.pre_tokenizers.ByteLevel.alphabet()):
+            raise InputError(
+                f"{where} lacks some of the 256 bytes, and would lose them; train one with train_tokenizer.py."
+            )
+        missing = [name for name in ("bos", "eos") if special[name] is None or special[name] not in ids]
+        if missing:
+            raise InputError(
+                f"{where} has no {' and no '.join(missing)} token; make a tokenizer that has with train_tokenizer.py, "
+                "if need be with this one as reference=."
+            )
+        self.bos_id: int = ids[special["bos"] or ""]
+        """Id that starts every input of a model."""
+        self.eos_id: int = ids[special["eos"] or ""]
+        """Id that ends every document."""
+        self.pad_id: int | None = ids.get(special["pad"] or "")
+        """Id that fills up; None if the tokenizer has none."""
+        canonical = {key: value for key, value in spec.items() if key not in ("padding", "truncation")}
+        content = json.dumps([canonical, special["bos"], special["eos"]], sort_keys=True, separators=(",", ":"))
+        self.fingerprint: str = hashlib.sha256(content.encode()).hexdigest()
+        """Hash of all that the ids of a text depend on."""
+        self.bytes_per_token: NDArray[np.int64] = _bytes_per_token(spec, ids, self.vocab_size)
+        """(vocab_size,) UTF-8 bytes that each id stands for; 0 for special tokens."""
+        self.cuttable: bool = can_be_cut(spec)
+        """Whether `cut` leaves the ids of a text as they are."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Tokenizer, self._made_of  # a pickled tokenizers.Tokenizer forgets encode_special_tokens
+
+    @classmethod
+    def load(cls, folder: str | Path, key: str = "tokenizer") -> "Tokenizer":
+        """Read a tokenizer folder; InputError, naming the configuration key, if it is none that can be used."""
+        where = f"{key}={folder}"
+        written, contents = [], []
+        for name in (TOKENIZER_FILE, CONFIG_FILE):
+            path = Path(folder, name).expanduser()
+            if not path.is_file():
+                raise InputError(
+                    f"{where} has no {name}: give a tokenizer folder, e.g. one that train_tokenizer.py made."
+                )
+            try:
+                written.append(path.read_text(encoding="utf-8"))
+                contents.append(json.loads(written[-1]))
+            except (OSError, ValueError) as error:
+                raise InputError(
+                    f"{where}: {name} cannot be read ({error}); make or copy the tokenizer again."
+                ) from error
+        spec, config = contents
+        try:
+            special = {name: _content(config.get(f"{name}_token")) for name in ("bos", "eos", "pad")}
+            return cls(spec, special, where, written[0])
+        except InputError:
+            raise
+        except Exception as error:  # tokenizers raises nothing more special, and a file may lack anything
+            raise InputError(f"{where} is damaged ({error!r}); make or copy the tokenizer again.") from error
+
+    def save(self, path: Path) -> None:
+        """Write tokenizer.json, without padding and truncation."""
+        self._tokenizer.save(str(path))
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """Give the bytes that an id stands for; none for special tokens and unused ids."""
+        if not self.bytes_per_token[token_id]:
+            return b""
+        name = self._tokenizer.id_to_token(token_id)
+        try:
+            return bytes_of(name)
+        except ValueError:  # an added token stands for its name
+            return name.encode()
+
+    def name_of(self, token_id: int) -> str:
+        """Write a token for people: its text in quotes, or its bytes if they are no whole characters."""
+        content = self.bytes_of(token_id)
+        if not content:
+            return self._tokenizer.id_to_token(token_id) or f"id {token_id}"
+        try:
+            return repr(content.decode())
+        except UnicodeDecodeError:
+            return repr(content)
+
+    def is_fragment(self, token_id: int) -> bool:
+        """Whether an id stands for bytes that are not whole UTF-8 characters."""
+        try:
+            self.bytes_of(token_id).decode()
+        except UnicodeDecodeError:
+            return True
+        return False
+
+    def tokenize(self, text: str) -> "Tensor":
+        """Give the ids of a text as int64 (1, T), without BOS or EOS.
+
+        Names of special tokens inside the text are ordinary characters.
+        """
+        import torch  # here, because the conversions need no torch
+
+        return torch.tensor([self._tokenizer.encode(text, add_special_tokens=False).ids], dtype=torch.int64)
+
+    def detokenize(self, ids: "Tensor | NDArray | Sequence[int]") -> str:
+        """Give the text of ids, (T,) or (1, T); special tokens have none, and half a character becomes U+FFFD."""
+        return self._tokenizer.decode(np.asarray(ids).reshape(-1).tolist(), skip_special_tokens=True)
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """Give the ids of each text, in parallel, without BOS or EOS."""
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def cut(self, text: str) -> Iterator[str]:
+        """Cut a long text into pieces whose ids, one after the other, are those of the text."""
+        return cut(text) if self.cuttable else iter([text])
+
+
+def cut(text: str) -> Iterator[str]:
+    """Cut a long text where GPT-2's pattern begins a new word in any case, so that words and ids stay as they are."""
+    start = 0
+    while len(text) - start > PIECE_CHARS and (seam := _SEAM.search(text, start + PIECE_CHARS)) is not None:
+        yield text[start : seam.end()]
+        start = seam.end()
+    yield text[start:]
+
+
+def token_of(content: bytes) -> str:
+    """Write bytes as a byte-level token."""
+    return content.decode("latin-1").translate(BYTE_CHARACTERS)
+
+
+def bytes_of(token: str) -> bytes:
+    """Give the bytes that a byte-level token stands for; ValueError if it is none."""
+    try:
+        return token.translate(_BYTE_OF).encode("latin-1")
+    except UnicodeEncodeError:
+        raise ValueError(f"{token!r} does not stand for bytes") from None
+
+
+def can_be_cut(spec: dict[str, Any]) -> bool:
+    """Whether a tokenizer splits words by GPT-2's pattern and by nothing else, as `cut` assumes."""
+    words = spec.get("pre_tokenizer") or {}
+    gpt2 = words.get("type") == "ByteLevel" and words.get("use_regex", True) and not words.get("add_prefix_space", True)
+    return bool(gpt2) and not spec.get("normalizer") and all(token["special"] for token in spec["added_tokens"])
+
+
+def require_byte_level(spec: dict[str, Any], where: str) -> None:
+    """Raise InputError unless the tokens of a tokenizer.json stand for bytes."""
+    decoder = spec.get("decoder") or {}
+    if "ByteLevel" not in [decoder.get("type"), *(part.get("type") for part in decoder.get("decoders", []))]:
+        raise InputError(
+            f"{where} is not byte-level (its decoder is {decoder.get('type')}), so that the bytes of a token are not "
+            "known; choose a byte-level tokenizer, as those of GPT-2 or Llama 3, or train one with train_tokenizer.py."
+        )
+
+
+def _content(token: Any) -> str | None:
+    """The name of a special token, which tokenizer_config.json gives as text or as an object."""
+    return token["content"] if isinstance(token, dict) else token
+
+
+def _bytes_per_token(spec: dict[str, Any], ids: dict[str, int], vocab_size: int) -> NDArray[np.int64]:
+    table = np.zeros(vocab_size, np.int64)
+    for token, token_id in ids.items():
+        table[token_id] = len(token)  # byte-level: each byte is written as one character
+    for token in spec["added_tokens"]:
+        table[token["id"]] = 0 if token["special"] else len(token["content"].encode())
+    return table

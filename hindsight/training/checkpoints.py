@@ -1,0 +1,271 @@
+"""What makes resuming exact: when checkpoints are saved, and how, the random state, leaving on request."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from composer import Trainer
+from composer.callbacks import CheckpointSaver
+from composer.core import Callback, Event, State
+from composer.loggers import Logger
+from composer.utils import create_interval_scheduler, dist, reproducibility
+
+from hindsight import interrupts
+from hindsight.config.training import DISK_FULL, CheckpointConfig, InputError, TrainConfig, plain_duration
+from hindsight.files import sync, write_atomically
+from hindsight.interrupts import Interrupted
+from hindsight.training.checkpoint_files import (
+    BACKUPS,
+    NEWEST_NAME,
+    SAVING,
+    Uploads,
+    local_folder,
+    outdated,
+    remote_folder,
+)
+
+FILENAME = "ep{epoch}-ba{batch}-rank{rank}.pt"
+"""Name of a checkpoint: epochs and optimizer steps made."""
+
+
+class RestoreRandomState(Callback):
+    """Restore the random state of a checkpoint saved in the middle of an epoch.
+
+    Composer 0.32.1 does so while it skips the batches already seen, which is not done where the dataset skips them
+    itself (https://github.com/mosaicml/composer, trainer.py, `_train_loop`); then dropout differs from the first
+    resumed step. Reads the private `Trainer._rng_state`. Delete with a Composer that restores it there.
+    """
+
+    def __init__(self) -> None:
+        self.trainer: Trainer | None = None
+
+    def fit_start(self, state: State, logger: Logger) -> None:
+        """Restore it before the first step."""
+        if self.trainer is not None and self.trainer._rng_state is not None:
+            reproducibility.load_rng_state(self.trainer._rng_state)
+            self.trainer._rng_state = None
+
+
+class AtomicSaver(CheckpointSaver):
+    """Save checkpoints that no reader ever sees half of, and delete all but the newest.
+
+    Composer's own saver writes in place, and its num_checkpoints_to_keep forgets, at a resume, those saved before.
+
+    Args:
+        folder: where to.
+        interval: steps, tokens or epochs between two.
+        keep: number of newest ones that stay; -1 for all.
+        uploads: what copies them to S3; None for none.
+        at_end: whether the last step is saved, too.
+    """
+
+    def __init__(self, folder: Path, interval: str, keep: int, uploads: Uploads | None, at_end: bool = False) -> None:
+        self.keep, self.uploads = keep, uploads
+        self.is_due = create_interval_scheduler(plain_duration(interval), include_end_of_training=at_end)
+        super().__init__(
+            str(folder),
+            SAVING + FILENAME,
+            remote_file_name=None,
+            latest_filename=None,
+            latest_remote_file_name=None,
+            save_interval=self.is_wanted,
+            overwrite=True,
+        )
+
+    def is_wanted(self, state: State, event: Event) -> bool:
+        """Tell whether to save now."""
+        return self.is_due(state, event)
+
+    def after_load(self, state: State, logger: Logger) -> None:
+        """Do not save again what was loaded."""
+        self.last_checkpoint_batch = state.timestamp.batch
+
+    def batch_checkpoint(self, state: State, logger: Logger) -> None:
+        """Save after a step."""
+        with self._as_a_whole(state):
+            super().batch_checkpoint(state, logger)
+
+    def epoch_checkpoint(self, state: State, logger: Logger) -> None:
+        """Save at the end of an epoch."""
+        with self._as_a_whole(state):
+            super().epoch_checkpoint(state, logger)
+
+    def eval_before_all(self, state: State, logger: Logger) -> None:
+        """Save before an evaluation what is due at its step: it takes long, and whatever ends it costs nothing."""
+        self.batch_checkpoint(state, logger)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep nothing: Composer's list of all that were ever saved grows for ever."""
+        return {}
+
+    def close(self, state: State, logger: Logger) -> None:
+        """Wait for the uploads."""
+        if self.uploads is not None:
+            self.uploads.close()
+
+    @contextmanager
+    def _as_a_whole(self, state: State) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            for path in Path(self.folder).glob(SAVING + "*"):
+                path.unlink()
+            if not is_disk_full(error):
+                raise
+            raise InputError(
+                f"checkpoint.folder={self.folder}: step {int(state.timestamp.batch)} cannot be saved, the disk is "
+                "full; make room, or move the checkpoints and give their new checkpoint.folder. The same command goes "
+                "on from the one before."
+            ) from error
+        if self.saved_checkpoints:  # on rank 0, if one was due
+            self._publish(Path(self.saved_checkpoints.pop()), int(state.timestamp.batch))
+
+    def _publish(self, hidden: Path, step: int) -> None:
+        path = hidden.with_name(hidden.name.removeprefix(SAVING))
+        sync(hidden)
+        hidden.replace(path)
+        sync(path.parent)
+        self.note(path, step)
+        for name in outdated((file.name for file in path.parent.glob("*.pt")), path.name, self.keep):
+            path.with_name(name).unlink()
+        if self.uploads is not None:
+            self.uploads.add(path, self.keep)
+
+    def note(self, path: Path, step: int) -> None:
+        """Do more, on rank 0, once a checkpoint is there."""
+
+
+class ResumeSaver(AtomicSaver):
+    """Save what a run goes on from: at an interval, at the end, before each evaluation, and when the run is to stop.
+
+    Args:
+        folder: where to.
+        config: interval, and how many stay.
+        uploads: what copies them to S3; None for none.
+        stop: asks for one more.
+        run_folder: where NEWEST_NAME goes.
+        settings: what must not change when the run goes on; see run_folder.py.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: CheckpointConfig,
+        uploads: Uploads | None,
+        stop: "StopOnRequest",
+        run_folder: Path,
+        settings: dict[str, Any],
+    ) -> None:
+        super().__init__(folder, config.interval, config.keep, uploads, at_end=True)
+        self.stop, self.run_folder, self.settings = stop, run_folder, settings
+        self.before_evaluation = False
+        self.evaluation_is_owed = False
+
+    def is_wanted(self, state: State, event: Event) -> bool:
+        """Tell whether to save now."""
+        return super().is_wanted(state, event) or self.before_evaluation or self.stop.agreed
+
+    def eval_before_all(self, state: State, logger: Logger) -> None:
+        """Save before every evaluation."""
+        self.before_evaluation = True
+        super().eval_before_all(state, logger)
+        self.before_evaluation = False
+
+    def note(self, path: Path, step: int) -> None:
+        """Note that there is one."""
+        write_atomically(self.run_folder / NEWEST_NAME, json.dumps({"step": step, "path": str(path)}) + "\n")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tell whether an evaluation came next, and whose checkpoint it is."""
+        return {"before_evaluation": self.before_evaluation, "settings": self.settings}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over that an evaluation comes next, unless metrics.jsonl has it already."""
+        self.evaluation_is_owed = state["before_evaluation"]
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Tell whether a full disk, or quota, is at the root of an error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+class StopOnRequest(Callback):
+    """Leave after the step in hand, all processes together, on a signal to any of them or by the file STOP.
+
+    Among the callbacks it comes after the saver, which has saved the step when this raises Interrupted.
+
+    Args:
+        folder: the run's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.stop_file = folder / interrupts.STOP_NAME
+        self.reason: str | None = None
+
+    @property
+    def agreed(self) -> bool:
+        """Whether all processes leave."""
+        return self.reason is not None
+
+    def batch_end(self, state: State, logger: Logger) -> None:
+        """Agree."""
+        self._agree()
+
+    def eval_batch_end(self, state: State, logger: Logger) -> None:
+        """Agree, and leave: the evaluation is made when the run goes on."""
+        self._agree()
+        self._leave()
+
+    def eval_before_all(self, state: State, logger: Logger) -> None:
+        """Leave before an evaluation."""
+        self._leave()
+
+    def batch_checkpoint(self, state: State, logger: Logger) -> None:
+        """Leave, unless the run is at its end."""
+        if state.max_duration is None or state.timestamp < state.max_duration:
+            self._leave()
+
+    def _agree(self) -> None:
+        reason = interrupts.heard()
+        if reason is None and dist.get_global_rank() == 0 and self.stop_file.exists():
+            reason = self.stop_file.name
+        if dist.get_world_size() > 1:
+            asked = torch.tensor(int(reason is not None), device="cuda" if torch.cuda.is_available() else "cpu")
+            dist.all_reduce(asked, reduce_operation="MAX")
+            reason = reason or ("a request to another process" if asked.item() else None)
+        self.reason = self.reason or reason
+
+    def _leave(self) -> None:
+        if self.reason is not None:
+            if dist.get_global_rank() == 0:
+                self.stop_file.unlink(missing_ok=True)
+            raise Interrupted(self.reason)
+
+
+def build_savers(
+    config: TrainConfig, run_folder: Path, stop: StopOnRequest, settings: dict[str, Any], found: Path | None
+) -> tuple[list[Callback], ResumeSaver]:
+    """Make what saves backups, which stay, and what saves the checkpoints to resume from.
+
+    Args:
+        config: the run's config.
+        run_folder: the run's folder.
+        stop: asks for one more.
+        settings: what must not change when the run goes on.
+        found: the checkpoint that the run goes on from, which S3 may not have yet.
+    """
+    folder, checkpoint, remote = local_folder(config, run_folder), config.checkpoint, remote_folder(config)
+    uploads = Uploads(remote, run_folder) if remote is not None and dist.get_global_rank() == 0 else None
+    if uploads is not None and found is not None:
+        uploads.add(found, checkpoint.keep)
+    backups: list[Callback] = []
+    if checkpoint.backup_interval is not None:
+        backups.append(AtomicSaver(folder / BACKUPS, checkpoint.backup_interval, keep=-1, uploads=uploads))
+    return backups, ResumeSaver(folder, checkpoint, uploads, stop, run_folder, settings)

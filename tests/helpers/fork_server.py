@@ -1,0 +1,84 @@
+"""Starts training processes again and again without the seconds that imports take, as forks of one that has made them.
+
+Like composer's launcher it ends all processes of an attempt, SIGTERM first, when one of them fails.
+
+A line of JSON on standard input is an attempt: {"arguments": [...], "ranks": 2, "log": path}. It is answered with the
+processes' numbers, and, when all have ended, with their exit statuses (-9 after SIGKILL).
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+
+import train_composer
+from hindsight import interrupts
+from hindsight.command_line import run_script
+
+TERM_TO_KILL_S = 30
+
+
+def serve() -> None:
+    """Answer attempts until standard input ends; a forked child returns from here into its own end."""
+    print("ready", flush=True)
+    for line in sys.stdin:
+        attempt = json.loads(line)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        processes = []
+        for rank in range(attempt["ranks"]):
+            group = processes[0] if processes else 0
+            process = os.fork()
+            os.setpgid(process, group)  # in both: before the attempt starts processes, and before it is answered
+            if process == 0:
+                begin(attempt, rank, port)
+                return
+            processes.append(process)
+        print(json.dumps(processes), flush=True)
+        statuses = wait_for_all(processes)
+        print(json.dumps([statuses[process] for process in processes]), flush=True)
+
+
+def wait_for_all(processes: list[int]) -> dict[int, int]:
+    """Wait for the end of all processes; the first that fails takes the others along, as under composer's launcher."""
+    statuses: dict[int, int] = {}
+    kill_at = None
+    while left := [process for process in processes if process not in statuses]:
+        for process in left:
+            ended, status = os.waitpid(process, os.WNOHANG)
+            if ended:
+                statuses[process] = os.waitstatus_to_exitcode(status)
+        left = [process for process in left if process not in statuses]
+        if any(statuses.values()) and kill_at is None:
+            kill_at = time.monotonic() + TERM_TO_KILL_S
+            for process in left:
+                os.kill(process, signal.SIGTERM)
+        elif kill_at is not None and time.monotonic() > kill_at:
+            for process in left:
+                os.kill(process, signal.SIGKILL)
+        time.sleep(0.005)
+    return statuses
+
+
+def begin(attempt: dict, rank: int, port: int) -> None:
+    """Become a rank of a run: its output into a file, its place in the environment as composer's launcher gives it."""
+    log = os.open(f"{attempt['log']}.{rank}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for number, descriptor in ((0, nothing), (1, log), (2, log)):
+        os.dup2(descriptor, number)
+    ranks = str(attempt["ranks"])
+    os.environ |= attempt.get("environment", {})
+    if attempt["ranks"] > 1:
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
+        os.environ |= {"NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupts.listen()
+    sys.argv = ["train_composer.py", *attempt["arguments"]]
+    run_script("train_composer", train_composer.main)
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,235 @@
+"""What the tests of faults share: attempts to train that are killed, and what must be the same afterwards."""
+
+import json
+import os
+import random
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, TINY, skip
+from streaming.base.constant import EPOCH_DATA, EPOCH_SHAPE
+
+from hindsight.loading.streaming_shared_memory import SEGMENTS
+
+STEPS = 48
+RUN = [
+    *TINY,
+    "direction=backward",
+    f"max_duration={STEPS}ba",
+    "model.dropout=0.2",
+    "model.embedding_dropout=0.1",
+    "checkpoint.interval=4ba",
+    "eval_interval=10ba",
+    "eval_batches=2",
+    "optim.schedule=constant",
+    "optim.cooldown_share=0",
+]
+"""A run with everything that must go on exactly: dropout, several epochs, evaluations, checkpoints."""
+
+
+class Nursery:
+    """A process that starts training processes by forking; see fork_server.py.
+
+    Args:
+        folder: for its output.
+        temporary: for temporary files; None for `folder`.
+        become: command that runs another, as another user.
+    """
+
+    def __init__(self, folder: Path, temporary: Path | None = None, become: Sequence[str] = ()) -> None:
+        self.log = folder / "log"
+        environment = os.environ | {
+            "OMP_NUM_THREADS": "1",
+            "PYTHONWARNINGS": "ignore",
+            "TMPDIR": str(temporary or folder),
+        }
+        environment["PYTHONPATH"] = str(ROOT)
+        self.process = subprocess.Popen(
+            [*become, sys.executable, str(Path(__file__).with_name("fork_server.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=environment,
+        )
+        self.under_way: list[int] = []
+        assert self._answer() == "ready\n"
+
+    def start(self, arguments: list[str], ranks: int = 1, environment: dict[str, str] | None = None) -> list[int]:
+        """Begin an attempt; numbers of its processes, which are one group."""
+        if self.under_way:  # that of a test which ran into its time limit
+            kill_group(self.under_way)
+            self.statuses()
+        for path in self.log.parent.glob(self.log.name + ".*"):
+            path.unlink()
+        last = {argument.split("=", 1)[0]: argument for argument in arguments}
+        attempt = {"arguments": [*last.values()], "ranks": ranks, "log": str(self.log)}
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(attempt | {"environment": environment or {}}) + "\n")
+        self.process.stdin.flush()
+        self.under_way = json.loads(self._answer())
+        return self.under_way
+
+    def statuses(self) -> list[int]:
+        """Wait for the end of the attempt; exit statuses of its processes."""
+        answer = json.loads(self._answer())
+        self.under_way = []
+        return answer
+
+    def is_running(self) -> bool:
+        """Whether the attempt has not ended yet."""
+        assert self.process.stdout is not None
+        return not select.select([self.process.stdout], [], [], 0)[0]
+
+    def run(self, arguments: list[str], ranks: int = 1, environment: dict[str, str] | None = None) -> list[int]:
+        """Make an attempt that nobody disturbs."""
+        self.start(arguments, ranks, environment)
+        return self.statuses()
+
+    def output(self) -> str:
+        """What the attempt has written so far."""
+        return "".join(path.read_text() for path in sorted(self.log.parent.glob(self.log.name + ".*")))
+
+    def close(self) -> None:
+        """End it, and an attempt that a test which failed has left."""
+        if self.under_way:
+            kill_group(self.under_way)
+        self.process.kill()
+        self.process.communicate()
+
+    def _answer(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+
+def kill_group(processes: list[int], number: int = signal.SIGKILL) -> None:
+    """Send a signal to all processes of an attempt and their children, unless all have ended."""
+    with suppress(ProcessLookupError):
+        os.killpg(processes[0], number)
+
+
+def wait_until(reached: Callable[[], Any], processes: list[int], timeout_s: float = 60) -> bool:
+    """Wait for a moment; False if the processes end before."""
+    deadline = time.monotonic() + timeout_s
+    while not reached():
+        assert time.monotonic() < deadline, "the moment never came"
+        if all(not is_alive(process) for process in processes):
+            return False
+        time.sleep(0.0005)
+    return True
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process runs; one that has ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def lines(folder: Path) -> int:
+    """Lines of a run's metrics so far."""
+    path = folder / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def losses(folder: Path) -> list[tuple[int, float, float | None]]:
+    """Step, training loss and validation loss of every line: what must be the same, and each step once."""
+    return [(line["step"], line["train/loss_nats"], line.get("eval/loss_nats")) for line in records(folder)]
+
+
+def segments() -> set[str]:
+    """Shared memory of Streaming on this machine."""
+    return {name for name in os.listdir(SEGMENTS) if name[:6].isdigit()}
+
+
+def lasting(names: set[str]) -> set[str]:
+    """Of these segments, those that lie there as long as a run does.
+
+    The order of the windows lies there only until all readers of an epoch, or of an evaluation, have taken it: a tenth
+    of the time in these small runs with two readers.
+    """
+    return {name for name in names if not name.endswith((EPOCH_SHAPE, EPOCH_DATA))}
+
+
+def datasets(names: set[str]) -> set[str]:
+    """The numbers of the datasets to which these segments belong."""
+    return {name[:6] for name in names}
+
+
+def kill_at_random(
+    nursery: Nursery, arguments: list[str], runs: Path, ranks: int, kills: int, seed: int, longest_s: float
+) -> list[Path]:
+    """Kill a run at random moments until enough kills have hit it; one that ends is followed by another.
+
+    A kill hits the whole group, or (one time in four) one process alone, whose end takes the others along.
+
+    Returns:
+        The folders of the runs, all of which have come to their end.
+    """
+    rng = random.Random(seed)
+    folders, hits = [runs / "killed0"], 0
+    while hits < kills:
+        processes = nursery.start([*arguments, f"runs_dir={runs}", f"run_name={folders[-1].name}"], ranks)
+        delay, alone = rng.uniform(0.2, longest_s), rng.random() < 0.25
+        time.sleep(delay)
+        if alone:
+            with suppress(ProcessLookupError):
+                os.kill(rng.choice(processes), signal.SIGKILL)
+        else:
+            kill_group(processes)
+        statuses = nursery.statuses()
+        whom = "one" if alone else "all"
+        sys.stdout.write(f"seed {seed}, {folders[-1].name} after {delay:.3f} s, {whom}: {statuses}\n")
+        # Who loses another process fails, or is ended by the launcher.
+        possible = {-signal.SIGKILL, 0} | ({1, -signal.SIGTERM} if alone and ranks > 1 else set())
+        assert set(statuses) <= possible, nursery.output()
+        hits += -signal.SIGKILL in statuses
+        if statuses == [0] * ranks:
+            folders.append(runs / f"killed{len(folders)}")
+    assert nursery.run([*arguments, f"runs_dir={runs}", f"run_name={folders[-1].name}"], ranks) == [0] * ranks
+    return folders
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory):
+    nursery = Nursery(tmp_path_factory.mktemp("nursery"))
+    yield nursery
+    nursery.close()
+
+
+@pytest.fixture(scope="session")
+def whole(nursery, shards, tmp_path_factory) -> dict[int, list]:
+    """Losses of runs that nobody disturbs, by the number of their processes."""
+    runs = tmp_path_factory.mktemp("runs")
+    found = {}
+    for ranks in (1, 2):
+        arguments = [*RUN, f"data.path={shards}", f"runs_dir={runs}", f"run_name=whole{ranks}"]
+        assert nursery.run(arguments, ranks) == [0] * ranks, nursery.output()
+        found[ranks] = losses(runs / f"whole{ranks}")
+        assert [step for step, _, _ in found[ranks]] == [*range(1, STEPS + 1)]
+    return found
+
+
+@pytest.fixture
+def disk(tmp_path) -> Iterator[Path]:
+    """A disk of 4 MiB, for what happens when it is full."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)], check=False).returncode:
+        skip("a small disk cannot be mounted here, which takes root")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
