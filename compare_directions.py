@@ -27,7 +27,10 @@ from yaml import YAMLError
 
 from hindsight.analysis.plots import draw, text
 from hindsight.command_line import run_script
-from hindsight.config.training import CompareConfig, Direction, InputError, flatten
+from hindsight.config.comparison import CompareConfig
+from hindsight.config.direction import Direction
+from hindsight.config.keys import flatten
+from hindsight.errors import InputError
 from hindsight.files import write_atomically
 
 # A pair may differ in these keys, and in those below them; they cannot change a loss ...

@@ -13,10 +13,11 @@ import numpy as np
 import xxhash
 
 from hindsight.command_line import run_script
-from hindsight.config.training import ConvertConfig, InputError
+from hindsight.config.conversion import ConvertConfig
 from hindsight.conversion.convert import convert
 from hindsight.conversion.outputs import Output
 from hindsight.conversion.token_sources import BUFFER_TOKENS, H5_DATASET, H5_NAME
+from hindsight.errors import InputError
 from hindsight.shards.manifest import SPLITS, Manifest
 
 

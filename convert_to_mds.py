@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hindsight.command_line import run_script
-from hindsight.config.training import ConvertConfig, InputError
+from hindsight.config.conversion import ConvertConfig
 from hindsight.conversion.convert import convert
 from hindsight.conversion.outputs import Output
+from hindsight.errors import InputError
 from hindsight.files import write_atomically
 from hindsight.shards.manifest import SPLITS, Manifest
 from hindsight.shards.mds import OFFSET_BYTES, index_of, write_shard

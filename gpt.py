@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from hindsight.config.training import Block, GPTConfig, InputError
+from hindsight.config.model import Block, GPTConfig
+from hindsight.errors import InputError
 
 INIT_STD = 0.02
 

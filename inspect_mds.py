@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from hindsight.command_line import run_script
-from hindsight.config.training import Direction, InputError, InspectConfig
+from hindsight.config.conversion import InspectConfig
+from hindsight.config.direction import Direction
 from hindsight.conversion.convert import TOKENIZER_FOLDER
 from hindsight.conversion.corpus_statistics import add_counts
 from hindsight.conversion.token_sources import ConvertedTokens, TokenRange
+from hindsight.errors import InputError
 from hindsight.shards.manifest import MANIFEST_NAME, SPLITS, Manifest, check_names, entropy_nats
 from hindsight.shards.mds import read_shard_bytes
 from hindsight.tokenization.tokenizer import Tokenizer

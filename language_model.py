@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from gpt import GPT
-from hindsight.config.training import Direction, GPTConfig, InputError, ModelConfig, RNNConfig
+from hindsight.config.direction import Direction
+from hindsight.config.model import GPTConfig, ModelConfig, RNNConfig
+from hindsight.errors import InputError
 from hindsight.orders.direction import turn
 from loss_utils import METRICS, TokenMetric, mean_nats, sums, target_nats
 from rnn import RNN

@@ -21,7 +21,8 @@ from streaming import Stream, StreamingDataLoader, StreamingDataset
 from streaming.base.dataset import _ShardState
 from torch import Tensor
 
-from hindsight.config.training import Direction, InputError
+from hindsight.config.direction import Direction
+from hindsight.errors import InputError
 from hindsight.interrupts import leave_with_parent
 from hindsight.loading.windows import Split, window_order
 from hindsight.orders.direction import IGNORED, make_example

@@ -25,7 +25,9 @@ from composer.utils import create_interval_scheduler, dist
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 from wandb.errors import UsageError
 
-from hindsight.config.training import Direction, InputError, SamplesConfig, TrainConfig, WandbMode
+from hindsight.config.direction import Direction
+from hindsight.config.training import SamplesConfig, TrainConfig, WandbMode
+from hindsight.errors import InputError
 from hindsight.files import write_atomically
 from hindsight.tokenization.tokenizer import Tokenizer
 from language_model import LanguageModel, generate

@@ -11,7 +11,8 @@ from itertools import groupby
 from pathlib import Path
 
 from hindsight.command_line import run_script
-from hindsight.config.training import DemoCorpusConfig, InputError
+from hindsight.config.corpus import MakeCorpusConfig
+from hindsight.errors import InputError
 from hindsight.files import local_path, write_atomically
 
 log = logging.getLogger("hindsight")
@@ -23,7 +24,7 @@ QUERY = """
 """
 
 
-def main(config: DemoCorpusConfig) -> None:
+def main(config: MakeCorpusConfig) -> None:
     """Write the corpus, unless it is there."""
     out = local_path("out", config.out)
     text = read_bible(find_database())

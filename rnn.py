@@ -9,7 +9,7 @@ from typing import cast
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from hindsight.config.training import Cell, RNNConfig
+from hindsight.config.model import Cell, RNNConfig
 
 
 class RNN(nn.Module):

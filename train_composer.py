@@ -17,17 +17,10 @@ from typing import Any
 
 from hindsight import interrupts
 from hindsight.command_line import check_arguments, run_script
-from hindsight.config.training import (
-    GPTConfig,
-    InputError,
-    Precision,
-    SamplesConfig,
-    TrainConfig,
-    WandbConfig,
-    WandbMode,
-    parse_duration,
-    plain_duration,
-)
+from hindsight.config.model import GPTConfig
+from hindsight.config.training import Precision, SamplesConfig, TrainConfig, WandbConfig, WandbMode
+from hindsight.durations import parse_duration, plain_duration
+from hindsight.errors import InputError
 from hindsight.studies import sweep
 
 if __name__ == "__main__":

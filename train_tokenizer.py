@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from hindsight.command_line import run_script
-from hindsight.config.training import InputError, TokenizerConfig
+from hindsight.config.tokenizer import TokenizerConfig
+from hindsight.errors import InputError
 from hindsight.files import is_free, local_path, new_folder
 from hindsight.text.digest import Digest, hash_document
 from hindsight.text.documents import Corpus, Reading

@@ -9,7 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hindsight.config.training import CorpusConfig, EncoderName, TrainerName
+from hindsight.config.conversion import EncoderName
+from hindsight.config.corpus import CorpusConfig
+from hindsight.config.tokenizer import TrainerName
 from hindsight.text.documents import Corpus
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from streaming import StreamingDataLoader, StreamingDataset
 from torch import Tensor
 
 from benchmarks.table import HEAD, Row
-from hindsight.config.training import Direction
+from hindsight.config.direction import Direction
 from hindsight.loading.mds_reader import WindowStream
 from hindsight.loading.windows import Split
 from hindsight.shards.manifest import SPLITS, Manifest, SplitCounts

@@ -32,7 +32,7 @@ from typing import NamedTuple
 from benchmarks.contenders import ROUNDS, VOCAB_SIZE
 from benchmarks.loading import compare_loaders, compare_starts, measure_first_batch, measure_import
 from benchmarks.table import HEAD, Row
-from hindsight.config.training import CorpusConfig
+from hindsight.config.corpus import CorpusConfig
 from hindsight.text.documents import Corpus
 from hindsight.text.sampling import documents_of
 

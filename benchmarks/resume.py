@@ -21,8 +21,10 @@ import convert_to_mds
 import train_composer
 import train_tokenizer
 from benchmarks.table import HEAD, Row
-from hindsight.command_line import register_schemas, to_dataclass
-from hindsight.config.training import CONF_DIR, ConvertConfig, TokenizerConfig, TrainConfig
+from hindsight.command_line import CONF_DIR, register_schemas, to_dataclass
+from hindsight.config.conversion import ConvertConfig
+from hindsight.config.tokenizer import TokenizerConfig
+from hindsight.config.training import TrainConfig
 
 STEPS = (10, 10_000)
 ROUNDS = 5

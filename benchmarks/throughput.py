@@ -25,18 +25,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
-from hindsight.command_line import check_arguments, run_script
-from hindsight.config.training import (
-    CONF_DIR,
-    BenchmarkConfig,
-    Block,
-    Direction,
-    GPTConfig,
-    InputError,
-    ModelConfig,
-    OptimConfig,
-    Variant,
-)
+from hindsight.command_line import CONF_DIR, check_arguments, run_script
+from hindsight.config.direction import Direction
+from hindsight.config.model import Block, GPTConfig, ModelConfig
+from hindsight.config.optim import OptimConfig
+from hindsight.config.throughput import BenchmarkConfig, Variant
+from hindsight.errors import InputError
 
 if __name__ == "__main__":
     check_arguments("throughput")  # before the imports below, which take seconds

@@ -17,6 +17,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
 import hydra
@@ -30,23 +31,17 @@ from hydra.types import RunMode
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from hindsight.config.training import (
-    CONF_DIR,
-    DISK_FULL,
-    BenchmarkConfig,
-    CompareConfig,
-    ConvertConfig,
-    DemoCorpusConfig,
-    GPTConfig,
-    InputError,
-    InspectConfig,
-    ModelConfig,
-    RNNConfig,
-    TokenizerConfig,
-    TrainConfig,
-)
+from hindsight.config.comparison import CompareConfig
+from hindsight.config.conversion import ConvertConfig, InspectConfig
+from hindsight.config.corpus import MakeCorpusConfig
+from hindsight.config.model import GPTConfig, ModelConfig, RNNConfig
+from hindsight.config.throughput import BenchmarkConfig
+from hindsight.config.tokenizer import TokenizerConfig
+from hindsight.config.training import TrainConfig
+from hindsight.errors import DISK_FULL, InputError
 from hindsight.interrupts import heard
 
+CONF_DIR = Path(__file__).resolve().parents[1] / "conf"
 RANK_0_FIRST_S = 20.0
 """How long the other ranks wait for rank 0 to report bad input, in seconds, unless a signal ends them before."""
 PATH_ERRORS = (
@@ -61,7 +56,7 @@ PATH_ERRORS = (
 """Errors of the file system for which a path that the user gave is the cause."""
 
 SCHEMAS: dict[str, type] = {
-    "make_corpus": DemoCorpusConfig,
+    "make_corpus": MakeCorpusConfig,
     "train_tokenizer": TokenizerConfig,
     "convert_to_mds": ConvertConfig,
     "convert_to_h5": ConvertConfig,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hindsight.config.training import InputError
+from hindsight.errors import InputError
 
 
 def write_atomically(path: Path, *content: str | bytes | memoryview) -> None:

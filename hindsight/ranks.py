@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from composer.utils import dist, get_device
 
-from hindsight.config.training import InputError
+from hindsight.errors import InputError
 from hindsight.files import write_atomically
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from hindsight.config.training import InputError
+from hindsight.errors import InputError
 
 ATTEMPTS = 8
 """Times that a request is made, with waits that double up to 20 s: a server may be away for half a minute."""

@@ -25,8 +25,9 @@ from streaming.base.shared import SharedMemory
 import convert_to_h5
 import convert_to_mds
 import train_tokenizer
-from hindsight.command_line import register_schemas, to_dataclass
-from hindsight.config.training import CONF_DIR, ConvertConfig, TokenizerConfig
+from hindsight.command_line import CONF_DIR, register_schemas, to_dataclass
+from hindsight.config.conversion import ConvertConfig
+from hindsight.config.tokenizer import TokenizerConfig
 from hindsight.conversion.text_source import draws_of
 from hindsight.text.digest import hash_document
 

@@ -12,7 +12,9 @@ from helpers.texts import byte_level, make_corpus, save_reference, texts
 from tokenizers import decoders, models, pre_tokenizers, processors
 
 import train_tokenizer
-from hindsight.config.training import CorpusConfig, InputError, TokenizerConfig, TrainerName
+from hindsight.config.corpus import CorpusConfig
+from hindsight.config.tokenizer import TokenizerConfig, TrainerName
+from hindsight.errors import InputError
 from hindsight.text.documents import Corpus
 from hindsight.text.sampling import documents_of
 from hindsight.tokenization import bpe_training

@@ -10,7 +10,8 @@ from conftest import compose_config, run_command
 from omegaconf import OmegaConf
 
 from compare_directions import differences, main, pair_runs, read_lines, read_run
-from hindsight.config.training import CompareConfig, InputError
+from hindsight.config.comparison import CompareConfig
+from hindsight.errors import InputError
 
 METADATA = {
     "git_commit": "a1",

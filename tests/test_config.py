@@ -4,7 +4,9 @@ import pytest
 from conftest import ROOT, compose_config, run_command
 
 from hindsight.command_line import SCHEMAS, describe, help_text, model_names, one_line_errors, run_script
-from hindsight.config.training import InputError, TrainConfig, parse_duration
+from hindsight.config.training import TrainConfig
+from hindsight.durations import parse_duration
+from hindsight.errors import InputError
 
 REQUIRED = {
     "train_tokenizer": ["corpus=a", "out=b"],

@@ -17,7 +17,9 @@ from streaming.base.format import reader_from_json
 import convert_to_h5
 import convert_to_mds
 import train_tokenizer
-from hindsight.config.training import CorpusFormat, InputError, TokenizerConfig
+from hindsight.config.corpus import CorpusFormat
+from hindsight.config.tokenizer import TokenizerConfig
+from hindsight.errors import InputError
 from hindsight.files import new_folder
 from hindsight.shards.manifest import Manifest, entropy_nats, token_dtype
 from hindsight.shards.mds import read_shard_bytes

@@ -15,10 +15,11 @@ from distributed import Client
 from helpers.conversion_runs import contents, parts_done, run_to_the_end, start
 
 import convert_to_mds
-from hindsight.config.training import Engine, InputError
+from hindsight.config.conversion import Engine
 from hindsight.conversion.dask_workers import Knows, on_dask
 from hindsight.conversion.text_source import Text
 from hindsight.conversion.workers import _sources, fingerprint_of
+from hindsight.errors import InputError
 from hindsight.tokenization.tokenizer import Tokenizer
 
 pytestmark = [

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hindsight.config.training import Direction
+from hindsight.config.direction import Direction
 from hindsight.orders.direction import IGNORED, make_example, turn
 
 

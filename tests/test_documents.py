@@ -12,7 +12,8 @@ import pytest
 import zstandard
 
 import make_corpus
-from hindsight.config.training import CorpusConfig, CorpusFormat, DemoCorpusConfig, InputError, LineSeparators, OnError
+from hindsight.config.corpus import CorpusConfig, CorpusFormat, LineSeparators, MakeCorpusConfig, OnError
+from hindsight.errors import InputError
 from hindsight.text.digest import Digest
 from hindsight.text.documents import Corpus, Reading
 from hindsight.text.files import find_files
@@ -370,7 +371,7 @@ def test_a_file_that_grows_or_shrinks_while_it_is_read(tmp_path):
 
 def test_the_demo_corpus_has_one_document_a_chapter_and_is_written_once(tmp_path, caplog):
     caplog.set_level(logging.INFO, "hindsight")
-    config = DemoCorpusConfig(out=str(tmp_path / "demo" / "corpus.txt"))
+    config = MakeCorpusConfig(out=str(tmp_path / "demo" / "corpus.txt"))
     make_corpus.main(config)
     documents = read(tmp_path / "demo" / "corpus.txt")
     assert len(documents) == 1189

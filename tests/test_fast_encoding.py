@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 import train_tokenizer
-from hindsight.config.training import EncoderName, TokenizerConfig
+from hindsight.config.conversion import EncoderName
+from hindsight.config.tokenizer import TokenizerConfig
 from hindsight.tokenization import fast_encoding
 from hindsight.tokenization.fast_encoding import (
     HARD_TEXTS,

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from gpt import GELUMLP, GPT, Attention, Layer, SwiGLUMLP
-from hindsight.command_line import model_names, register_schemas, to_dataclass
-from hindsight.config.training import CONF_DIR, Block, GPTConfig, ModelConfig
+from hindsight.command_line import CONF_DIR, model_names, register_schemas, to_dataclass
+from hindsight.config.model import Block, GPTConfig, ModelConfig
 from rnn import RNN
 
 V, T = 31, 12

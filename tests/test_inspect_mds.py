@@ -9,7 +9,9 @@ from conftest import convert_config, run_command
 
 import convert_to_mds
 import inspect_mds
-from hindsight.config.training import Direction, InputError, InspectConfig
+from hindsight.config.conversion import InspectConfig
+from hindsight.config.direction import Direction
+from hindsight.errors import InputError
 from hindsight.tokenization.tokenizer import Tokenizer
 
 

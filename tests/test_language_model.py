@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from hindsight.config.training import Cell, Direction, GPTConfig, InputError, RNNConfig
+from hindsight.config.direction import Direction
+from hindsight.config.model import Cell, GPTConfig, RNNConfig
+from hindsight.errors import InputError
 from hindsight.orders.direction import IGNORED
 from language_model import LanguageModel, build_model, generate
 from loss_utils import metric_values

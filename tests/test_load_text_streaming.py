@@ -10,7 +10,8 @@ import torch
 from conftest import convert_config, draws
 
 import convert_to_mds
-from hindsight.config.training import Direction, InputError
+from hindsight.config.direction import Direction
+from hindsight.errors import InputError
 from hindsight.loading.h5_reader import H5Stream
 from hindsight.loading.mds_reader import WindowStream
 from hindsight.loading.windows import Split, window_order

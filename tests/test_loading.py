@@ -13,7 +13,7 @@ from benchmarks.loading import (
     write_corpus,
     write_sparse_corpus,
 )
-from hindsight.config.training import Direction
+from hindsight.config.direction import Direction
 from hindsight.orders.direction import IGNORED
 
 

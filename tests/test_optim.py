@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from hindsight.config.training import OptimConfig, Schedule
+from hindsight.config.optim import OptimConfig, Schedule
 from hindsight.training.optim import build_optimizer, learning_rate, parameter_groups
 
 BASE = OptimConfig(lr=1.0, warmup_steps=10, lr_init=0.1, lr_min=0.2)

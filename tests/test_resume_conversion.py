@@ -17,8 +17,10 @@ from helpers.conversion_runs import contents, parts_done, run_to_the_end, start
 import convert_to_h5
 import convert_to_mds
 import inspect_mds
-from hindsight.config.training import InputError, InspectConfig, OnError
+from hindsight.config.conversion import InspectConfig
+from hindsight.config.corpus import OnError
 from hindsight.conversion.token_part import TokenPart
+from hindsight.errors import InputError
 from hindsight.files import locked
 from hindsight.shards.manifest import Manifest
 

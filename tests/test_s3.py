@@ -10,8 +10,9 @@ from helpers.s3_server import fetch, put
 from test_resume_conversion import contents, stop_after
 
 import convert_to_mds
-from hindsight.config.training import CorpusConfig, CorpusFormat, InputError, OnError
+from hindsight.config.corpus import CorpusConfig, CorpusFormat, OnError
 from hindsight.conversion.outputs import RemoteOutput
+from hindsight.errors import InputError
 from hindsight.shards.manifest import Manifest
 from hindsight.text.documents import Corpus, Reading
 from hindsight.text.files import find_files

@@ -6,7 +6,7 @@ import pytest
 from conftest import TINY, compose_config, run_command
 from omegaconf import OmegaConf
 
-from hindsight.config.training import InputError
+from hindsight.errors import InputError
 from hindsight.studies import sweep
 
 

@@ -18,7 +18,9 @@ from benchmarks.throughput import (
     summarize,
     table,
 )
-from hindsight.config.training import Block, GPTConfig, InputError, RNNConfig, Variant
+from hindsight.config.model import Block, GPTConfig, RNNConfig
+from hindsight.config.throughput import Variant
+from hindsight.errors import InputError
 from language_model import build_model
 
 V = 4096

@@ -14,7 +14,9 @@ from helpers.texts import byte_level, make_corpus, save_reference, texts
 from tokenizers import decoders, models, normalizers, processors
 
 import train_tokenizer
-from hindsight.config.training import CorpusConfig, InputError, TokenizerConfig
+from hindsight.config.corpus import CorpusConfig
+from hindsight.config.tokenizer import TokenizerConfig
+from hindsight.errors import InputError
 from hindsight.text.documents import Corpus
 from hindsight.text.sampling import documents_of
 from hindsight.tokenization import bpe_training

@@ -19,7 +19,10 @@ from omegaconf import OmegaConf
 import convert_to_mds
 import train_composer
 import train_tokenizer
-from hindsight.config.training import Direction, InputError, TokenizerConfig, plain_duration
+from hindsight.config.direction import Direction
+from hindsight.config.tokenizer import TokenizerConfig
+from hindsight.durations import plain_duration
+from hindsight.errors import InputError
 from hindsight.orders.direction import IGNORED
 from hindsight.training.checkpoint_files import checkpoints_in, outdated
 from language_model import build_model

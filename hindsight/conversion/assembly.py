@@ -17,9 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hindsight.config.training import InputError
 from hindsight.conversion.corpus_statistics import LengthCounts, add_counts, count_duplicates
 from hindsight.conversion.token_part import DAMAGED, TokenPart
+from hindsight.errors import InputError
 from hindsight.shards.manifest import SPLITS, Manifest, SplitCounts, entropy_nats
 from hindsight.text.digest import Digest
 

@@ -14,13 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from hindsight.config.training import DISK_FULL, ConvertConfig, Engine, InputError, OnError
+from hindsight.config.conversion import ConvertConfig, Engine
+from hindsight.config.corpus import OnError
 from hindsight.conversion.assembly import RESULT_NAME, Assembly, Sink
 from hindsight.conversion.corpus_statistics import length_summary, vocabulary_use
 from hindsight.conversion.outputs import Output, open_output
 from hindsight.conversion.text_source import Source, Text
 from hindsight.conversion.token_sources import H5_NAME, ConvertedTokens, PublishedTokens
 from hindsight.conversion.workers import OpenWorkers, available_cores, fingerprint_of, forked, here, run
+from hindsight.errors import DISK_FULL, InputError
 from hindsight.files import locked
 from hindsight.shards.manifest import MANIFEST_NAME, Manifest, token_dtype
 from hindsight.tokenization.tokenizer import Tokenizer

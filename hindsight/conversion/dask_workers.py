@@ -28,9 +28,10 @@ from distributed.comm.core import CommClosedError
 from distributed.deploy.spec import SpecCluster
 from distributed.security import Security
 
-from hindsight.config.training import ConvertConfig, Engine, InputError
+from hindsight.config.conversion import ConvertConfig, Engine
 from hindsight.conversion.text_source import Source
 from hindsight.conversion.workers import WORKER_LOST, Workers, available_cores, forget, know, work_on
+from hindsight.errors import InputError
 
 log = logging.getLogger("hindsight")
 

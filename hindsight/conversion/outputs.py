@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from hindsight.config.training import ConvertConfig, InputError
+from hindsight.config.conversion import ConvertConfig
 from hindsight.conversion.assembly import STATE_NAME
+from hindsight.errors import InputError
 from hindsight.files import is_free, local_path, locked, partial_of
 from hindsight.shards.manifest import MANIFEST_NAME, Manifest
 

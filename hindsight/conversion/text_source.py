@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hindsight.config.training import ConvertConfig
+from hindsight.config.conversion import ConvertConfig
 from hindsight.conversion.token_part import TokenPart
 from hindsight.shards.manifest import token_dtype
 from hindsight.text.digest import HASH_BYTES, Digest, hash_document

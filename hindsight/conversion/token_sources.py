@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hindsight.config.training import ConvertConfig, InputError
+from hindsight.config.conversion import ConvertConfig
 from hindsight.conversion.text_source import Source, draws_of
 from hindsight.conversion.token_part import TokenPart
+from hindsight.errors import InputError
 from hindsight.shards.manifest import SPLITS, Manifest, token_dtype
 from hindsight.shards.mds import read_index, read_shard_bytes
 from hindsight.text.digest import Digest, hash_document

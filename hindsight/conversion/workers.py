@@ -19,9 +19,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from hindsight.config.training import InputError
 from hindsight.conversion.assembly import Assembly
 from hindsight.conversion.text_source import Source
+from hindsight.errors import InputError
 from hindsight.text.digest import Digest
 
 PARTS_A_WORKER = 2

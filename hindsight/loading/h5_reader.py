@@ -14,7 +14,7 @@ from streaming import Stream
 from streaming.base.format.base.reader import FileInfo, JointReader, Reader
 from streaming.base.world import World
 
-from hindsight.config.training import InputError
+from hindsight.errors import InputError
 from hindsight.loading.mds_reader import map_bytes
 from hindsight.loading.windows import Split, shard_extent
 

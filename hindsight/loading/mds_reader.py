@@ -15,7 +15,7 @@ from streaming.base.format.mds import MDSReader
 from streaming.base.hashing import get_hash
 from streaming.base.world import World
 
-from hindsight.config.training import DISK_FULL, InputError
+from hindsight.errors import DISK_FULL, InputError
 from hindsight.loading.remote import Remote
 from hindsight.loading.windows import Split, shard_extent
 from hindsight.shards.manifest import check_names

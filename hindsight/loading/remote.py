@@ -10,7 +10,8 @@ from pathlib import Path
 from streaming.base.storage import CloudDownloader
 from streaming.base.util import retry
 
-from hindsight.config.training import DataConfig, InputError
+from hindsight.config.data import DataConfig
+from hindsight.errors import InputError
 from hindsight.ranks import on_each_node
 from hindsight.shards.manifest import MANIFEST_NAME, SPLITS
 from hindsight.tokenization.tokenizer import CONFIG_FILE, TOKENIZER_FILE

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from streaming.base.shuffle import get_shuffle
 
-from hindsight.config.training import InputError
+from hindsight.errors import InputError
 from hindsight.shards.manifest import Manifest
 
 SHUFFLE_BLOCKS = 1 << 18

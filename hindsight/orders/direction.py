@@ -7,7 +7,7 @@ The only place where training data is turned round. Shapes: B windows, T tokens.
 import torch
 from torch import Tensor
 
-from hindsight.config.training import Direction
+from hindsight.config.direction import Direction
 
 IGNORED = -100
 """Marks what fills up a window that is shorter than T; as a target it counts for nothing (PyTorch's ignore_index)."""

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hindsight.config.training import InputError, flatten
+from hindsight.config.keys import flatten
+from hindsight.errors import InputError
 from hindsight.files import write_atomically
 
 MANIFEST_NAME = "manifest.json"

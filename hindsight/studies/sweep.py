@@ -13,8 +13,11 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from hindsight.command_line import one_line_errors, register_schemas, to_dataclass
-from hindsight.config.training import CONF_DIR, InputError, TrainConfig, flatten, parse_duration
+from hindsight.command_line import CONF_DIR, one_line_errors, register_schemas, to_dataclass
+from hindsight.config.keys import flatten
+from hindsight.config.training import TrainConfig
+from hindsight.durations import parse_duration
+from hindsight.errors import InputError
 from hindsight.shards.manifest import Manifest
 
 SAME_SPEED = ("model", "data.context_length", "batch_size", "microbatch_size", "precision", "compile", "metrics")

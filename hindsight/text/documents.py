@@ -18,7 +18,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import xxhash
 
-from hindsight.config.training import CorpusConfig, CorpusFormat, InputError, LineSeparators, OnError
+from hindsight.config.corpus import CorpusConfig, CorpusFormat, LineSeparators, OnError
+from hindsight.errors import InputError
 from hindsight.text.files import COMPRESSED, MAGIC, PARQUET, StoredFile, WrongContentError, find_files
 from hindsight.text.formats import CHUNK_BYTES, SEPARATORS, Separator, decompressed
 from hindsight.text.tables import dataset_rows, parquet_rows

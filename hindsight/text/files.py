@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
-from hindsight.config.training import InputError
+from hindsight.errors import InputError
 from hindsight.s3 import s3_client, split_url
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")

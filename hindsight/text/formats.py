@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, cast
 
 import zstandard
 
-from hindsight.config.training import CorpusFormat
+from hindsight.config.corpus import CorpusFormat
 from hindsight.text.files import StoredFile
 
 CHUNK_BYTES = 1 << 18

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 
-from hindsight.config.training import InputError
+from hindsight.errors import InputError
 from hindsight.text.documents import PART_BYTES, STDIN, Corpus, Document, Reading
 
 LEAST_PART_BYTES = 1 << 12

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hindsight.config.training import CorpusConfig, InputError
+from hindsight.config.corpus import CorpusConfig
+from hindsight.errors import InputError
 from hindsight.text.files import StoredFile
 
 BATCH_ROWS = 256

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from hindsight.config.training import InputError, TrainerName
+from hindsight.config.tokenizer import TrainerName
+from hindsight.errors import InputError
 from hindsight.tokenization.fast_encoding import HARD_TEXTS
 from hindsight.tokenization.tokenizer import BYTE_CHARACTERS, GPT2_PATTERN, bytes_of, can_be_cut, cut, token_of
 

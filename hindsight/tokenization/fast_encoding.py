@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hindsight.config.training import EncoderName
+from hindsight.config.conversion import EncoderName
 from hindsight.tokenization.tokenizer import BYTE_CHARACTERS, GPT2_PATTERN, Tokenizer, bytes_of
 
 SAMPLE_BYTES = 1 << 18

@@ -15,7 +15,7 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
-from hindsight.config.training import InputError
+from hindsight.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor

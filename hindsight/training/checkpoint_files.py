@@ -29,7 +29,8 @@ from composer.core import Timestamp
 from numpy._core.multiarray import _reconstruct  # pyright: ignore[reportAttributeAccessIssue]
 from torch.torch_version import TorchVersion
 
-from hindsight.config.training import InputError, TrainConfig
+from hindsight.config.training import TrainConfig
+from hindsight.errors import InputError
 from hindsight.ranks import on_each_node, on_rank_0
 from hindsight.s3 import Folder
 

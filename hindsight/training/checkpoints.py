@@ -14,7 +14,9 @@ from composer.loggers import Logger
 from composer.utils import create_interval_scheduler, dist, reproducibility
 
 from hindsight import interrupts
-from hindsight.config.training import DISK_FULL, CheckpointConfig, InputError, TrainConfig, plain_duration
+from hindsight.config.training import CheckpointConfig, TrainConfig
+from hindsight.durations import plain_duration
+from hindsight.errors import DISK_FULL, InputError
 from hindsight.files import sync, write_atomically
 from hindsight.interrupts import Interrupted
 from hindsight.training.checkpoint_files import (

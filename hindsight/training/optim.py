@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from hindsight.config.training import OptimConfig, Schedule
+from hindsight.config.optim import OptimConfig, Schedule
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:

@@ -13,7 +13,10 @@ from composer.core import Callback, Timestamp
 from composer.utils import dist
 from omegaconf import OmegaConf
 
-from hindsight.config.training import InputError, TrainConfig, flatten, parse_duration
+from hindsight.config.keys import flatten
+from hindsight.config.training import TrainConfig
+from hindsight.durations import parse_duration
+from hindsight.errors import InputError
 from hindsight.files import write_atomically
 from hindsight.interrupts import STOP_NAME
 from hindsight.ranks import TOLD, on_rank_0

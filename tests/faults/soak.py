@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 import convert_to_mds
 import train_tokenizer
-from hindsight.config.training import TokenizerConfig
+from hindsight.config.tokenizer import TokenizerConfig
 from hindsight.training.checkpoint_files import checkpoints_in
 
 

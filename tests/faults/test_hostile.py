@@ -13,7 +13,8 @@ import convert_to_h5
 import convert_to_mds
 import inspect_mds
 import train_composer
-from hindsight.config.training import InputError, InspectConfig
+from hindsight.config.conversion import InspectConfig
+from hindsight.errors import InputError
 from hindsight.tokenization.tokenizer import Tokenizer
 from language_model import build_model, load_weights, save_weights
 

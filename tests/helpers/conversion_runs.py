@@ -38,7 +38,7 @@ documents.PART_BYTES, documents.SMALL_FILE_BYTES = 4000, 1000
 workers.SAVE_INTERVAL_S = 0.02
 from conftest import convert_config
 from hindsight.command_line import one_line_errors
-from hindsight.config.training import Engine
+from hindsight.config.conversion import Engine
 from pathlib import Path
 settings = dict(workers=int(sys.argv[4]), engine=Engine[sys.argv[5]], dask_scheduler=sys.argv[6] or None)
 with one_line_errors("{script}"):

@@ -1,0 +1,78 @@
+"""Checks that the configuration's dataclasses share: each raises InputError with key=value, the rule and the way out.
+
+`prefix` is what stands before a field's name in its full key, such as "data."; `config` is the dataclass.
+"""
+
+import math
+import re
+
+from hindsight.durations import parse_duration
+from hindsight.errors import InputError
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise InputError with this message unless the condition holds."""
+    if not condition:
+        raise InputError(message)
+
+
+def require_positive(prefix: str, config: object, *names: str) -> None:
+    """Require these fields to be greater than 0 and finite, or None."""
+    for name in names:
+        value = getattr(config, name)
+        require(
+            value is None or (value > 0 and math.isfinite(value)), f"{prefix}{name}={value} must be greater than 0."
+        )
+
+
+def require_text(prefix: str, config: object, *names: str) -> None:
+    """Require these fields not to be empty strings."""
+    for name in names:
+        require(getattr(config, name) != "", f"{prefix}{name}= is empty; give a value, or leave the key out.")
+
+
+def require_local(prefix: str, config: object, *names: str) -> None:
+    """Require these fields to be local paths, or None: no address such as s3://."""
+    for name in names:
+        value = getattr(config, name)
+        require("://" not in (value or ""), f"{prefix}{name}={value} is not on this machine; give a local path.")
+
+
+def require_no_keys(prefix: str, config: object, *names: str) -> None:
+    """Require these addresses to hold no credentials, which would be written into config.yaml."""
+    for name in names:
+        place = str(getattr(config, name) or "").partition("://")[2].partition("/")[0]
+        require(
+            "@" not in place,
+            f"{prefix}{name}: an address must not hold keys, which would be written into the run's config; give them "
+            "in the environment or in the provider's usual file.",
+        )
+
+
+def require_seed(seed: int) -> None:
+    """Require a seed that NumPy, PyTorch and Composer all take."""
+    require(0 <= seed < 2**32 - 1, f"seed={seed} must be at least 0 and less than 2**32 - 1.")
+
+
+def require_name(key: str, name: str) -> None:
+    """Require a name that can be a folder's on any file system."""
+    require(
+        re.fullmatch(r"[\w.+=-]{1,128}", name) is not None and name.strip(".") != "",
+        f"{key}={name} names a folder; use letters, digits and . _ - + = only, at most 128.",
+    )
+
+
+def require_share(prefix: str, config: object, *names: str) -> None:
+    """Require these fields to be at least 0 and less than 1."""
+    for name in names:
+        value = getattr(config, name)
+        require(0 <= value < 1, f"{prefix}{name}={value} must be at least 0 and less than 1.")
+
+
+def require_duration(key: str, text: str) -> None:
+    """Require a duration greater than 0, such as 1000ba."""
+    try:
+        number, _ = parse_duration(text)
+    except InputError as error:
+        raise InputError(f"{key}={text}: {error}") from None
+    require(number > 0, f"{key}={text} must be greater than 0.")

@@ -1,0 +1,20 @@
+"""Keys of compare_directions.py."""
+
+from dataclasses import dataclass
+
+from omegaconf import MISSING
+
+from hindsight.config.checks import require
+
+
+@dataclass
+class CompareConfig:
+    """Pair runs that differ only in direction; print and write how much harder backward is than forward."""
+
+    runs: list[str] = MISSING
+    """Folders of runs, e.g. [runs/a,runs/b]; each forward run needs its backward twin."""
+    out: str = "comparison"
+    """Folder for comparison.csv, comparison.json and comparison.png; files of an earlier comparison are replaced."""
+
+    def __post_init__(self) -> None:
+        require(len(self.runs) >= 2, f"runs={self.runs} must name at least a forward run and its backward twin.")

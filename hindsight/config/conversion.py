@@ -1,0 +1,111 @@
+"""Keys of convert_to_mds.py, convert_to_h5.py and inspect_mds.py."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from omegaconf import MISSING
+
+from hindsight.config.checks import require, require_local, require_positive, require_seed, require_text
+from hindsight.config.corpus import CorpusConfig
+from hindsight.config.direction import Direction
+
+MAX_WORKERS = 1024
+
+
+class EncoderName(Enum):
+    """The library that turns text into token ids; auto is tiktoken wherever its ids are those of tokenizers."""
+
+    auto = "auto"
+    tiktoken = "tiktoken"
+    tokenizers = "tokenizers"
+
+
+class Engine(Enum):
+    """What makes tokens: processes forked here, or workers of Dask, here, in jobs of a scheduler, or elsewhere."""
+
+    local = "local"
+    dask = "dask"
+    slurm = "slurm"
+    sge = "sge"
+
+
+@dataclass
+class ConvertConfig(CorpusConfig):
+    """Tokenize a corpus, or take over tokens, split it by documents, and write it for training.
+
+    corpus= may also be a .h5 file with a `tokens` dataset, or a folder that was converted before. Start an interrupted
+    conversion again with the same arguments, and it goes on where it was.
+    """
+
+    tokenizer: str = MISSING
+    """Folder of the tokenizer; for tokens converted before, the one that made them."""
+    out: str = MISSING
+    """Folder for the result, which must not hold anything else; convert_to_mds.py also takes s3://BUCKET/..."""
+    block_length: int = 2048
+    """Tokens in a stored block; training can use every context length that divides it."""
+    val_share: float = 0.01
+    """Share of the documents that are held out for validation; at least one always is."""
+    seed: int = 0
+    """Seed of the draw that sends a document to training or validation, by its text: equal ones stay together."""
+    shard_bytes: int = 1 << 26
+    """Size of a shard before compression, in bytes, at most (a shard holds at least one block)."""
+    compression: str | None = None
+    """Compression of MDS shards, e.g. zstd or zstd:7; null for none."""
+    hashes: list[str] = field(default_factory=lambda: ["xxh64"])
+    """Hashes of every MDS shard that the index records, e.g. [xxh64] or [sha256]; [] for none."""
+    workers: int | None = None
+    """Processes that tokenize; null for one a core. With engine=slurm and sge, jobs. Any number gives the same."""
+    encoder: EncoderName = EncoderName.auto
+    """Library that tokenizes: auto and tiktoken take tiktoken if its ids equal those of tokenizers."""
+    engine: Engine = Engine.local
+    """What makes tokens: processes of this machine (local), or Dask, for many machines: docs/clusters.md."""
+    dask_scheduler: str | None = None
+    """For engine=dask: address of a scheduler that runs already, e.g. tcp://node1:8786; null for workers here."""
+    work_dir: str | None = None
+    """For an out= on S3: folder in which what is in progress is kept, in a hidden one; null for the current folder."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_text("", self, "tokenizer", "out", "work_dir", "dask_scheduler")
+        require_local("", self, "work_dir")
+        require_positive("", self, "block_length", "shard_bytes", "workers")
+        require((self.workers or 1) <= MAX_WORKERS, f"workers={self.workers} must be at most {MAX_WORKERS}.")
+        require(
+            self.dask_scheduler is None or self.engine is Engine.dask, "dask_scheduler= is for engine=dask; give both."
+        )
+        require(
+            self.workers is not None or self.engine not in (Engine.slurm, Engine.sge),
+            f"engine={self.engine.name} needs workers=, the number of jobs.",
+        )
+        require(0 < self.val_share < 1, f"val_share={self.val_share} must be greater than 0 and less than 1.")
+        require_seed(self.seed)
+
+
+@dataclass
+class InspectConfig:
+    """Look at a converted corpus: statistics, decoded windows, and whether every file is what it was when written.
+
+    Exit status 0 if it is whole, 1 if it is damaged.
+    """
+
+    path: str = MISSING
+    """Folder made by convert_to_mds.py or convert_to_h5.py; `python inspect_mds.py FOLDER` means the same."""
+    split: str = "train"
+    """Split whose windows are shown: train or val."""
+    windows: int = 3
+    """Windows that are shown, drawn by the seed; 0 for none."""
+    context_length: int = 64
+    """Tokens in a window that is shown."""
+    direction: Direction = Direction.forward
+    """forward: windows in reading order; backward: as a backward model sees them, last token first."""
+    seed: int = 0
+    """Seed of the draw."""
+    verify: bool = True
+    """Whether to read everything and check sizes, hashes and token ids."""
+
+    def __post_init__(self) -> None:
+        require_text("", self, "path")
+        require_positive("", self, "context_length")
+        require(self.windows >= 0, f"windows={self.windows} must be at least 0.")
+        require(self.split in ("train", "val"), f"split={self.split} must be train or val.")
+        require_seed(self.seed)

@@ -1,0 +1,102 @@
+"""Keys of the models in conf/model/."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from omegaconf import MISSING
+
+from hindsight.config.checks import require, require_name, require_positive, require_share
+
+
+class Block(Enum):
+    """The transformer block: GPT-2's, or Llama's (RMSNorm, rotary positions, SwiGLU, grouped-query attention)."""
+
+    gpt2 = "gpt2"
+    llama = "llama"
+
+
+class Cell(Enum):
+    """The recurrent cell."""
+
+    gru = "gru"
+    lstm = "lstm"
+
+
+@dataclass
+class ModelConfig:
+    """What all models have; model=NAME picks a named one from conf/model/."""
+
+    name: str = MISSING
+    """Name of the model in run names and tables."""
+    n_layers: int = MISSING
+    """Number of layers."""
+    d_model: int = MISSING
+    """Width of the residual stream (GPT) or of the hidden state (RNN)."""
+    context_length: int = 256
+    """Tokens in a window; GPT's longest with learned positions, and the default of data.context_length."""
+    vocab_size: int | None = None
+    """Number of token ids; null takes it from the tokenizer of the data."""
+    tied_head: bool = False
+    """Whether the output projection is the embedding's weight."""
+    dropout: float = 0.0
+    """Dropout inside the layers during training."""
+    embedding_dropout: float = 0.0
+    """Dropout on the embedded input during training."""
+
+    def __post_init__(self) -> None:
+        require_name("model.name", self.name)
+        require_positive("model.", self, "n_layers", "d_model", "context_length", "vocab_size")
+        require_share("model.", self, "dropout", "embedding_dropout")
+
+
+@dataclass
+class GPTConfig(ModelConfig):
+    """A decoder-only transformer."""
+
+    n_heads: int = MISSING
+    """Number of attention heads; divides d_model."""
+    n_kv_heads: int | None = None
+    """Number of key and value heads (block=llama); divides n_heads; null for n_heads."""
+    block: Block = Block.gpt2
+    """gpt2 (LayerNorm, learned positions, GELU) or llama (RMSNorm, rotary positions, SwiGLU)."""
+    mlp_ratio: float = 4.0
+    """Width of the MLP's hidden layer over d_model."""
+    rope_theta: float = 10000.0
+    """Base of the rotary frequencies (block=llama)."""
+    norm_eps: float = 1e-5
+    """Added to the variance in LayerNorm and RMSNorm."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive("model.", self, "n_heads", "n_kv_heads", "mlp_ratio", "rope_theta", "norm_eps")
+        require(
+            self.mlp_ratio * self.d_model >= 1,
+            f"model.mlp_ratio={self.mlp_ratio} leaves the MLP no width with model.d_model={self.d_model}; raise it.",
+        )
+        require(
+            self.d_model % self.n_heads == 0,
+            f"model.n_heads={self.n_heads} does not divide model.d_model={self.d_model}; choose a divisor.",
+        )
+        if self.n_kv_heads is not None:
+            require(
+                self.block is Block.llama,
+                f"model.n_kv_heads={self.n_kv_heads} needs model.block=llama; leave it null for model.block=gpt2.",
+            )
+            require(
+                self.n_heads % self.n_kv_heads == 0,
+                f"model.n_kv_heads={self.n_kv_heads} does not divide model.n_heads={self.n_heads}; choose a divisor.",
+            )
+        if self.block is Block.llama:
+            require(
+                (self.d_model // self.n_heads) % 2 == 0,
+                f"model.d_model/model.n_heads={self.d_model // self.n_heads} is odd; rotary positions turn pairs of "
+                "numbers, so choose sizes with an even quotient.",
+            )
+
+
+@dataclass
+class RNNConfig(ModelConfig):
+    """A stack of recurrent layers."""
+
+    cell: Cell = MISSING
+    """gru or lstm."""

@@ -1,0 +1,62 @@
+"""Keys of the optimizer and of the learning rate, optim.lr and so on."""
+
+import math
+from dataclasses import dataclass, field
+from enum import Enum
+
+from hindsight.config.checks import require, require_positive, require_share
+
+
+class Schedule(Enum):
+    """The shape of the learning rate after its warm-up."""
+
+    constant = "constant"
+    linear = "linear"
+    cosine = "cosine"
+    cosine_restarts = "cosine_restarts"
+
+
+@dataclass
+class OptimConfig:
+    """AdamW (arXiv:1711.05101) and its learning rate."""
+
+    lr: float = 6e-4
+    """Peak learning rate, reached after warmup_steps."""
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
+    """Decay rates of the running mean of the gradient and of its square."""
+    eps: float = 1e-8
+    """Added to the denominator of the update."""
+    weight_decay: float = 0.1
+    """Decoupled weight decay of the matrices; norms, biases and embeddings have none."""
+    grad_clip: float | None = 1.0
+    """Largest norm of the gradient, which is scaled down to it; null for no limit."""
+    schedule: Schedule = Schedule.cosine
+    """constant (with a cool-down), linear, cosine or cosine_restarts."""
+    warmup_steps: int = 100
+    """Optimizer steps of linear warm-up from lr_init; 0 for none."""
+    lr_init: float = 0.0
+    """Learning rate at the start of the warm-up."""
+    lr_min: float = 0.0
+    """Learning rate at the end of the schedule, and of each period of cosine_restarts."""
+    cooldown_share: float = 0.2
+    """Share of all steps, at the end, over which schedule=constant falls linearly to lr_min; 0 for none."""
+    period_steps: int = 1000
+    """Optimizer steps from one restart to the next (cosine_restarts)."""
+    shrink: float = 1.0
+    """Each peak of cosine_restarts over the one before."""
+
+    def __post_init__(self) -> None:
+        require_positive("optim.", self, "lr", "eps", "grad_clip", "period_steps", "shrink")
+        require(self.warmup_steps >= 0, f"optim.warmup_steps={self.warmup_steps} must be at least 0.")
+        require(
+            0 <= self.weight_decay < math.inf,
+            f"optim.weight_decay={self.weight_decay} must be at least 0, and finite.",
+        )
+        require_share("optim.", self, "cooldown_share")
+        require(
+            len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
+            f"optim.betas={self.betas} must be two numbers, each at least 0 and less than 1.",
+        )
+        for name in ("lr_init", "lr_min"):
+            value = getattr(self, name)
+            require(0 <= value <= self.lr, f"optim.{name}={value} must lie between 0 and optim.lr={self.lr}.")

@@ -1,0 +1,42 @@
+"""Keys of train_tokenizer.py."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from omegaconf import MISSING
+
+from hindsight.config.checks import require_positive, require_seed, require_text
+from hindsight.config.corpus import CorpusConfig
+
+
+class TrainerName(Enum):
+    """The library that learns a vocabulary; auto is ffbpe wherever its merges are those of tokenizers."""
+
+    auto = "auto"
+    ffbpe = "ffbpe"
+    tokenizers = "tokenizers"
+
+
+@dataclass
+class TokenizerConfig(CorpusConfig):
+    """Train a byte-level BPE tokenizer on a corpus and save it as a Hugging Face tokenizer folder."""
+
+    out: str = MISSING
+    """Folder for the tokenizer; it must not hold anything else."""
+    vocab_size: int = 50257
+    """Number of token ids, special tokens included."""
+    reference: str | None = None
+    """Tokenizer folder or Hub name whose normalizer, pre-tokenizer, decoder and special tokens are taken over."""
+    sample_bytes: int | None = None
+    """Learn from about this many bytes, drawn over the whole corpus by the seed; null for all of it."""
+    seed: int = 0
+    """Seed of the sample."""
+    trainer: TrainerName = TrainerName.auto
+    """Library that learns: auto, ffbpe or tokenizers; the result is the same, ffbpe is several times faster; auto and
+    ffbpe try it on a little of the text, and take tokenizers, the reference, where it cannot be used or differs."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_text("", self, "out", "reference")
+        require_positive("", self, "vocab_size", "sample_bytes")
+        require_seed(self.seed)
