@@ -1,6 +1,6 @@
-"""Build a model from its config, wrap it for Composer, and let it write text.
+"""Build a model from its config, and wrap it for Composer with its loss and metrics.
 
-Shapes: B windows, T tokens, D width, V token ids.
+Shapes: B windows, T tokens, V token ids.
 """
 
 from pathlib import Path
@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from gpt import GPT
-from hindsight.config.direction import Direction
 from hindsight.config.model import GPTConfig, ModelConfig, RNNConfig
 from hindsight.errors import InputError
-from hindsight.orders.direction import turn
-from loss_utils import METRICS, TokenMetric, mean_nats, sums, target_nats
+from hindsight.runs import METRIC_NAMES
+from loss_utils import TokenMetric, mean_nats, sums, target_nats
 from rnn import RNN
 
 
@@ -84,6 +83,11 @@ class LanguageModel(ComposerModel):
         # No buffer: DDP would send it from rank 0 in every step.
         self.bytes_V = bytes_V
 
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters; a weight shared by embedding and head counts once."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Score a batch.
 
@@ -112,7 +116,7 @@ class LanguageModel(ComposerModel):
 
     def get_metrics(self, is_train: bool) -> dict[str, Metric]:
         """Metrics of an evaluation; in training, `logging_composer.TrainMetrics` takes the sums as they come."""
-        return {} if is_train else {name: TokenMetric(name) for name in METRICS}
+        return {} if is_train else {name: TokenMetric(name) for name in METRIC_NAMES}
 
     def update_metric(self, batch: Any, outputs: Tensor, metric: Metric) -> None:
         """Add the sums of a batch to a metric."""
@@ -122,49 +126,3 @@ class LanguageModel(ComposerModel):
         if self.bytes_V.device != device:
             self.bytes_V = self.bytes_V.to(device)
         return self.bytes_V
-
-
-@torch.no_grad()
-def generate(
-    module: nn.Module,
-    prompt_1T: Tensor,
-    direction: Direction,
-    bos_id: int,
-    eos_id: int,
-    length: int,
-    context_length: int,
-    temperature: float,
-    top_k: int | None,
-    generator: torch.Generator,
-) -> Tensor:
-    """Write on from a prompt: after it (forward) or before it (backward).
-
-    Args:
-        module: inputs_BT -> logits_BTV.
-        prompt_1T: the prompt's tokens in reading order, (1, T) int64; T may be 0.
-        direction: the direction that the module was trained in.
-        bos_id: id that starts every input.
-        eos_id: id between documents; writing stops there.
-        length: tokens to write at most.
-        context_length: tokens that the module sees at most, BOS included.
-        temperature: divides the logits.
-        top_k: sample from this many likeliest tokens; None for all.
-        generator: source of the randomness, on the CPU.
-
-    Returns:
-        Prompt and continuation in reading order, (1, T + up to length) int64.
-    """
-    device = next(module.parameters()).device
-    was_training = module.training
-    module.eval()
-    read_1T = torch.cat([torch.full((1, 1), bos_id), turn(prompt_1T, direction)], dim=1).to(device)
-    for _ in range(length):
-        logits_V = module(read_1T[:, -context_length:])[0, -1].float().cpu() / temperature
-        if top_k is not None and top_k < len(logits_V):
-            logits_V[logits_V < logits_V.topk(top_k).values[-1]] = -torch.inf
-        token_1 = torch.multinomial(logits_V.softmax(-1), 1, generator=generator)
-        if token_1.item() == eos_id:
-            break
-        read_1T = torch.cat([read_1T, token_1[None].to(device)], dim=1)
-    module.train(was_training)
-    return turn(read_1T[:, 1:].cpu(), direction)

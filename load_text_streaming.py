@@ -6,9 +6,10 @@ state for resuming, hold for windows.
 Shapes: B windows, T tokens.
 """
 
+import socket
 from bisect import bisect_right
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from threading import Semaphore, Thread, main_thread
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from composer.core import DataSpec
+from composer.utils import dist
 from numpy.typing import NDArray
 from streaming import Stream, StreamingDataLoader, StreamingDataset
 from streaming.base.dataset import _ShardState
@@ -24,8 +26,12 @@ from torch import Tensor
 from hindsight.config.direction import Direction
 from hindsight.errors import InputError
 from hindsight.interrupts import leave_with_parent
+from hindsight.loading import streaming_shared_memory
+from hindsight.loading.h5_reader import H5Stream
+from hindsight.loading.mds_reader import WindowStream
 from hindsight.loading.windows import Split, window_order
 from hindsight.orders.direction import IGNORED, make_example
+from hindsight.training.setup import RunSetup
 
 SHARDS_AHEAD = 2
 """Shards that are fetched from object storage before their first window is asked for."""
@@ -208,3 +214,48 @@ def build_loader(
         pin_memory=torch.cuda.is_available(),
     )
     return DataSpec(loader, num_samples=dataset.windows.n_filled, get_num_tokens_in_batch=count_targets)
+
+
+def build_dataset(setup: RunSetup, split_name: str, shuffle: bool) -> TextStreamingDataset:
+    """Open a split for this device, from MDS or h5, whichever the data is in."""
+    split, manifest = setup.splits[split_name], setup.manifests[split_name]
+    remote = setup.locations[split_name].remote
+    limit = setup.config.data.cache_limit if remote is not None else None
+    if manifest.format == "h5":
+        stream = H5Stream(split, split_start=manifest.splits["train"].tokens if split_name == "val" else 0)
+    else:
+        stream = WindowStream(split, remote, is_bounded=limit is not None)
+    device_batch_size = setup.config.batch_size // dist.get_world_size()
+    try:
+        return TextStreamingDataset(stream, split, device_batch_size, shuffle, setup.config.seed, limit)
+    except ValueError as error:
+        if limit is None:
+            raise
+        raise InputError(f"data.cache_limit={limit}: {error}") from error
+
+
+def build_datasets(setup: RunSetup) -> dict[str, TextStreamingDataset]:
+    """Open both splits, while no other run on this machine opens its own."""
+    hosts = dist.all_gather_object(socket.gethostname())
+    with ExitStack() as held:
+        # Node by node, in one order for all runs: two that start on the same nodes must not wait for each other.
+        for host in sorted(set(hosts)):
+            if dist.get_global_rank() == hosts.index(host):
+                held.enter_context(streaming_shared_memory.one_process_at_a_time())
+                streaming_shared_memory.remove_unused()
+            dist.barrier()
+        datasets = {
+            "train": build_dataset(setup, "train", setup.config.data.shuffle),
+            "val": build_dataset(setup, "val", shuffle=False),
+        }
+        dist.barrier()
+    return datasets
+
+
+def build_loaders(setup: RunSetup) -> dict[str, DataSpec]:
+    """Build the loaders of train and val."""
+    config = setup.config
+    return {
+        name: build_loader(dataset, config.direction, setup.tokenizer.bos_id, config.data.num_workers, config.seed)
+        for name, dataset in build_datasets(setup).items()
+    }

@@ -1,71 +1,65 @@
-"""What a run writes down: metrics.jsonl, samples.jsonl, metadata.json, Weights & Biases, TensorBoard.
+"""What a run writes down: metrics.jsonl, samples.jsonl, Weights & Biases, TensorBoard.
 
 Names are train/... for one optimizer step and eval/... for an evaluation. A step is the number of optimizer steps
 made: train/loss_nats at step n is the loss of the n-th batch before its update, eval/loss_nats that of the model after.
 """
 
 import json
-import logging
-import math
 import os
-import platform
 import resource
-import subprocess
-from collections import deque
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-import wandb
 from composer.core import Callback, Event, State
 from composer.loggers import Logger, LoggerDestination, TensorboardLogger
 from composer.utils import create_interval_scheduler, dist
-from torch.nn.utils import clip_grad_norm_, get_total_norm
-from wandb.errors import UsageError
+from omegaconf import OmegaConf
 
-from hindsight.config.direction import Direction
-from hindsight.config.training import SamplesConfig, TrainConfig, WandbMode
+from hindsight import runs
+from hindsight.config.training import TrainConfig, WandbMode
 from hindsight.errors import InputError
 from hindsight.files import write_atomically
-from hindsight.tokenization.tokenizer import Tokenizer
-from language_model import LanguageModel, generate
+from hindsight.generation import generate
+from hindsight.training.callback_order import Phase
+from hindsight.training.console import Console
+from hindsight.training.gradient import ClipGradient
+from hindsight.training.run_folder import Run
+from hindsight.training.setup import RunSetup
+from hindsight.training.speed import Speed
+from language_model import LanguageModel
 from loss_utils import metric_values
-
-log = logging.getLogger("hindsight")
-
-SPEED_STEPS = 20
-"""Optimizer steps over which tokens/s is taken."""
 
 
 def own_metrics(metrics: dict[str, Any]) -> dict[str, float]:
     """Keep train/... and eval/... of what Composer hands to loggers, and call its metrics/eval/... eval/... too."""
     named = {name.removeprefix("metrics/"): value for name, value in metrics.items()}
-    return {name: float(value) for name, value in named.items() if name.startswith(("train/", "eval/"))}
+    return {name: float(value) for name, value in named.items() if name.startswith((runs.TRAIN, runs.EVAL))}
 
 
 class TrainMetrics(Callback):
-    """Clip the gradient, and log a training step: loss, metrics, learning rate, gradient norm, speed, memory.
+    """Log a training step: loss, metrics, learning rate, gradient norm, speed, memory.
 
     Args:
-        grad_clip: largest norm of the gradient; None for no limit.
+        gradient: knows the norm of the gradient.
         interval: optimizer steps between two lines.
     """
 
-    def __init__(self, grad_clip: float | None, interval: int) -> None:
-        self.grad_clip = grad_clip
+    phase = Phase.measure
+
+    def __init__(self, gradient: ClipGradient, interval: int) -> None:
+        self.gradient = gradient
         self.interval = interval
         self.sums: torch.Tensor | None = None
         self.grad_norm = torch.tensor(float("nan"))
         self.lr = float("nan")
-        self.progress: deque[tuple[int, float]] = deque(maxlen=SPEED_STEPS + 1)
+        self.speed = Speed()
 
     def before_train_batch(self, state: State, logger: Logger) -> None:
         """Forget the sums of the batch before."""
         self.sums = None
-        if not self.progress:
-            self.progress.append(_progress(state))
+        self.speed.start(state)
 
     def after_loss(self, state: State, logger: Logger) -> None:
         """Add the sums of a microbatch."""
@@ -75,43 +69,29 @@ class TrainMetrics(Callback):
             self.sums = sums if self.sums is None else self.sums + sums
 
     def after_train_batch(self, state: State, logger: Logger) -> None:
-        """Measure the gradient once, and scale it down where it is too long."""
+        """Take what the optimizer step is going to use, if it is to be logged."""
         self.lr = state.optimizers[0].param_groups[0]["lr"]
-        parameters = [p for p in state.model.parameters() if p.grad is not None]
-        if self.grad_clip is not None:
-            self.grad_norm = clip_grad_norm_(parameters, self.grad_clip)
-        elif (int(state.timestamp.batch) + 1) % self.interval == 0:
-            self.grad_norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if (int(state.timestamp.batch) + 1) % self.interval == 0:
+            self.grad_norm = self.gradient.norm(state)
 
     def batch_end(self, state: State, logger: Logger) -> None:
-        """Log the step that has just been made; stop before anything is saved where the loss is not a number."""
-        self.progress.append(_progress(state))
-        step, loss_nats = int(state.timestamp.batch), state.total_loss_dict["loss/train/total"]
-        if not math.isfinite(loss_nats):
-            raise FloatingPointError(
-                f"The loss of step {step} is {loss_nats}; nothing of it was saved. Start anew under another run_name "
-                "with a lower optim.lr, a lower optim.grad_clip or more optim.warmup_steps."
-            )
-        if step % self.interval:
+        """Log the step that was just made."""
+        self.speed.mark(state)
+        if int(state.timestamp.batch) % self.interval:
             return
-        metrics = {"train/loss_nats": loss_nats}
+        metrics = {runs.TRAIN_LOSS: state.total_loss_dict["loss/train/total"]}
         if self.sums is not None:
             total = self.sums.clone()
             dist.all_reduce(total, reduce_operation="SUM")
             values = metric_values(total)
-            metrics |= {f"train/{name}": values[name] for name in values if name != "loss_nats"}
-        (tokens_before, seconds_before), (tokens, seconds) = self.progress[0], self.progress[-1]
+            metrics |= {f"{runs.TRAIN}{name}": values[name] for name in values if name != "loss_nats"}
         metrics |= {
             "train/lr": self.lr,
             "train/grad_norm": float(self.grad_norm),
-            "train/tokens_per_second": (tokens - tokens_before) / max(seconds - seconds_before, 1e-9),
+            runs.TOKENS_PER_SECOND: self.speed.tokens_per_second,
             "train/peak_memory_mib": peak_memory_mib(),
         }
         logger.log_metrics(metrics)
-
-
-def _progress(state: State) -> tuple[int, float]:
-    return int(state.timestamp.token), state.timestamp.total_wct.total_seconds()
 
 
 def peak_memory_mib() -> float:
@@ -121,17 +101,6 @@ def peak_memory_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
-def read_steps(path: Path) -> list[dict[str, Any]]:
-    """Read a file of JSON lines; a last line that a kill has cut is left out."""
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records
-
-
 def keep_steps_until(path: Path, step: int) -> list[dict[str, Any]]:
     """Drop from a file of JSON lines those after a step; give the others.
 
@@ -139,7 +108,7 @@ def keep_steps_until(path: Path, step: int) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    kept = [record for record in read_steps(path) if record["step"] <= step]
+    kept = [record for record in runs.read_lines(path, keep_before_damage=True) if record["step"] <= step]
     write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
     return kept
 
@@ -180,8 +149,8 @@ class MetricsFile(LoggerDestination):
     def _write(self, state: State) -> None:
         if not self.pending or dist.get_global_rank() != 0:
             return
-        tokens, seconds = _progress(state)
-        place = {"step": int(state.timestamp.batch), "tokens": tokens, "seconds": seconds}
+        time = state.timestamp
+        place = {"step": int(time.batch), "tokens": int(time.token), "seconds": time.total_wct.total_seconds()}
         mode = "r+" if self.path.exists() else "w+"
         with self.path.open(mode, encoding="utf-8") as file:
             if self.record.get("step") != place["step"]:
@@ -199,29 +168,23 @@ class Samples(Callback):
     Backward models write towards the beginning; their texts are turned back to reading order.
 
     Args:
-        path: the file; an object a text: step, prompt, text.
-        config: prompts, interval and how to sample.
-        model: the model.
-        tokenizer: its tokenizer.
-        direction: its direction.
-        context_length: tokens that it sees.
-        seed: with the step, the seed of the sampling.
+        setup: the run, with its prompts and how to sample.
+        model: its model.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        config: SamplesConfig,
-        model: LanguageModel,
-        tokenizer: Tokenizer,
-        direction: Direction,
-        context_length: int,
-        seed: int,
-    ) -> None:
-        self.path, self.config, self.model, self.tokenizer = path, config, model, tokenizer
-        self.direction, self.context_length, self.seed = direction, context_length, seed
+    phase = Phase.measure
+
+    def __init__(self, setup: RunSetup, model: LanguageModel) -> None:
+        self.path, self.config, self.model, self.tokenizer = (
+            setup.folder / runs.SAMPLES,
+            setup.config.samples,
+            model,
+            setup.tokenizer,
+        )
+        self.direction, self.seed = setup.config.direction, setup.config.seed
+        self.context_length = setup.splits["train"].context_length
         self.written = 0
-        self.is_due: Callable[[State, Event], bool] = create_interval_scheduler(config.interval or "0ba")
+        self.is_due: Callable[[State, Event], bool] = create_interval_scheduler(self.config.interval or "0ba")
 
     def after_load(self, state: State, logger: Logger) -> None:
         """Go on after the step of the checkpoint."""
@@ -287,6 +250,9 @@ class WandbRun(LoggerDestination):
     def __init__(self, config: TrainConfig, folder: Path, run_name: str, hyperparameters: dict[str, Any]) -> None:
         self.run = None
         if dist.get_global_rank() == 0:
+            import wandb  # here: a run that does not use it trains without it
+            from wandb.errors import UsageError
+
             try:
                 self.run = wandb.init(
                     project=config.wandb.project,
@@ -313,6 +279,8 @@ class WandbRun(LoggerDestination):
     def log_table(self, columns: list[str], rows: list[Any], name: str = "Table", step: int | None = None) -> None:
         """Log texts."""
         if self.run is not None:
+            import wandb
+
             self.run.log({name: wandb.Table(columns=[*columns], data=rows)}, step=step)
 
     def post_close(self) -> None:
@@ -321,30 +289,16 @@ class WandbRun(LoggerDestination):
             self.run.finish()
 
 
-def build_loggers(
-    config: TrainConfig, folder: Path, run_name: str, hyperparameters: dict[str, Any]
-) -> list[LoggerDestination]:
-    """Make the loggers that the config asks for; metrics.jsonl always."""
-    loggers: list[LoggerDestination] = [MetricsFile(folder / "metrics.jsonl")]
+def build_loggers(run: Run) -> list[LoggerDestination]:
+    """Build the loggers that the config asks for; metrics.jsonl and the console always."""
+    config, folder, run_name = run.setup.config, run.setup.folder, run.setup.run_name
+    hyperparameters = {"config": OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True), **run.metadata}
+    loggers: list[LoggerDestination] = [
+        MetricsFile(folder / runs.METRICS),
+        Console(run.setup.total_steps, config.progress_bar),
+    ]
     if config.wandb.mode is not WandbMode.disabled:
         loggers.append(WandbRun(config, folder, run_name, hyperparameters))
     if config.tensorboard:
-        loggers.append(TensorboardLogger(log_dir=str(folder / "tensorboard")))
+        loggers.append(TensorboardLogger(log_dir=str(folder / runs.TENSORBOARD)))
     return loggers
-
-
-def git_commit() -> str | None:
-    """Commit of this code, with "-dirty" behind it where the files differ from it; None outside a git checkout."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes; nothing of the environment, which may hold keys."""
-    packages = ("torch", "mosaicml", "mosaicml-streaming", "tokenizers", "transformers", "numpy")
-    return {"python": platform.python_version()} | {package: version(package) for package in packages}

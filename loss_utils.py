@@ -12,9 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from hindsight.orders.direction import IGNORED
-
-METRICS = ("loss_nats", "perplexity", "accuracy", "bits_per_byte")
-"""Names of the metrics: nats per target, exp of it, share of targets predicted, bits per UTF-8 byte of the targets."""
+from hindsight.runs import METRIC_NAMES
 
 
 def nats_to_bits(nats: float) -> float:
@@ -59,7 +57,7 @@ def sums(nats_N: Tensor, logits_NV: Tensor, targets_N: Tensor, bytes_V: Tensor) 
 
 
 def metric_values(sums_4: Tensor) -> dict[str, float]:
-    """Make the METRICS of a set from its sums (nats, correct predictions, targets, bytes); NaN where nothing counts.
+    """Compute METRIC_NAMES of a set from its sums (nats, correct predictions, targets, bytes); NaN for an empty set.
 
     Bits per byte = sum of nats / ln 2 / UTF-8 bytes of the targets.
     """
@@ -75,10 +73,10 @@ def metric_values(sums_4: Tensor) -> dict[str, float]:
 
 
 class TokenMetric(Metric):
-    """One of METRICS over a whole set: adds up sums, over ranks too, and divides once.
+    """One of METRIC_NAMES over a whole set: adds up sums, over ranks too, and divides once.
 
     Args:
-        name: which of METRICS.
+        name: which of METRIC_NAMES.
     """
 
     full_state_update = False
@@ -87,8 +85,8 @@ class TokenMetric(Metric):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        if name not in METRICS:
-            raise ValueError(f"name={name!r} is no metric; choose one of {METRICS}.")
+        if name not in METRIC_NAMES:
+            raise ValueError(f"name={name!r} is no metric; choose one of {METRIC_NAMES}.")
         self.name = name
         zero_4 = torch.zeros(4, dtype=torch.float64)
         self.add_state("total", default=zero_4, dist_reduce_fx="sum")  # pyright: ignore[reportUnknownMemberType]

@@ -25,6 +25,7 @@ from hindsight.command_line import CONF_DIR, register_schemas, to_dataclass
 from hindsight.config.conversion import ConvertConfig
 from hindsight.config.tokenizer import TokenizerConfig
 from hindsight.config.training import TrainConfig
+from load_text_streaming import TextStreamingDataset
 
 STEPS = (10, 10_000)
 ROUNDS = 5
@@ -68,7 +69,7 @@ def make_data(folder: Path) -> Path:
 @contextmanager
 def counted() -> Iterator[list[int]]:
     """Count the windows that are read for training."""
-    dataset = train_composer.TextStreamingDataset
+    dataset = TextStreamingDataset
     original, read = dataset.get_item, [0]
 
     def get_item(self: Any, sample_id: int, retry: int = 7) -> dict[str, Any]:

@@ -51,11 +51,13 @@ from hindsight.files import write_atomically
 from hindsight.loading.mds_reader import WindowStream
 from hindsight.loading.windows import Split
 from hindsight.orders.direction import make_example
+from hindsight.provenance import versions
 from hindsight.shards.manifest import token_dtype
+from hindsight.training.gradient import ClipGradient
 from hindsight.training.optim import build_optimizer, build_scheduler
 from language_model import LanguageModel, build_model
 from load_text_streaming import TextStreamingDataset, build_loader
-from logging_composer import MetricsFile, TrainMetrics, peak_memory_mib, versions
+from logging_composer import MetricsFile, TrainMetrics, peak_memory_mib
 from loss_utils import metric_values
 
 BOS_ID = 0
@@ -263,7 +265,7 @@ class TrainerLoop:
         optimizer = build_optimizer(module, optim)
         split = write_shards(setup, folder / "shards")
         dataset = TextStreamingDataset(WindowStream(split), split, setup.batch_size, shuffle=True, seed=setup.seed)
-        self.watch = Stopwatch(setup.device)
+        self.watch, gradient = Stopwatch(setup.device), ClipGradient(optim.grad_clip)
         self.trainer = Trainer(
             model=LanguageModel(module, bytes_per_token(setup)),
             train_dataloader=build_loader(dataset, Direction.forward, BOS_ID, num_workers=0, seed=setup.seed),
@@ -274,7 +276,7 @@ class TrainerLoop:
             device_train_microbatch_size=setup.microbatch_size,
             accumulate_train_batch_on_tokens=True,
             seed=setup.seed,
-            callbacks=[TrainMetrics(optim.grad_clip, interval=1), MarkSteps(self.watch)],
+            callbacks=[gradient, TrainMetrics(gradient, interval=1), MarkSteps(self.watch)],
             loggers=[MetricsFile(folder / "metrics.jsonl")],
             progress_bar=False,
             compile_config={} if setup.compile else None,

@@ -39,7 +39,7 @@ from hindsight.config.throughput import BenchmarkConfig
 from hindsight.config.tokenizer import TokenizerConfig
 from hindsight.config.training import TrainConfig
 from hindsight.errors import DISK_FULL, InputError
-from hindsight.interrupts import heard
+from hindsight.interrupts import received_signal
 
 CONF_DIR = Path(__file__).resolve().parents[1] / "conf"
 RANK_0_FIRST_S = 20.0
@@ -149,7 +149,7 @@ def one_line_errors(script: str) -> Generator[None, None, None]:
         if os.environ.get("RANK", "0") != "0":
             # Composer's launcher gives the status of the first rank to end, and ends the others: let rank 0 speak.
             deadline = time.monotonic() + RANK_0_FIRST_S
-            while time.monotonic() < deadline and heard() is None:
+            while time.monotonic() < deadline and received_signal() is None:
                 time.sleep(0.05)
         sys.stderr.write(f"{script}.py: {explain(error, SCHEMAS[script])}\n")
         sys.exit(2)

@@ -1,7 +1,7 @@
-"""Signals and the file STOP: the step is finished, a checkpoint is saved, and all processes leave together.
+"""Signals that interrupt a run: the step is finished, a checkpoint is saved, and all processes leave together.
 
 Schedulers warn a job before they end it: Slurm by the signal that --signal names, Grid Engine by SIGUSR1 or SIGUSR2.
-This module imports nothing that takes time, so that a warning that comes early is heard as well.
+This module imports nothing that takes time, so that a warning that comes early is handled as well.
 """
 
 import ctypes
@@ -12,71 +12,70 @@ import sys
 from multiprocessing import resource_tracker
 from types import FrameType
 
-STATUS = 75
+EXIT_INTERRUPTED = 75
 """Exit status of a run that was interrupted and can go on: EX_TEMPFAIL of sysexits.h."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 PR_SET_PDEATHSIG = 1
-"""Of prctl(2): the signal that a process gets when its parent ends."""
-STOP_NAME = "STOP"
-"""A file of this name in a run's folder interrupts the run."""
+"""Option of prctl(2): the signal that a process gets when its parent ends."""
 
 
 class Interrupted(Exception):  # noqa: N818 - it is no error
-    """A run has saved what it had made, because it was asked to leave."""
+    """A run has saved what it had made, because it was asked to stop."""
 
 
-class _Heard:
-    """What this process was asked so far."""
+class _Received:
+    """The signals that this process has received so far."""
 
     name: str | None = None
     sigints: int = 0
     process: int = 0
 
 
-def listen() -> None:
-    """Note the signals from here on, instead of ending at once; a second SIGINT raises KeyboardInterrupt."""
-    _Heard.process = os.getpid()
-    # Grid Engine sends its warnings to all processes of a job: the one that keeps track of shared memory must not end.
+def handle_signals() -> None:
+    """Record the signals from here on, instead of ending at once; a second SIGINT raises KeyboardInterrupt."""
+    _Received.process = os.getpid()
+    # Grid Engine sends its warnings to all processes of a job: the resource tracker of shared memory must not end.
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # it inherits this
     resource_tracker.ensure_running()
     for number in SIGNALS:
-        signal.signal(number, _note)
+        signal.signal(number, _record)
 
 
-def heard() -> str | None:
-    """Name of the signal that this process has got; None if it has got none."""
-    return _Heard.name
+def received_signal() -> str | None:
+    """Name of the signal that this process has received; None if it has received none."""
+    return _Received.name
 
 
-def ignore() -> None:
-    """Hear no signal any more: a process that leaves by itself leaves with its own status.
+def ignore_signals() -> None:
+    """Ignore all signals from here on: a process that leaves by itself leaves with its own exit status.
 
-    Composer's launcher sends SIGTERM to the others as soon as one has left, which would end them in the middle of the
-    interpreter's end, where it takes the handlers of Python away.
+    Composer's launcher sends SIGTERM to the other ranks as soon as one has left, which would end them in the middle of
+    the interpreter's shutdown, where Python's signal handlers no longer exist.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def leave_with_parent(worker: int) -> None:
-    """Let a process that reads ahead end with the training process, and no earlier.
+    """Let a data worker end with the training process, and no earlier: the worker_init_fn of the DataLoader.
 
-    It hears the signals that are sent to all processes of a job, and must serve the step in hand; when the training
-    process is killed, PyTorch's own watch takes seconds to notice, or for ever where that was before it began.
+    A worker receives the signals that are sent to all processes of a job, and must serve the current step; when the
+    training process is killed, PyTorch's own watch takes seconds to notice, or never does where that happened before
+    the watch began.
     """
-    ignore()
+    ignore_signals()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     parent = multiprocessing.parent_process()
-    if parent is not None and os.getppid() != parent.pid:  # it was killed before this process could ask for the signal
+    if parent is not None and os.getppid() != parent.pid:  # it was killed before this process asked for the signal
         os._exit(1)
 
 
-def _note(number: int, frame: FrameType | None) -> None:
-    if os.getpid() != _Heard.process:
-        return  # a forked process that has not got handlers of its own yet
-    _Heard.name = signal.Signals(number).name
-    _Heard.sigints += number == signal.SIGINT
-    if number == signal.SIGINT and _Heard.sigints > 1:
+def _record(number: int, frame: FrameType | None) -> None:
+    if os.getpid() != _Received.process:
+        return  # a forked process that has no handlers of its own yet
+    _Received.name = signal.Signals(number).name
+    _Received.sigints += number == signal.SIGINT
+    if number == signal.SIGINT and _Received.sigints > 1:
         raise KeyboardInterrupt

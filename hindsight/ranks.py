@@ -1,4 +1,4 @@
-"""What the processes of a run do together."""
+"""What the ranks of a run do together: collectives of small Python objects, and errors that reach rank 0."""
 
 import atexit
 import time
@@ -8,38 +8,37 @@ from typing import Any, TypeVar
 
 from composer.utils import dist, get_device
 
+from hindsight import runs
 from hindsight.errors import InputError
 from hindsight.files import write_atomically
 
 T = TypeVar("T")
-LET_THREADS_RUN_S = 0.2
+FREE_TENSORS_S = 0.2
 """Many times what a thread that is about to free memory needs, also on a machine with more work than cores."""
-TOLD = ".error-of-rank-"
-"""Begins the name of the file in a run's folder in which a process says why it ends."""
 
 
-def meet(timeout_s: float) -> None:
-    """Meet the other processes; nobody waits for one of them longer than this, in seconds."""
+def init_process_group(timeout_s: float) -> None:
+    """Join the other ranks; a collective fails where one of them is waited for longer than this, in seconds."""
     if not dist.is_initialized():  # it is for all runs of a sweep but the first
-        atexit.register(_part)
+        atexit.register(_let_gloo_free_tensors)
     dist.initialize_dist(get_device(None), timeout=timeout_s)
 
 
-def _part() -> None:
-    """Let gloo's threads give back the tensors of the last collective before the interpreter begins to end.
+def _let_gloo_free_tensors() -> None:
+    """Let gloo's threads free the tensors of the last collective before the interpreter begins to shut down.
 
-    One that asks for the interpreter's lock after that aborts the process, or hangs it, whatever its exit status was
-    to be; a process that is alone has such threads too
-    (https://github.com/pytorch/pytorch/issues/190489; delete this with a torch that ends them by itself, which 2.7.0
-    does not). destroy_process_group() is no way out: it holds the lock while it waits for them, and hangs.
+    One that asks for the GIL after that aborts the process, or hangs it, whatever its exit status was to be; a process
+    that is alone has such threads too (https://github.com/pytorch/pytorch/issues/190489; delete this with a torch that
+    ends them by itself, which 2.7.0 does not). destroy_process_group() is no way out: it holds the GIL while it waits
+    for them, and hangs.
     """
-    time.sleep(LET_THREADS_RUN_S)
+    time.sleep(FREE_TENSORS_S)
 
 
 def on_rank_0(task: Callable[[], T]) -> T:
-    """Do something on rank 0 alone, and give its result to all processes, or raise its error on all of them.
+    """Run a task on rank 0 alone, and give its result to all ranks, or raise its error on all of them.
 
-    Files that are looked at by one process are the same for all, whatever another is writing.
+    Files that one process reads are the same for all, whatever another is writing.
     """
     answer: list[Any] = [None, None]
     raised: Exception | None = None
@@ -59,7 +58,7 @@ def on_rank_0(task: Callable[[], T]) -> T:
 
 
 def on_each_node(task: Callable[[], None]) -> None:
-    """Do something once a node; an InputError or OSError of any node ends as InputError on all processes."""
+    """Run a task once a node; an InputError or OSError of any node is raised as InputError on all ranks."""
     error = None
     if dist.get_local_rank() == 0:
         try:
@@ -71,18 +70,23 @@ def on_each_node(task: Callable[[], None]) -> None:
         raise InputError(errors[0])
 
 
-def tell_rank_0(folder: Path, error: BaseException) -> None:
-    """Leave a word for rank 0 before a process ends alone, because a bad input met it first."""
+def leave_error(folder: Path, error: BaseException) -> None:
+    """Write an InputError into the run's folder before this rank ends alone; people see the output of rank 0 only."""
     if dist.get_global_rank() != 0 and isinstance(error, InputError):
-        write_atomically(folder / f"{TOLD}{dist.get_global_rank()}", str(error))
+        write_atomically(folder / f"{runs.ERROR_OF_RANK}{dist.get_global_rank()}", str(error))
 
 
-def told_to_rank_0(folder: Path, error: BaseException) -> InputError | None:
-    """Give, on rank 0, whose output people see, the error of the process that ended first; None if there is none."""
+def read_left_error(folder: Path, error: BaseException) -> InputError | None:
+    """Read, on rank 0, the error of the rank that ended first; None if none was left, or this rank has its own.
+
+    Args:
+        folder: the run's folder.
+        error: what ended this rank, such as a broken connection to the other.
+    """
     if dist.get_global_rank() != 0 or dist.get_world_size() == 1 or isinstance(error, InputError | KeyboardInterrupt):
         return None
     for _ in range(10):  # a broken connection may be noticed before the file is seen
-        for path in sorted(folder.glob(TOLD + "*")):
+        for path in sorted(folder.glob(runs.ERROR_OF_RANK + "*")):
             return InputError(path.read_text(encoding="utf-8"))
         time.sleep(0.2)
     return None

@@ -5,8 +5,9 @@ import torch
 from hindsight.config.direction import Direction
 from hindsight.config.model import Cell, GPTConfig, RNNConfig
 from hindsight.errors import InputError
+from hindsight.generation import generate
 from hindsight.orders.direction import IGNORED
-from language_model import LanguageModel, build_model, generate
+from language_model import LanguageModel, build_model
 from loss_utils import metric_values
 
 GPT_TINY = GPTConfig(name="tiny", n_layers=2, d_model=16, n_heads=2, context_length=16, dropout=0.1)

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from hindsight.orders.direction import IGNORED
-from loss_utils import METRICS, TokenMetric, mean_nats, metric_values, nats_to_bits, sums, target_nats
+from hindsight.runs import METRIC_NAMES
+from loss_utils import TokenMetric, mean_nats, metric_values, nats_to_bits, sums, target_nats
 
 BYTES_V = torch.tensor([0, 1, 2, 3, 5])
 
@@ -55,7 +56,7 @@ def test_one_nat_is_1_over_ln_2_bits():
 def test_a_metric_over_batches_of_unequal_size_is_that_of_the_whole_set():
     logits_NV, targets_N = random_batch(100, seed=1)
     whole = metric_values(sums_of(logits_NV, targets_N))
-    for name in METRICS:
+    for name in METRIC_NAMES:
         metric = TokenMetric(name)
         for part in (slice(0, 7), slice(7, 60), slice(60, 100)):
             metric.update(sums_of(logits_NV[part], targets_N[part]))

@@ -25,10 +25,11 @@ from hindsight.durations import plain_duration
 from hindsight.errors import InputError
 from hindsight.orders.direction import IGNORED
 from hindsight.training.checkpoint_files import checkpoints_in, outdated
+from hindsight.training.run_folder import open_run
 from language_model import build_model
-from load_text_streaming import build_loader
+from load_text_streaming import TextStreamingDataset, build_dataset, build_loader
 from loss_utils import nats_to_bits
-from train_composer import build_dataset, build_trainer, make_plan
+from train_composer import build_language_model, build_trainer, prepare
 
 
 def settings(shards: Path, runs: Path, *changes: str) -> list[str]:
@@ -104,9 +105,9 @@ def test_a_pair_starts_from_the_same_weights_and_sees_the_same_windows(shards, t
     for direction in ("forward", "backward"):
         config = compose_config("train_composer", *settings(shards, tmp_path, f"direction={direction}", "seed=3"))
         dist.initialize_dist(get_device(None))
-        plan = make_plan(config)
+        setup = prepare(config)
         loader = build_loader(
-            build_dataset(plan, "train", True), config.direction, plan.tokenizer.bos_id, 0, config.seed
+            build_dataset(setup, "train", True), config.direction, setup.tokenizer.bos_id, 0, config.seed
         )
         targets = torch.cat([batch["targets"] for batch in loader.dataloader])
         weights = build_model(config.model, 300, config.seed).state_dict()
@@ -119,7 +120,9 @@ def test_training_is_shuffled_by_the_seed_and_validation_never(shards, tmp_path)
     first = {}
     for changes in (["seed=3"], ["seed=4"], ["seed=3", "data.shuffle=false"]):
         config = compose_config("train_composer", *settings(shards, tmp_path, *changes))
-        trainer = build_trainer(make_plan(replace(config, run_name="_".join(changes))))
+        setup = prepare(replace(config, run_name="_".join(changes)))
+        model = build_language_model(setup)
+        trainer, _ = build_trainer(open_run(setup, model.n_parameters), model)
         assert trainer.state.dataloader is not None
         evaluated = next(iter(trainer.state.evaluators[0].dataloader.dataloader))["targets"]
         first[changes[-1]] = next(iter(trainer.state.dataloader))["targets"], evaluated
@@ -127,7 +130,7 @@ def test_training_is_shuffled_by_the_seed_and_validation_never(shards, tmp_path)
     assert not torch.equal(first["seed=3"][0], first["seed=4"][0])
     in_order = first["data.shuffle=false"][0]
     assert not torch.equal(first["seed=3"][0], in_order)
-    reading_order = make_plan(compose_config("train_composer", *settings(shards, tmp_path)))
+    reading_order = prepare(compose_config("train_composer", *settings(shards, tmp_path)))
     dataset = build_dataset(reading_order, "val", shuffle=False)
     expected = torch.stack([torch.from_numpy(dataset[i]["tokens"].astype(np.int64)) for i in range(8)])
     assert all(torch.equal(evaluated, expected) for _, evaluated in first.values())
@@ -152,10 +155,10 @@ def test_the_evaluation_is_the_sum_over_the_whole_set_whatever_the_batches(shard
     whole = train(shards, tmp_path, "run_name=a", "max_duration=1ba", "optim.warmup_steps=1")
     pieces = train(shards, tmp_path, "run_name=b", "max_duration=1ba", "optim.warmup_steps=1", "microbatch_size=3")
     config = compose_config("train_composer", *settings(shards, tmp_path))
-    plan = make_plan(config)
+    setup = prepare(config)
     module = nano(300)  # a warm-up from 0 leaves the weights as they were in the first step
     nats, size, hits, count = 0.0, 0, 0, 0
-    loader = build_loader(build_dataset(plan, "val", False), Direction.forward, plan.tokenizer.bos_id, 0, 0)
+    loader = build_loader(build_dataset(setup, "val", False), Direction.forward, setup.tokenizer.bos_id, 0, 0)
     with torch.no_grad():
         for batch in loader.dataloader:
             keep = batch["targets"] != IGNORED
@@ -163,10 +166,10 @@ def test_the_evaluation_is_the_sum_over_the_whole_set_whatever_the_batches(shard
             targets = batch["targets"][keep]
             nats += -logits.log_softmax(-1).gather(1, targets[:, None]).sum().item()
             hits += (logits.argmax(-1) == targets).sum().item()
-            size += int(plan.tokenizer.bytes_per_token[targets.numpy()].sum())
+            size += int(setup.tokenizer.bytes_per_token[targets.numpy()].sum())
             count += len(targets)
-    assert count == plan.manifests["val"].splits["val"].tokens
-    assert size == plan.manifests["val"].splits["val"].bytes
+    assert count == setup.manifests["val"].splits["val"].tokens
+    assert size == setup.manifests["val"].splits["val"].bytes
     for folder in (whole, pieces):
         last = records(folder)[-1]
         assert last["eval/loss_nats"] == pytest.approx(nats / count, rel=1e-5)
@@ -253,9 +256,9 @@ def test_a_run_killed_between_two_checkpoints_has_bit_for_bit_the_losses_of_one_
 def test_a_resume_does_not_read_again_what_was_consumed(shards, tmp_path, monkeypatch):
     train(shards, tmp_path, "max_duration=20ba", "eval_interval=100ba", "checkpoint.interval=20ba")
     read = []
-    original = train_composer.TextStreamingDataset.get_item
+    original = TextStreamingDataset.get_item
     monkeypatch.setattr(
-        train_composer.TextStreamingDataset,
+        TextStreamingDataset,
         "get_item",
         lambda self, i, retry=7: (read.append(self.windows.name), original(self, i, retry))[1],
     )
@@ -323,7 +326,7 @@ def test_a_run_that_another_process_trains_is_refused(shards, tmp_path):
     folder = train(shards, tmp_path, "run_name=a", "max_duration=1ba")
     before = (folder / "metrics.jsonl").read_bytes()
     program = "import sys, pathlib; from hindsight.training import run_folder"
-    program += "; run_folder.RunLock().take(pathlib.Path(sys.argv[1]), 'a')"
+    program += "; run_folder.RunLock().acquire(pathlib.Path(sys.argv[1]), 'a')"
     holder = subprocess.Popen(
         [sys.executable, "-c", f"{program}; print('held'); input()", str(folder)],
         cwd=ROOT,

@@ -24,12 +24,11 @@ from hindsight.conversion.token_sources import H5_NAME, ConvertedTokens, Publish
 from hindsight.conversion.workers import OpenWorkers, available_cores, fingerprint_of, forked, here, run
 from hindsight.errors import DISK_FULL, InputError
 from hindsight.files import locked
-from hindsight.shards.manifest import MANIFEST_NAME, Manifest, token_dtype
+from hindsight.shards.manifest import MANIFEST_NAME, TOKENIZER_FOLDER, Manifest, token_dtype
 from hindsight.tokenization.tokenizer import Tokenizer
 
 log = logging.getLogger("hindsight")
 
-TOKENIZER_FOLDER = "tokenizer"
 TOKENIZER_FILES = ("tokenizer*.json", "*_tokens*.json", "vocab.json", "merges.txt", "hindsight.json")
 OpenSink = Callable[[Path, Manifest, int, Output], Sink]
 

@@ -7,19 +7,15 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from streaming.base.storage import CloudDownloader
-from streaming.base.util import retry
-
 from hindsight.config.data import DataConfig
 from hindsight.errors import InputError
-from hindsight.ranks import on_each_node
-from hindsight.shards.manifest import MANIFEST_NAME, SPLITS
+from hindsight.shards.manifest import MANIFEST_NAME, SPLITS, TOKENIZER_FOLDER
 from hindsight.tokenization.tokenizer import CONFIG_FILE, TOKENIZER_FILE
 
 DESCRIPTION = (
     MANIFEST_NAME,
-    f"tokenizer/{TOKENIZER_FILE}",
-    f"tokenizer/{CONFIG_FILE}",
+    f"{TOKENIZER_FOLDER}/{TOKENIZER_FILE}",
+    f"{TOKENIZER_FOLDER}/{CONFIG_FILE}",
     *(f"{split}/index.json" for split in SPLITS),
 )
 """Small files that say what the shards are."""
@@ -58,8 +54,9 @@ def fetch_description(remote: Remote, folder: Path, key: str) -> None:
     """Fetch manifest, tokenizer and indices into a cache, once a node; shards of another conversion are removed.
 
     Raises:
-        InputError: on all processes, if a file is missing or the place cannot be reached.
+        InputError: on all ranks, if a file is missing or the place cannot be reached.
     """
+    from hindsight.ranks import on_each_node  # here: local data is checked before the seconds that Composer takes
 
     def fetch() -> None:
         with tempfile.TemporaryDirectory() as fresh:
@@ -82,6 +79,9 @@ def _differs(fresh: Path, folder: Path) -> bool:
 
 
 def _download(remote: Remote, name: str, path: Path, key: str) -> None:
+    from streaming.base.storage import CloudDownloader
+    from streaming.base.util import retry
+
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         downloader = CloudDownloader.get(remote.url)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from streaming.base.shuffle import get_shuffle
 
 from hindsight.errors import InputError
 from hindsight.shards.manifest import Manifest
@@ -98,6 +97,8 @@ def window_order(split: Split, shuffle: bool, seed: int, epoch: int) -> NDArray[
     """
     if not shuffle:
         return np.arange(split.n_filled)
+    from streaming.base.shuffle import get_shuffle  # here: data is checked before the seconds that this import takes
+
     rng = np.random.default_rng((seed, epoch))
     n_blocks = -(-split.n_tokens // split.block_length)
     shard_blocks = np.full(split.n_shards, split.blocks_per_shard)

@@ -16,6 +16,8 @@ from hindsight.errors import InputError
 from hindsight.files import write_atomically
 
 MANIFEST_NAME = "manifest.json"
+TOKENIZER_FOLDER = "tokenizer"
+"""Folder, in that of the dataset, with a copy of the tokenizer that made its tokens."""
 VERSION = 1
 SPLITS = ("train", "val")
 

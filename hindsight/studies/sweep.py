@@ -1,7 +1,6 @@
 """What a sweep is going to run: `train_composer.py -m direction=forward,backward seed=1,2` prints this table first."""
 
 import itertools
-import json
 import os
 import statistics
 import sys
@@ -9,20 +8,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from hindsight import runs
 from hindsight.command_line import CONF_DIR, one_line_errors, register_schemas, to_dataclass
+from hindsight.config.key_roles import Speed, roles_of
 from hindsight.config.keys import flatten
 from hindsight.config.training import TrainConfig
-from hindsight.durations import parse_duration
+from hindsight.durations import parse_duration, tokens_in
 from hindsight.errors import InputError
 from hindsight.shards.manifest import Manifest
-
-SAME_SPEED = ("model", "data.context_length", "batch_size", "microbatch_size", "precision", "compile", "metrics")
-SAME_SPEED += ("activation_checkpointing",)
-"""Keys, or groups of keys, that two runs of one speed have in common."""
+from hindsight.training.setup import context_length_of
 
 
 def runs_of(arguments: list[str]) -> list[TrainConfig]:
@@ -36,46 +33,40 @@ def runs_of(arguments: list[str]) -> list[TrainConfig]:
     ]
     register_schemas("train_composer")
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        runs = [to_dataclass(compose("train_composer", list(chosen))) for chosen in itertools.product(*choices)]
-    names = [run.name_of_run() for run in runs]
+        configs = [to_dataclass(compose("train_composer", list(chosen))) for chosen in itertools.product(*choices)]
+    names = [config.name_of_run() for config in configs]
     for name in names:
         if names.count(name) > 1:
             raise InputError(
                 f"run_name={name} is that of {names.count(name)} runs of the sweep; name them by what they differ in, "
                 "such as 'run_name=lr${optim.lr}-${direction}'."
             )
-    return runs
+    return configs
 
 
 def tokens_of(run: TrainConfig) -> int | None:
     """Tokens that a run is trained on; None where only data that is elsewhere tells."""
-    number, unit = parse_duration(run.max_duration)
-    if unit == "tok":
-        return number
-    if unit == "ba":
-        return number * run.batch_size * (run.data.context_length or run.model.context_length)
-    if "://" in run.data.path:
-        return None
-    return number * Manifest.load(run.data.path, "data.path").splits["train"].tokens
+    needs_data = parse_duration(run.max_duration)[1] == "ep" and "://" not in run.data.path
+    manifest = Manifest.load(run.data.path, "data.path") if needs_data else None
+    epoch_tokens = manifest.splits["train"].tokens if manifest is not None else None
+    return tokens_in(run.max_duration, run.batch_size, context_length_of(run), epoch_tokens)
 
 
 def speed_of(run: TrainConfig) -> float | None:
     """Tokens/s of the newest run in runs_dir with the same settings, in either direction; None if there is none."""
     wanted = _speed_settings(flatten(asdict(run)))
-    records = sorted(Path(run.runs_dir).glob("*/metrics.jsonl"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in records:
-        config = path.with_name("config.yaml")
-        if config.exists() and _speed_settings(flatten(yaml.safe_load(config.read_text(encoding="utf-8")))) == wanted:
-            lines = path.read_text(encoding="utf-8").splitlines()
-            steps = [json.loads(line) for line in lines if line.endswith("}")]
-            speeds = [step["train/tokens_per_second"] for step in steps if "train/tokens_per_second" in step]
-            if speeds:
-                return statistics.median(speeds)
+    folders = [path.parent for path in Path(run.runs_dir).glob(f"*/{runs.METRICS}")]
+    for folder in sorted(folders, key=lambda folder: (folder / runs.METRICS).stat().st_mtime, reverse=True):
+        if not (folder / runs.CONFIG).exists() or _speed_settings(runs.read_config(folder)) != wanted:
+            continue
+        lines = runs.read_lines(folder / runs.METRICS, keep_before_damage=True)
+        if speeds := [line[runs.TOKENS_PER_SECOND] for line in lines if runs.TOKENS_PER_SECOND in line]:
+            return statistics.median(speeds)
     return None
 
 
 def _speed_settings(values: dict[str, Any]) -> dict[str, Any]:
-    settings = {key: value for key, value in values.items() if key in SAME_SPEED or key.split(".")[0] in SAME_SPEED}
+    settings = {key: value for key, value in values.items() if roles_of(key).speed is Speed.changes}
     settings["data.context_length"] = settings["data.context_length"] or settings["model.context_length"]
     return settings
 

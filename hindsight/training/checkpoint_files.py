@@ -1,9 +1,7 @@
 """Checkpoints as files, here and on S3: which there are, whether one can be read, which one a run goes on from.
 
-They are read with PyTorch's unpickler for weights, which runs nothing that a file holds: importing this module sets
-TORCH_FORCE_WEIGHTS_ONLY_LOAD for the whole process, because Composer 0.32.1 loads with weights_only=False
-(https://github.com/mosaicml/composer, composer/utils/checkpoint.py; its commit 640518880 closes that). Delete with a
-Composer that has it.
+They are read with PyTorch's unpickler for weights, which runs nothing that a file holds; `load_weights_only` sets that
+for the process.
 """
 
 import errno
@@ -11,16 +9,13 @@ import logging
 import os
 import pickle
 import re
-import shutil
 import struct
 import zipfile
 import zlib
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from threading import Condition, Thread
 from typing import Any
 
 import numpy as np
@@ -29,6 +24,7 @@ from composer.core import Timestamp
 from numpy._core.multiarray import _reconstruct  # pyright: ignore[reportAttributeAccessIssue]
 from torch.torch_version import TorchVersion
 
+from hindsight import runs
 from hindsight.config.training import TrainConfig
 from hindsight.errors import InputError
 from hindsight.ranks import on_each_node, on_rank_0
@@ -36,32 +32,29 @@ from hindsight.s3 import Folder
 
 log = logging.getLogger("hindsight")
 
-os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
-NUMPY_DTYPES = {type(np.dtype(kind)) for kind in np.typecodes["All"]}
-torch.serialization.add_safe_globals([timedelta, TorchVersion, np.ndarray, np.dtype, _reconstruct, *NUMPY_DTYPES])
-
 NAME = re.compile(r"ep\d+-ba(\d+)-rank0\.pt")
 """Name of a checkpoint: epochs and optimizer steps made."""
 SAVING = ".saving-"
-"""Begins the name of one that is being written or fetched."""
+"""Prefix of a checkpoint that is being written or downloaded."""
 DAMAGED = ".damaged"
-"""Ends the name of one that was set aside."""
-BACKUPS = "backups"
-"""Folder of those that stay, in that of the others."""
-NEWEST_NAME = "newest_checkpoint.json"
-"""Says in a run's folder which was saved last: a run that has one never begins at step 0 again."""
-RECORDS = ("config.yaml", "metadata.json")
-"""What a run's folder holds from its first start on."""
-WITH_CHECKPOINTS = (*RECORDS, "more.json", "metrics.jsonl", "samples.jsonl")
-"""What goes to S3 with each checkpoint, so that a run goes on where its folder is missing."""
+"""Suffix of a checkpoint that was set aside."""
 BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError, LookupError)
-"""What zipfile makes of damaged files."""
+"""Raised by zipfile for a damaged file."""
 NOT_OURS = (pickle.UnpicklingError, RuntimeError, LookupError, TypeError, AttributeError, ValueError, EOFError)
-"""What PyTorch, and looking into what it read, make of a whole file that is no checkpoint of ours."""
+"""Raised by torch.load, or by reading its result, for an intact file that is not our checkpoint."""
 UPLOADING = ".uploading-"
-"""Begins the name of a link to one that is being uploaded."""
-MOST_WAITING = 2
-"""Checkpoints that wait for their upload at a time."""
+"""Prefix of a link to a checkpoint that is being uploaded."""
+
+
+def load_weights_only() -> None:
+    """Let torch.load of this process refuse code, and read what Composer's checkpoints hold beside tensors.
+
+    Composer 0.32.1 loads with weights_only=False (https://github.com/mosaicml/composer, composer/utils/checkpoint.py;
+    its commit 640518880 closes that). Delete with a Composer that has it.
+    """
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    dtypes = {type(np.dtype(kind)) for kind in np.typecodes["All"]}
+    torch.serialization.add_safe_globals([timedelta, TorchVersion, np.ndarray, np.dtype, _reconstruct, *dtypes])
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
@@ -91,7 +84,7 @@ def outdated(names: Iterable[str], newest: str, keep: int) -> list[str]:
 
 def remote_name(path: Path) -> str:
     """Name on S3 of a checkpoint here."""
-    return f"{BACKUPS}/{path.name}" if path.parent.name == BACKUPS else path.name
+    return f"{runs.BACKUPS}/{path.name}" if path.parent.name == runs.BACKUPS else path.name
 
 
 @dataclass(frozen=True)
@@ -137,7 +130,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         timestamp = Timestamp()
         timestamp.load_state_dict(content["state"]["timestamp"]["Timestamp"])
-        settings = content["state"]["callbacks"].get("ResumeSaver", {}).get("settings")
+        states = content["state"]["callbacks"].values()
+        settings = next((state["settings"] for state in states if "settings" in state), None)
     except NOT_OURS as error:
         raise InputError(
             f"checkpoint.folder: {path} is whole, but holds what is not read ({str(error).splitlines()[0]}): it may be "
@@ -173,16 +167,16 @@ def _bring(found: Checkpoint, config: TrainConfig) -> None:
 
 def _choose(config: TrainConfig, run_folder: Path) -> Checkpoint | None:
     folder, remote = local_folder(config, run_folder), remote_folder(config)
-    for place in (folder, folder / BACKUPS):
+    for place in (folder, folder / runs.BACKUPS):
         for path in [*place.glob(SAVING + "*"), *place.glob(UPLOADING + "*")]:  # of a process that was killed
             path.unlink()
     stored = remote.sizes() if remote is not None else {}
-    local = [path for place in (folder, folder / BACKUPS) for path in checkpoints_in(place)]
+    local = [path for place in (folder, folder / runs.BACKUPS) for path in checkpoints_in(place)]
     # The newest first; of those of a step, what is here before what is on S3, backups last.
     here = [(step_of(path.name), 1, path.parent == folder, path) for path in local]
     there = [
         (step_of(name), 0, place == folder, place / name)
-        for place, prefix in ((folder, ""), (folder / BACKUPS, f"{BACKUPS}/"))
+        for place, prefix in ((folder, ""), (folder / runs.BACKUPS, f"{runs.BACKUPS}/"))
         for name in newest_first(name.removeprefix(prefix) for name in stored if name.startswith(prefix))
     ]
     for _, is_here, _, path in sorted(here + there, reverse=True):
@@ -193,7 +187,7 @@ def _choose(config: TrainConfig, run_folder: Path) -> Checkpoint | None:
                 return found
         except DamagedError as error:
             set_aside(path, error)
-    newest = run_folder / NEWEST_NAME
+    newest = run_folder / runs.NEWEST_CHECKPOINT
     if here or there or newest.exists():
         place = remote.url if remote is not None else folder
         told = f" {newest.name} says: {newest.read_text().strip()}." if newest.exists() else ""
@@ -233,7 +227,7 @@ def fetch(remote: Folder, path: Path) -> None:
 def local_folder(config: TrainConfig, run_folder: Path) -> Path:
     """Folder of the checkpoints on this machine; with those on S3, of the newest ones."""
     given = config.checkpoint.folder
-    return run_folder / "checkpoints" if given is None or "://" in given else Path(given)
+    return run_folder / runs.CHECKPOINTS if given is None or "://" in given else Path(given)
 
 
 def remote_folder(config: TrainConfig) -> Folder | None:
@@ -247,88 +241,6 @@ def fetch_metrics(config: TrainConfig, run_folder: Path) -> None:
     remote = remote_folder(config)
     assert remote is not None
     stored = remote.sizes()
-    for name in set(WITH_CHECKPOINTS) - set(RECORDS):
+    for name in set(runs.UPLOADED) - set(runs.RECORDS):
         if name in stored:
             remote.download(name, run_folder / name)
-
-
-class Uploads:
-    """Copies checkpoints to S3 beside training, each with the run's records, and deletes old ones there.
-
-    A failed upload does not end the run: the file is here, and the next attempt is made with the next checkpoint.
-
-    Args:
-        remote: where to.
-        run_folder: the run's folder.
-    """
-
-    def __init__(self, remote: Folder, run_folder: Path) -> None:
-        self.remote, self.run_folder = remote, run_folder
-        self.waiting: deque[tuple[Path, str, int]] = deque()
-        self.news = Condition()
-        self.failed: Exception | None = None
-        self.is_closing = self.is_abandoned = False
-        # Not of a pool: the interpreter would wait for its threads also when the user wants to leave at once.
-        self.thread = Thread(target=self._work, daemon=True, name="uploads")
-        self.thread.start()
-
-    def add(self, path: Path, keep: int) -> None:
-        """Upload a checkpoint; one that waits, because an earlier one takes so long, gives way to it.
-
-        Args:
-            path: the file; it may be deleted at any time.
-            keep: number of newest ones that stay beside it; -1 for all.
-        """
-        link = path.with_name(UPLOADING + path.name)
-        link.unlink(missing_ok=True)
-        try:
-            os.link(path, link)
-        except OSError:  # not every file system has links
-            shutil.copyfile(path, link)
-        with self.news:
-            while len(self.waiting) >= MOST_WAITING:
-                dropped, _, _ = self.waiting.popleft()
-                dropped.unlink(missing_ok=True)
-                log.warning("%s is not uploaded: %s is too slow.", dropped.name[len(UPLOADING) :], self.remote.url)
-            self.waiting.append((link, remote_name(path), keep))
-            self.news.notify()
-
-    def close(self) -> None:
-        """Wait for what waits, and for the records as they are now, unless all of that is given up."""
-        if self.is_abandoned:
-            return
-        with self.news:
-            self.is_closing = True
-            self.news.notify()
-        self.thread.join()
-
-    def check(self) -> None:
-        """Raise InputError if the newest could not be uploaded."""
-        if self.failed is not None:
-            raise InputError(
-                f"{self.remote.key}={self.remote.url}: the newest checkpoint could not be uploaded ({self.failed}); it "
-                f"is in {self.run_folder}, and the same command uploads it."
-            )
-
-    def _work(self) -> None:
-        is_last = False
-        while not is_last:
-            with self.news:
-                self.news.wait_for(lambda: self.waiting or self.is_closing)
-                link, name, keep = self.waiting.popleft() if self.waiting else (None, "", -1)
-                is_last = link is None
-            try:
-                for record in WITH_CHECKPOINTS:
-                    if (self.run_folder / record).exists():
-                        # Read once: training writes on, and boto3 reads a file for its checksum and again to send it.
-                        self.remote.store((self.run_folder / record).read_bytes(), record)
-                if link is not None:
-                    self.remote.upload(link, name)
-                    for old in outdated(self.remote.sizes(), name, keep) if keep > 0 else []:
-                        self.remote.delete(old)
-                    self.failed = None
-            except Exception as error:  # botocore's errors have no common ancestor
-                self.failed = error
-                log.warning("Upload to %s failed (%s); training goes on.", self.remote.url, error)
-            if link is not None:
-                link.unlink(missing_ok=True)

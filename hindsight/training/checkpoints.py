@@ -1,6 +1,7 @@
-"""What makes resuming exact: when checkpoints are saved, and how, the random state, leaving on request."""
+"""What makes resuming exact: when and how checkpoints are saved, the random state, and leaving on request."""
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,21 +14,17 @@ from composer.core import Callback, Event, State
 from composer.loggers import Logger
 from composer.utils import create_interval_scheduler, dist, reproducibility
 
-from hindsight import interrupts
+from hindsight import interrupts, runs
 from hindsight.config.training import CheckpointConfig, TrainConfig
 from hindsight.durations import plain_duration
 from hindsight.errors import DISK_FULL, InputError
 from hindsight.files import sync, write_atomically
 from hindsight.interrupts import Interrupted
-from hindsight.training.checkpoint_files import (
-    BACKUPS,
-    NEWEST_NAME,
-    SAVING,
-    Uploads,
-    local_folder,
-    outdated,
-    remote_folder,
-)
+from hindsight.training.callback_order import Phase
+from hindsight.training.checkpoint_files import SAVING, local_folder, outdated, remote_folder
+from hindsight.training.uploads import Uploads
+
+log = logging.getLogger("hindsight.progress")
 
 FILENAME = "ep{epoch}-ba{batch}-rank{rank}.pt"
 """Name of a checkpoint: epochs and optimizer steps made."""
@@ -41,6 +38,8 @@ class RestoreRandomState(Callback):
     resumed step. Reads the private `Trainer._rng_state`. Delete with a Composer that restores it there.
     """
 
+    phase = Phase.restore
+
     def __init__(self) -> None:
         self.trainer: Trainer | None = None
 
@@ -52,17 +51,19 @@ class RestoreRandomState(Callback):
 
 
 class AtomicSaver(CheckpointSaver):
-    """Save checkpoints that no reader ever sees half of, and delete all but the newest.
+    """Save checkpoints atomically, so that no reader ever sees half of one, and delete all but the newest.
 
     Composer's own saver writes in place, and its num_checkpoints_to_keep forgets, at a resume, those saved before.
 
     Args:
-        folder: where to.
+        folder: folder of the checkpoints.
         interval: steps, tokens or epochs between two.
         keep: number of newest ones that stay; -1 for all.
-        uploads: what copies them to S3; None for none.
+        uploads: copies them to S3; None for none.
         at_end: whether the last step is saved, too.
     """
+
+    phase = Phase.save
 
     def __init__(self, folder: Path, interval: str, keep: int, uploads: Uploads | None, at_end: bool = False) -> None:
         self.keep, self.uploads = keep, uploads
@@ -78,7 +79,7 @@ class AtomicSaver(CheckpointSaver):
         )
 
     def is_wanted(self, state: State, event: Event) -> bool:
-        """Tell whether to save now."""
+        """Tell Composer's saver whether to save at this event."""
         return self.is_due(state, event)
 
     def after_load(self, state: State, logger: Logger) -> None:
@@ -87,12 +88,12 @@ class AtomicSaver(CheckpointSaver):
 
     def batch_checkpoint(self, state: State, logger: Logger) -> None:
         """Save after a step."""
-        with self._as_a_whole(state):
+        with self._atomically(state):
             super().batch_checkpoint(state, logger)
 
     def epoch_checkpoint(self, state: State, logger: Logger) -> None:
         """Save at the end of an epoch."""
-        with self._as_a_whole(state):
+        with self._atomically(state):
             super().epoch_checkpoint(state, logger)
 
     def eval_before_all(self, state: State, logger: Logger) -> None:
@@ -109,7 +110,7 @@ class AtomicSaver(CheckpointSaver):
             self.uploads.close()
 
     @contextmanager
-    def _as_a_whole(self, state: State) -> Iterator[None]:
+    def _atomically(self, state: State) -> Iterator[None]:
         try:
             yield
         except (OSError, RuntimeError) as error:
@@ -137,19 +138,19 @@ class AtomicSaver(CheckpointSaver):
             self.uploads.add(path, self.keep)
 
     def note(self, path: Path, step: int) -> None:
-        """Do more, on rank 0, once a checkpoint is there."""
+        """Record, on rank 0, a checkpoint that is complete; here nothing."""
 
 
 class ResumeSaver(AtomicSaver):
     """Save what a run goes on from: at an interval, at the end, before each evaluation, and when the run is to stop.
 
     Args:
-        folder: where to.
+        folder: folder of the checkpoints.
         config: interval, and how many stay.
-        uploads: what copies them to S3; None for none.
-        stop: asks for one more.
-        run_folder: where NEWEST_NAME goes.
-        settings: what must not change when the run goes on; see run_folder.py.
+        uploads: copies them to S3; None for none.
+        stop: asks for a last one.
+        run_folder: the run's folder, which gets runs.NEWEST_CHECKPOINT.
+        settings: what must not change when the run goes on; see run_settings.py.
     """
 
     def __init__(
@@ -167,7 +168,7 @@ class ResumeSaver(AtomicSaver):
         self.evaluation_is_owed = False
 
     def is_wanted(self, state: State, event: Event) -> bool:
-        """Tell whether to save now."""
+        """Save at the interval, before an evaluation, and when all ranks have agreed to leave."""
         return super().is_wanted(state, event) or self.before_evaluation or self.stop.agreed
 
     def eval_before_all(self, state: State, logger: Logger) -> None:
@@ -177,11 +178,12 @@ class ResumeSaver(AtomicSaver):
         self.before_evaluation = False
 
     def note(self, path: Path, step: int) -> None:
-        """Note that there is one."""
-        write_atomically(self.run_folder / NEWEST_NAME, json.dumps({"step": step, "path": str(path)}) + "\n")
+        """Record which checkpoint is the newest."""
+        write_atomically(self.run_folder / runs.NEWEST_CHECKPOINT, json.dumps({"step": step, "path": str(path)}) + "\n")
+        log.info("step %d · checkpoint %s", step, path)
 
     def state_dict(self) -> dict[str, Any]:
-        """Tell whether an evaluation came next, and whose checkpoint it is."""
+        """Keep whether an evaluation comes next, and the settings of the run."""
         return {"before_evaluation": self.before_evaluation, "settings": self.settings}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -199,29 +201,31 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 
 class StopOnRequest(Callback):
-    """Leave after the step in hand, all processes together, on a signal to any of them or by the file STOP.
+    """Leave after the current step, all ranks together, on a signal to any of them or by the file STOP.
 
-    Among the callbacks it comes after the saver, which has saved the step when this raises Interrupted.
+    The saver, whose phase is before this one's, has saved the step when this raises Interrupted.
 
     Args:
         folder: the run's folder.
     """
 
+    phase = Phase.leave
+
     def __init__(self, folder: Path) -> None:
-        self.stop_file = folder / interrupts.STOP_NAME
+        self.stop_file = folder / runs.STOP
         self.reason: str | None = None
 
     @property
     def agreed(self) -> bool:
-        """Whether all processes leave."""
+        """Whether all ranks have agreed to leave."""
         return self.reason is not None
 
     def batch_end(self, state: State, logger: Logger) -> None:
-        """Agree."""
+        """Agree with the other ranks, once a step, whether to leave."""
         self._agree()
 
     def eval_batch_end(self, state: State, logger: Logger) -> None:
-        """Agree, and leave: the evaluation is made when the run goes on."""
+        """Agree, and leave at once: the evaluation is made when the run goes on."""
         self._agree()
         self._leave()
 
@@ -235,7 +239,7 @@ class StopOnRequest(Callback):
             self._leave()
 
     def _agree(self) -> None:
-        reason = interrupts.heard()
+        reason = interrupts.received_signal()
         if reason is None and dist.get_global_rank() == 0 and self.stop_file.exists():
             reason = self.stop_file.name
         if dist.get_world_size() > 1:
@@ -254,12 +258,12 @@ class StopOnRequest(Callback):
 def build_savers(
     config: TrainConfig, run_folder: Path, stop: StopOnRequest, settings: dict[str, Any], found: Path | None
 ) -> tuple[list[Callback], ResumeSaver]:
-    """Make what saves backups, which stay, and what saves the checkpoints to resume from.
+    """Build the savers of backups, which are kept for ever, and of the checkpoints to resume from.
 
     Args:
         config: the run's config.
         run_folder: the run's folder.
-        stop: asks for one more.
+        stop: asks for a last checkpoint.
         settings: what must not change when the run goes on.
         found: the checkpoint that the run goes on from, which S3 may not have yet.
     """
@@ -269,5 +273,5 @@ def build_savers(
         uploads.add(found, checkpoint.keep)
     backups: list[Callback] = []
     if checkpoint.backup_interval is not None:
-        backups.append(AtomicSaver(folder / BACKUPS, checkpoint.backup_interval, keep=-1, uploads=uploads))
+        backups.append(AtomicSaver(folder / runs.BACKUPS, checkpoint.backup_interval, keep=-1, uploads=uploads))
     return backups, ResumeSaver(folder, checkpoint, uploads, stop, run_folder, settings)

@@ -15,7 +15,7 @@ from helpers.killed_runs import RUN, is_alive, kill_group, lines, losses, wait_u
 from helpers.s3_server import Server, names, put, remove, store
 
 from hindsight.s3 import Folder
-from hindsight.training.checkpoint_files import Uploads
+from hindsight.training.uploads import Uploads
 
 pytestmark = [pytest.mark.slow, pytest.mark.dist]
 KEYS = ("S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "NO_PROXY")

@@ -12,7 +12,7 @@ import warnings
 
 from composer.utils import dist
 
-from hindsight.ranks import meet
+from hindsight.ranks import init_process_group
 
 PROCESSES = 12
 LONG_S = 20
@@ -24,7 +24,7 @@ def leave() -> None:
     os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
     sys.setswitchinterval(LONG_S)
     before = os.listdir("/proc/self/task")
-    meet(LONG_S)
+    init_process_group(LONG_S)
     for thread in {*os.listdir("/proc/self/task")}.difference(before):
         os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))
     dist.all_gather_object("x")

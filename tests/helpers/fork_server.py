@@ -75,7 +75,7 @@ def begin(attempt: dict, rank: int, port: int) -> None:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
         os.environ |= {"NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    interrupts.listen()
+    interrupts.handle_signals()
     sys.argv = ["train_composer.py", *attempt["arguments"]]
     run_script("train_composer", train_composer.main)
 

@@ -1,0 +1,121 @@
+"""A run's folder, runs/<run_name>/: the names of its files, the names of its metrics, and the one reader of them.
+
+config.yaml (complete), metadata.json (commit, fingerprints, versions), metrics.jsonl (an object a step) and
+samples.jsonl are records for people and programs. Nothing here imports torch or OmegaConf's resolvers: a record may
+come from somebody else, and is data.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hindsight.config.keys import flatten
+from hindsight.errors import InputError
+
+CONFIG = "config.yaml"
+METADATA = "metadata.json"
+METRICS = "metrics.jsonl"
+SAMPLES = "samples.jsonl"
+CHECKPOINTS = "checkpoints"
+BACKUPS = "backups"
+"""Folder, inside that of the checkpoints, of those that are kept for ever."""
+WEIGHTS = "model.safetensors"
+TENSORBOARD = "tensorboard"
+NEWEST_CHECKPOINT = "newest_checkpoint.json"
+"""Which checkpoint was saved last: a run that has one never begins at step 0 again."""
+MORE = "more.json"
+"""What train.more asked for, up to where, and whether that was reached."""
+FINISHED = "finished.json"
+"""The step at which the run ended with all that belongs to its end: evaluation, checkpoint and weights."""
+STOP = "STOP"
+"""A file of this name interrupts the run."""
+LOCK = ".lock"
+FETCHING = ".fetching"
+"""Folder for records that are being downloaded."""
+ERROR_OF_RANK = ".error-of-rank-"
+"""Prefix of the file in which a rank leaves its error for rank 0."""
+
+RECORDS = (CONFIG, METADATA)
+"""What a run's folder holds from its first start on."""
+UPLOADED = (*RECORDS, MORE, METRICS, SAMPLES)
+"""What is uploaded with each checkpoint, so that a run goes on where its folder is missing."""
+
+TRAIN, EVAL = "train/", "eval/"
+"""Prefixes of metric names: of an optimizer step, and of an evaluation."""
+METRIC_NAMES = ("loss_nats", "perplexity", "accuracy", "bits_per_byte")
+"""Nats per target, exp of it, share of targets predicted, bits per UTF-8 byte of the targets."""
+TRAIN_LOSS, EVAL_LOSS = f"{TRAIN}loss_nats", f"{EVAL}loss_nats"
+TOKENS_PER_SECOND = f"{TRAIN}tokens_per_second"
+
+
+def read_lines(path: Path, keep_before_damage: bool = False) -> list[dict[str, Any]]:
+    """Read a JSON object a line; a last line that a kill has cut is left out.
+
+    Args:
+        path: metrics.jsonl or samples.jsonl.
+        keep_before_damage: whether to return what precedes a damaged line (or nothing of a missing file), instead of
+            raising InputError.
+    """
+    if keep_before_damage and not path.exists():
+        return []
+    records: list[dict[str, Any]] = []
+    *complete, last = _read(path).split(b"\n")
+    for number, line in enumerate([*complete, last], start=1):
+        try:
+            records.append(dict(json.loads(line)))
+        except (ValueError, TypeError):
+            if number <= len(complete) and not keep_before_damage:
+                raise InputError(f"{path}, line {number} is no JSON object; the file is damaged.") from None
+            break
+    return records
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read config.yaml as {full key: value}, such as optim.lr; InputError if it is missing or damaged."""
+    # By yaml alone: OmegaConf would resolve references to the environment, which a file of somebody else may hold.
+    return _read_mapping(folder / CONFIG, yaml.safe_load)
+
+
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """Read metadata.json, its keys in full as those of the config; InputError if it is missing or damaged."""
+    return _read_mapping(folder / METADATA, json.loads)
+
+
+def require_keys(values: dict[str, Any], path: Path, *keys: str) -> None:
+    """Raise InputError unless a record that was read from a file has these keys."""
+    missing = [key for key in keys if values.get(key) is None]
+    if missing:
+        raise InputError(f"{path} has no {missing[0]}; was it written by train_composer.py?")
+
+
+def is_evaluated(folder: Path, step: int) -> bool:
+    """Tell whether metrics.jsonl has the evaluation of a step."""
+    records = read_lines(folder / METRICS, keep_before_damage=True)
+    return any(record["step"] == step and EVAL_LOSS in record for record in records)
+
+
+def finished_step(folder: Path) -> int | None:
+    """Step at which the run has ended with all that belongs to its end; None if it has not."""
+    path = folder / FINISHED
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["step"]) if path.is_file() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _read_mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    try:
+        tree = parse(_read(path).decode())
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InputError(f"{path} is damaged: {error}") from None
+    return flatten(tree) if isinstance(tree, dict) else {}
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); train_composer.py writes it.") from None

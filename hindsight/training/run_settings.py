@@ -1,0 +1,71 @@
+"""What must not change when a run goes on: its settings, compared with those that it began with.
+
+Nothing here imports torch or Composer; train_composer.py asks before it does.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hindsight import runs
+from hindsight.config.key_roles import Resume, roles_of
+from hindsight.config.keys import flatten
+from hindsight.errors import InputError
+from hindsight.training.setup import RunSetup
+
+
+def fixed_settings(setup: RunSetup) -> dict[str, Any]:
+    """Settings of a run that must not change, by their full key, with the fingerprints of data and tokenizer."""
+    return _fixed(flatten(asdict(setup.config))) | setup.fingerprints
+
+
+def _fixed(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if roles_of(key).resume is Resume.fixed}
+
+
+def check_same(run_name: str, new: dict[str, Any], old: dict[str, Any], where: str) -> None:
+    """Refuse to go on with a run whose model, data, tokenizer, optimizer or seed are not the ones asked for.
+
+    Args:
+        run_name: the run, for the message.
+        new: `fixed_settings` of what is asked for.
+        old: those that the run began with.
+        where: what holds them, for the message.
+
+    Raises:
+        InputError: they differ.
+    """
+    differing = [
+        f"{key}={new.get(key)} (the run has {old.get(key)})"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+    if differing:
+        raise InputError(
+            f"run_name={run_name} cannot go on from {where} with other settings: {'; '.join(differing)}. Give the old "
+            "values, or another run_name and checkpoint.folder."
+        )
+
+
+def check_records(setup: RunSetup, folder: Path) -> None:
+    """Compare a run with config.yaml and metadata.json in a folder; InputError if they differ or are damaged."""
+    try:
+        old = _fixed(runs.read_config(folder))
+        metadata = runs.read_metadata(folder)
+    except InputError as error:
+        raise InputError(f"run_name={setup.run_name}: {error}; mend it, or choose another run_name.") from error
+    fingerprints = {key: metadata.get(key) for key in setup.fingerprints}
+    check_same(setup.run_name, fixed_settings(setup), old | fingerprints, str(folder))
+
+
+def is_finished(setup: RunSetup) -> bool:
+    """Tell whether the run has come to its end, with its last evaluation, checkpoint and weights.
+
+    Raises:
+        InputError: the run in the folder has other settings.
+    """
+    if setup.config.train.more is not None or not all((setup.folder / name).is_file() for name in runs.RECORDS):
+        return False
+    check_records(setup, setup.folder)
+    step = runs.finished_step(setup.folder)
+    return step is not None and step >= setup.total_steps and (setup.folder / runs.WEIGHTS).is_file()

@@ -1,0 +1,150 @@
+"""A run before it begins: where its data lies, and whether settings, data and tokenizer fit together.
+
+Nothing here imports torch or Composer, so that train_composer.py answers a mistake before the seconds that these take.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hindsight.config.model import GPTConfig
+from hindsight.config.training import TrainConfig
+from hindsight.durations import steps_in
+from hindsight.errors import InputError
+from hindsight.loading.remote import Remote, cache_folder
+from hindsight.loading.windows import Split
+from hindsight.provenance import git_commit, versions
+from hindsight.shards.manifest import TOKENIZER_FOLDER, Manifest
+from hindsight.tokenization.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where the data of a split is.
+
+    Args:
+        key: the configuration key that names it, for messages.
+        folder: its folder on this machine; for remote data, the run's cache of it.
+        remote: where it is downloaded from; None if it is here.
+    """
+
+    key: str
+    folder: str
+    remote: Remote | None
+
+
+@dataclass(frozen=True)
+class RunSetup:
+    """A run whose settings, data and tokenizer were checked against each other.
+
+    Args:
+        config: complete settings.
+        run_name: name of the run.
+        folder: the run's folder, absolute.
+        tokenizer: the tokenizer that made the tokens.
+        locations: where train and val are.
+        manifests: what the data of train and val says of itself.
+        splits: train and val, seen through windows.
+    """
+
+    config: TrainConfig
+    run_name: str
+    folder: Path
+    tokenizer: Tokenizer
+    locations: dict[str, Location]
+    manifests: dict[str, Manifest]
+    splits: dict[str, Split]
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps in the run."""
+        config, train = self.config, self.manifests["train"].splits["train"]
+        return steps_in(config.max_duration, config.batch_size, context_length_of(config), train.tokens)
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """What must not change of data and tokenizer, wherever they are."""
+        train, val = self.manifests["train"], self.manifests["val"]
+        return {
+            "data_fingerprint": train.fingerprint if train == val else f"{train.fingerprint}+{val.fingerprint}",
+            "tokenizer_fingerprint": self.tokenizer.fingerprint,
+        }
+
+    @property
+    def val_unigram_entropy_nats(self) -> float:
+        """Loss on the validation split of a model that knows how frequent each of its tokens is, and nothing else."""
+        return self.manifests["val"].splits["val"].unigram_entropy_nats
+
+
+def context_length_of(config: TrainConfig) -> int:
+    """Tokens in a window of training."""
+    return config.data.context_length or config.model.context_length
+
+
+def folder_of(config: TrainConfig) -> Path:
+    """Folder of the run, absolute."""
+    return Path(config.runs_dir, config.name_of_run()).resolve()
+
+
+def locate_data(config: TrainConfig) -> dict[str, Location]:
+    """Name where the data of train and val is, without looking."""
+    locations = {}
+    for split, path in (("train", config.data.path), ("val", config.data.val_path or config.data.path)):
+        remote = Remote.of(path, config.data)
+        folder = path if remote is None else str(cache_folder(remote, config.data, folder_of(config)))
+        locations[split] = Location("data.path" if path == config.data.path else "data.val_path", folder, remote)
+    return locations
+
+
+def check_setup(config: TrainConfig, locations: dict[str, Location]) -> RunSetup:
+    """Read manifests and tokenizer, and check all settings against them and each other; nothing is written.
+
+    Raises:
+        InputError: something is missing, damaged, or does not fit.
+    """
+    context_length = context_length_of(config)
+    if isinstance(config.model, GPTConfig) and context_length > config.model.context_length:
+        raise InputError(
+            f"data.context_length={context_length} exceeds model.context_length={config.model.context_length}; "
+            "lower the first or raise the second."
+        )
+    manifests = {split: Manifest.load(place.folder, place.key) for split, place in locations.items()}
+    for split, place in locations.items():
+        if place.remote is not None and manifests[split].format != "mds":
+            raise InputError(
+                f"{place.key}={place.remote.url} is h5, which is read here only; copy it, or convert it to MDS."
+            )
+    tokenizer = _load_tokenizer(config, locations, manifests)
+    splits = {
+        split: Split.of(locations[split].folder, split, manifest, context_length, config.batch_size)
+        for split, manifest in manifests.items()
+    }
+    run_name = config.name_of_run()
+    complete = replace(config, run_name=run_name, data=replace(config.data, context_length=context_length))
+    return RunSetup(complete, run_name, folder_of(config), tokenizer, locations, manifests, splits)
+
+
+def _load_tokenizer(config: TrainConfig, locations: dict[str, Location], manifests: dict[str, Manifest]) -> Tokenizer:
+    path = config.data.tokenizer or str(Path(locations["train"].folder, TOKENIZER_FOLDER))
+    tokenizer = Tokenizer.load(path, "data.tokenizer")
+    for split, manifest in manifests.items():
+        if manifest.tokenizer_fingerprint != tokenizer.fingerprint:
+            raise InputError(
+                f"data.tokenizer={path} is not the tokenizer that made the tokens in {locations[split].folder} "
+                f"(fingerprint {tokenizer.fingerprint[:12]}, not {manifest.tokenizer_fingerprint[:12]}); "
+                "give the one that did, or convert the corpus again."
+            )
+    return tokenizer
+
+
+def metadata_of(setup: RunSetup, n_parameters: int, world_size: int) -> dict[str, Any]:
+    """What metadata.json and the loggers keep of a run beside its config."""
+    return {
+        "git_commit": git_commit(),
+        **setup.fingerprints,
+        "val_unigram_entropy_nats": setup.val_unigram_entropy_nats,
+        "n_parameters": n_parameters,
+        "total_steps": setup.total_steps,
+        "world_size": world_size,
+        "versions": versions(),
+    }

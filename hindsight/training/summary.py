@@ -1,0 +1,75 @@
+"""The first and the last lines of a run. Nothing here imports torch: a run that has come to its end says so at once."""
+
+from pathlib import Path
+
+from tqdm import tqdm
+
+from hindsight import runs
+from hindsight.config.direction import Direction
+from hindsight.training.setup import RunSetup
+
+
+def short(number: float) -> str:
+    """Write a number with three digits, such as 5.23k or 124M."""
+    return tqdm.format_sizeof(number)
+
+
+def start_lines(setup: RunSetup, n_parameters: int, step: int, devices: str) -> list[str]:
+    """Say what is going to be trained.
+
+    Args:
+        setup: the run.
+        n_parameters: parameters of its model.
+        step: where it goes on; 0 for a new run.
+        devices: such as "2 x gpu".
+    """
+    config, place = setup.config, setup.locations["train"]
+    train, val = (setup.manifests[name].splits[name] for name in ("train", "val"))
+    documents = "" if train.documents is None else f"{train.documents:,} documents, "
+    left = setup.total_steps - step
+    tokens = left * config.batch_size * setup.splits["train"].context_length
+    lines = [
+        f"run      {setup.run_name}, {config.direction.name}",
+        f"model    {config.model.name}, {short(n_parameters)} parameters",
+        f"data     {place.remote.url if place.remote is not None else place.folder}: {documents}"
+        f"{short(train.tokens)} tokens; {short(val.tokens)} to validate on",
+        f"to go    {left:,} of {setup.total_steps:,} steps, {short(tokens)} tokens",
+        f"devices  {devices}, {config.precision.name}",
+        f"folder   {setup.folder}",
+    ]
+    return [*lines, f"{setup.run_name}: goes on from step {step}."] if step else lines
+
+
+def nothing_to_do(setup: RunSetup, step: int | None) -> str:
+    """Say that a run has come to its end before."""
+    return f"{setup.run_name}: nothing to do, it is at step {step} of {setup.config.max_duration}."
+
+
+def end_lines(setup: RunSetup) -> list[str]:
+    """Say the last losses of a run, the unigram entropy to compare them with, its files, and the next command."""
+    lines = runs.read_lines(setup.folder / runs.METRICS, keep_before_damage=True)
+    losses = []
+    for name, key in (("train", runs.TRAIN_LOSS), ("validation", runs.EVAL_LOSS)):
+        losses += [f"{name} {line[key]:.4f}" for line in lines if key in line][-1:]
+    files = ", ".join((runs.METRICS, runs.SAMPLES, runs.WEIGHTS, f"{runs.CHECKPOINTS}/"))
+    return [
+        f"loss     {', '.join(losses)} nats/token; unigram entropy {setup.val_unigram_entropy_nats:.4f}",
+        f"files    {setup.folder}: {files}",
+        f"next     {_next_command(setup)}",
+    ]
+
+
+def _next_command(setup: RunSetup) -> str:
+    """The comparison with the run of the other direction, or how to train that."""
+    direction = setup.config.direction
+    other = Direction.backward if direction is Direction.forward else Direction.forward
+    twin = setup.folder.with_name(setup.run_name.replace(direction.name, other.name))
+    if twin != setup.folder and (twin / runs.METRICS).is_file():
+        folders = sorted((_shown(setup.folder), _shown(twin)), reverse=direction is Direction.backward)
+        return f"python compare_directions.py 'runs=[{','.join(folders)}]'"
+    return f"the same command with direction={other.name}, then python compare_directions.py runs=[...,...]"
+
+
+def _shown(folder: Path) -> str:
+    """A folder as a command would name it: relative to the current one where it lies in it."""
+    return str(folder.relative_to(Path.cwd())) if folder.is_relative_to(Path.cwd()) else str(folder)
