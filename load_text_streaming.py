@@ -33,18 +33,18 @@ from hindsight.loading.windows import Split, window_order
 from hindsight.orders.direction import IGNORED, make_example
 from hindsight.training.setup import RunSetup
 
-SHARDS_AHEAD = 2
-"""Shards that are fetched from object storage before their first window is asked for."""
-LONGEST_LEAVE_S = 0.2
-"""Seconds after which a thread that fetches ahead notices that its process ends."""
+PREFETCHED_SHARDS = 2
+"""Shards that are downloaded from object storage before their first window is needed."""
+EXIT_POLL_S = 0.2
+"""Seconds after which the prefetching thread notices that its process ends."""
 CHUNK_WINDOWS = 1 << 12
-"""Window numbers that are turned into Python's at a time: one takes 8 bytes in NumPy's array, and 40 in a list."""
+"""Window numbers that are converted to Python integers at a time: one takes 8 bytes in NumPy's array, 40 in a list."""
 
 
 class TextStreamingDataset(StreamingDataset):
     """Windows of a split, in `window_order`, divided among devices and workers.
 
-    With one canonical node, a global batch is a stretch of that order, whatever the number of devices.
+    With one canonical node, a global batch is a contiguous part of that order, whatever the number of devices.
 
     Args:
         stream: the split's shards.
@@ -79,16 +79,16 @@ class TextStreamingDataset(StreamingDataset):
         self.first_windows: list[int] = self.sample_offset_per_shard.tolist()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Give the windows of this worker's share of an epoch.
+        """Yield the windows of this worker's share of an epoch.
 
-        Streaming's loop has two threads that download ahead. For each sample they take a file lock and contend for the
-        interpreter, which costs 20 to 200 microseconds, and after an error they end the epoch early, or wait for ever.
+        Streaming's loop prefetches in two threads. For each sample they take a file lock and contend for the GIL, which
+        costs 20 to 200 microseconds, and after an error they end the epoch early, or wait for ever.
         """
         # As StreamingDataset.__iter__ of Streaming 0.13.0, without the threads.
         self._unique_worker_world = self._unique_rank_world.detect_workers()
         self._parallel_worker_world = self._parallel_rank_world.detect_workers()
         numbers = self._get_work(*self._resume_incr_epoch())
-        numbers = numbers[numbers >= 0]  # -1 fills up the shares of the workers
+        numbers = numbers[numbers >= 0]  # -1 pads the shares of the workers
         yield from self._windows(numbers) if self.is_local else self._fetched_windows(numbers)
 
     def _windows(self, numbers: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
@@ -96,24 +96,25 @@ class TextStreamingDataset(StreamingDataset):
             yield from map(self.get_item, numbers[start : start + CHUNK_WINDOWS].tolist())
 
     def _fetched_windows(self, numbers: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
-        """Give windows, while a thread fetches the next shards; what it cannot fetch is told when its turn comes."""
+        """Yield windows, while a thread prefetches the next shards; an error is raised when the shard is needed."""
         shards = np.searchsorted(self.first_windows, numbers, "right") - 1
         firsts = np.sort(np.unique(shards, return_index=True)[1])
-        permits, ended = Semaphore(SHARDS_AHEAD), False
+        permits, ended = Semaphore(PREFETCHED_SHARDS), False
 
-        def fetch() -> None:
+        def prefetch() -> None:
             for first in firsts:
-                while not permits.acquire(timeout=LONGEST_LEAVE_S):
+                while not permits.acquire(timeout=EXIT_POLL_S):
                     if not main_thread().is_alive():
                         return
                 if ended:
                     return
-                with suppress(InputError):  # who needs the shard gets it too
+                with suppress(InputError):  # raised again where the shard is needed
                     self.prepare_shard(int(shards[first]), blocking=False)
 
-        # The interpreter waits for this thread when it ends in the middle of an epoch, as it must: a shard that is half
-        # fetched would never be fetched by others. It would wait for ever for a thread of a pool.
-        Thread(target=fetch).start()
+        # Not a daemon thread: where the process ends in the middle of an epoch, the interpreter must wait for the
+        # download, because other processes would wait for ever for a shard that is half downloaded. Not a thread of a
+        # pool either: the interpreter would wait for that one for ever.
+        Thread(target=prefetch).start()
         try:
             for start, end in zip(firsts, [*firsts[1:], len(numbers)], strict=True):
                 permits.release()
@@ -123,7 +124,7 @@ class TextStreamingDataset(StreamingDataset):
             permits.release()
 
     def get_item(self, sample_id: int, retry: int = 7) -> dict[str, Any]:
-        """Give a window as {"tokens": (T or fewer,) token ids}, from its shard if that is here."""
+        """Read a window as {"tokens": (T or fewer,) token ids}, directly from its shard if that is here."""
         if self.is_local:
             shard = bisect_right(self.first_windows, sample_id) - 1
             try:
@@ -135,15 +136,16 @@ class TextStreamingDataset(StreamingDataset):
     def prepare_shard(self, shard_id: int, blocking: bool = True) -> None:
         """Download and decompress a shard.
 
-        After an error Streaming 0.13.0 leaves the shard marked as being prepared, and its lock held, and all others
-        wait for ever. Delete with a Streaming that does not.
+        After an error Streaming 0.13.0 leaves the shard marked as being prepared, and its lock held, so that all other
+        processes wait for ever (https://github.com/mosaicml/streaming, streaming/base/dataset.py, `prepare_shard`).
+        Delete with a Streaming that does not.
         """
         try:
             super().prepare_shard(shard_id, blocking)
-        except Exception as error:  # whatever it is, others must not wait for this process
+        except Exception as error:  # whatever it is, other processes must not wait for this one
             if self._cache_filelock.is_locked:
                 self._cache_filelock.release(force=True)
-            self._shard_states[shard_id] = _ShardState.REMOTE  # who waits tries as well, and gets the same error
+            self._shard_states[shard_id] = _ShardState.REMOTE  # those who wait try it, and raise the same error
             if isinstance(error, InputError) or not self.cache_limit:
                 raise
             raise InputError(
@@ -151,15 +153,16 @@ class TextStreamingDataset(StreamingDataset):
             ) from error
 
     def resample_streams(self, epoch: int, stream_id: int | None = None) -> tuple[NDArray, NDArray[np.int64]]:
-        """Give the order of an epoch, where Streaming asks for the samples to draw from."""
+        """Return the order of an epoch where Streaming asks for the samples to draw from."""
         order = window_order(self.windows, self.shuffle_windows, self.shuffle_seed, epoch)
         return np.array([len(order)], np.int64), order
 
     def state_dict(self, num_samples: int, from_beginning: bool) -> dict[str, Any]:
-        """State to resume from after a number of samples.
+        """Return the state to resume from after a number of samples.
 
         After the last batch of an epoch Composer asks for sample 0 of an epoch that has not begun; Streaming 0.13.0
-        answers with the one before, and replays its order. Delete with a Streaming that does not.
+        answers with the epoch before, and replays its order (https://github.com/mosaicml/streaming,
+        streaming/base/dataset.py, `state_dict`). Delete with a Streaming that does not.
         """
         state = super().state_dict(num_samples, from_beginning)
         if from_beginning and num_samples == 0 and self.next_epoch > 0:
@@ -176,7 +179,7 @@ class Collate:
     context_length: int
 
     def __call__(self, samples: list[dict[str, NDArray]]) -> dict[str, Tensor]:
-        """Stack windows, fill up short ones, and make the example."""
+        """Stack windows, pad short ones with IGNORED, and shift them into inputs and targets."""
         window_BT = np.empty((len(samples), self.context_length), np.int64)
         for row_T, sample in zip(window_BT, samples, strict=True):
             tokens = sample["tokens"]
@@ -187,22 +190,22 @@ class Collate:
 
 
 def count_targets(batch: dict[str, Tensor]) -> int:
-    """Targets of a batch that count."""
+    """Number of targets in a batch, without padding."""
     return int((batch["targets"] != IGNORED).sum())
 
 
 def build_loader(
     dataset: TextStreamingDataset, direction: Direction, bos_id: int, num_workers: int, seed: int
 ) -> DataSpec:
-    """Make the loader of a dataset, which yields batches of `Collate`, and counts tokens as `count_targets`.
+    """Build the loader of a dataset, which yields batches of `Collate`, and counts tokens as `count_targets`.
 
     Args:
-        dataset: what to load.
+        dataset: the windows of a split.
         direction: which end of a window the model sees first.
         bos_id: id that starts every input.
-        num_workers: reading processes; 0 reads in this one.
-        seed: seed of the workers. The loader draws from a generator of its own, so that reading data leaves alone the
-            random state on which dropout depends.
+        num_workers: data workers; 0 reads in this process.
+        seed: seed of the workers. The loader draws from a generator of its own, so that reading data does not change
+            the random state on which dropout depends.
     """
     loader = StreamingDataLoader(
         dataset,
@@ -213,7 +216,7 @@ def build_loader(
         generator=torch.Generator().manual_seed(seed),
         pin_memory=torch.cuda.is_available(),
     )
-    return DataSpec(loader, num_samples=dataset.windows.n_filled, get_num_tokens_in_batch=count_targets)
+    return DataSpec(loader, num_samples=dataset.windows.n_padded, get_num_tokens_in_batch=count_targets)
 
 
 def build_dataset(setup: RunSetup, split_name: str, shuffle: bool) -> TextStreamingDataset:

@@ -116,7 +116,7 @@ def test_an_epochs_order_has_every_window_once_and_is_filled_up_to_whole_batches
     split = big_split(n_tokens, 256, batch_size=24)
     order = window_order(split, True, 5, 0)
     assert len(order) % 24 == 0
-    assert sorted(order) == list(range(split.n_filled))
+    assert sorted(order) == list(range(split.n_padded))
     assert (order[: split.n_windows] < split.n_windows).all()
 
 

@@ -31,6 +31,8 @@ from load_text_streaming import TextStreamingDataset, build_dataset, build_loade
 from loss_utils import nats_to_bits
 from train_composer import build_language_model, build_trainer, prepare
 
+DROPOUT = ["model.dropout=0.2", "model.embedding_dropout=0.1"]
+
 
 def settings(shards: Path, runs: Path, *changes: str) -> list[str]:
     given = ["direction=forward", f"data.path={shards}", f"runs_dir={runs}", "max_duration=6ba", *TINY, *changes]
@@ -191,6 +193,17 @@ def test_metrics_leave_the_losses_as_they_are(shards, tmp_path):
     assert not losses(without, "train/accuracy")
 
 
+def test_training_is_the_same_whatever_is_logged(shards, tmp_path):
+    common = ["max_duration=8ba", "optim.grad_clip=0.1", "eval_interval=4ba", *DROPOUT]
+    everything = ["tensorboard=true", "samples.interval=2ba", "log_interval=1", "metrics=true"]
+    nothing = ["tensorboard=false", "samples.interval=null", "log_interval=1000", "metrics=false"]
+    with_all = train(shards, tmp_path, "run_name=a", *common, *everything)
+    without = train(shards, tmp_path, "run_name=b", *common, *nothing)
+    assert not losses(without)
+    assert losses(with_all, "eval/loss_nats") == losses(without, "eval/loss_nats")
+    assert (with_all / "model.safetensors").read_bytes() == (without / "model.safetensors").read_bytes()
+
+
 def test_a_compiled_and_a_checkpointed_model_have_the_same_losses_to_rounding(shards, tmp_path):
     plain = losses(train(shards, tmp_path, "run_name=a"))
     checkpointed = losses(train(shards, tmp_path, "run_name=b", "activation_checkpointing=true"))
@@ -205,8 +218,6 @@ def test_torch_compile_on_demand_has_the_same_losses_to_rounding(shards, tmp_pat
 
 
 # ------------------------------------------------------------------------------------------------------------- resume
-
-DROPOUT = ["model.dropout=0.2", "model.embedding_dropout=0.1"]
 
 
 @pytest.mark.parametrize("saved_at", ["5ba", "1ep"])

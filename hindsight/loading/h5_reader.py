@@ -1,7 +1,8 @@
 """An h5 file of tokens -> the same batches as from MDS shards.
 
 The file's one-dimensional `tokens` holds the training stream followed by the validation stream. It is read through
-the same dataset as MDS, as shards of as many blocks, so that order, partition and resuming are the same.
+the same dataset as MDS, in pieces of as many blocks as an MDS shard has, so that order, partition and resuming are the
+same.
 """
 
 import os
@@ -22,13 +23,13 @@ H5_NAME = "tokens.h5"
 
 
 class H5WindowReader(JointReader):
-    """A stretch of `tokens` whose samples are windows.
+    """A piece of `tokens`, in the place of a shard, whose samples are windows.
 
     Args:
         path: the h5 file.
-        split: the split that the stretch belongs to.
-        split_start: where the split begins in `tokens`.
-        number: the stretch's place in the split.
+        split: the split that the piece belongs to.
+        split_start: index in `tokens` at which the split begins.
+        number: index of the piece in the split.
     """
 
     def __init__(self, path: Path, split: Split, split_start: int, number: int) -> None:
@@ -42,25 +43,25 @@ class H5WindowReader(JointReader):
         self.opened: tuple[int, h5py.Dataset | NDArray] | None = None
 
     def get_item(self, idx: int) -> dict[str, NDArray]:
-        """Give a window as {"tokens": (T or fewer,) token ids}."""
+        """Read a window as {"tokens": (T or fewer,) token ids}."""
         start = min(idx * self.context_length, self.n_tokens)
         stop = min(start + self.context_length, self.n_tokens)
         return {"tokens": self._tokens()[self.start + start : self.start + stop]}
 
     def get_sample_data(self, idx: int) -> bytes:
-        """Give a window as bytes."""
+        """Read a window as bytes."""
         return self.get_item(idx)["tokens"].tobytes()
 
     def decode_sample(self, data: bytes) -> dict[str, NDArray]:
-        """Give back the window that `get_sample_data` gave as bytes."""
+        """Decode the bytes of `get_sample_data`."""
         return {"tokens": np.frombuffer(data, self._tokens().dtype)}
 
     def set_up_local(self, listing: set[str], safe_keep_zip: bool) -> int:
-        """Tell how much of the stretch is on this disk: all of it."""
+        """Return the bytes of the piece that are on this disk: all of them."""
         return self.raw_data.bytes
 
     def _tokens(self) -> h5py.Dataset | NDArray:
-        """All tokens of the file: mapped if they lie there as they are, which takes less time than h5py's slices."""
+        """All tokens of the file: memory-mapped if they are stored contiguously, which is faster than h5py's slices."""
         if self.opened is None or self.opened[0] != os.getpid():  # an h5 handle does not survive a fork
             tokens = h5py.File(self.path, "r")["tokens"]
             assert isinstance(tokens, h5py.Dataset)
@@ -73,7 +74,7 @@ class H5WindowReader(JointReader):
 
 
 class H5Stream(Stream):
-    """The stretches of a split, as windows."""
+    """The pieces of a split, as windows."""
 
     def __init__(self, split: Split, split_start: int) -> None:
         super().__init__(local=split.folder, split=split.name)
@@ -81,7 +82,7 @@ class H5Stream(Stream):
         self.split_start = split_start
 
     def get_shards(self, world: World, allow_unsafe_types: bool) -> list[Reader]:
-        """Cut the split into stretches of as many blocks as an MDS shard has."""
+        """Divide the split into pieces of as many blocks as an MDS shard has."""
         path = Path(self.windows.folder, H5_NAME)
         try:
             with h5py.File(path, "r") as file:
@@ -96,13 +97,13 @@ class H5Stream(Stream):
         return [H5WindowReader(path, self.windows, self.split_start, i) for i in range(self.windows.n_shards)]
 
     def prepare_shard(self, shard: Reader) -> int:
-        """Nothing to download."""
+        """Download nothing: the file is here."""
         return 0
 
     def set_up_local(self, shards: list[Reader], cache_usage_per_shard: NDArray[np.int64]) -> None:
-        """Mark every stretch as being here."""
+        """Mark every piece as being here."""
         cache_usage_per_shard[:] = [shard.set_up_local(set(), False) for shard in shards]
 
     def get_index_size(self) -> int:
-        """There is no index."""
+        """Return 0: there is no index."""
         return 0

@@ -27,11 +27,11 @@ class WindowReader(MDSReader):
     Args:
         shard: the shard, whose samples are blocks.
         split: the split that the shard belongs to.
-        number: the shard's place in the split; the last shard also has the windows that fill up the last batch.
-        verify: whether to compare its hash at its first use, and to delete it if it is another: Streaming fetches
-            it anew then. A fetched shard may have been cut or damaged since.
-        mapped: whether the file is mapped into memory. It is read window by window instead where shards are evicted: a
-            file that any process has mapped keeps its place on the disk after it is deleted.
+        number: index of the shard in the split; the last shard also has the empty windows that pad the last batch.
+        verify: whether to compare its hash at its first use, and to delete it if it differs: Streaming then downloads
+            it again. A shard in the cache may have been truncated or damaged since it was downloaded.
+        mapped: whether the file is memory-mapped. It is read window by window instead where shards are evicted: a file
+            that any process has mapped keeps its space on the disk after it is deleted.
     """
 
     def __init__(self, shard: MDSReader, split: Split, number: int, verify: bool = False, mapped: bool = True) -> None:
@@ -58,7 +58,7 @@ class WindowReader(MDSReader):
         self.begin: int | None = None  # byte at which the tokens begin, once the file was checked
 
     def get_item(self, idx: int) -> dict[str, Any]:
-        """Give a window as {"tokens": (T or fewer,) token ids}; FileNotFoundError if the shard is not there yet."""
+        """Read a window as {"tokens": (T or fewer,) token ids}; FileNotFoundError if the shard is not there yet."""
         start = idx * self.context_length
         stop = min(start + self.context_length, self.n_tokens)
         if self.tokens is not None:
@@ -73,12 +73,12 @@ class WindowReader(MDSReader):
         return {"tokens": np.fromfile(path, self.dtype, max(stop - start, 0), offset=place)}
 
     def evict(self) -> int:
-        """Delete the shard from the cache, and let go of its pages."""
+        """Delete the shard from the cache, and drop the mapping of its file."""
         self.tokens = None
         return super().evict()
 
     def _check(self, path: Path) -> int:
-        """Give the byte at which the tokens begin: blocks of a fixed size lie one after the other behind an index."""
+        """Check the size of the file, and return the offset of its tokens: contiguous blocks behind an index."""
         if self.verify:
             data = path.read_bytes()
             if any(get_hash(name, data) != value for name, value in self.raw_data.hashes.items()):
@@ -93,7 +93,10 @@ class WindowReader(MDSReader):
 
 
 def map_bytes(path: Path) -> NDArray[np.uint8]:
-    """Map a file that is not empty. np.memmap would keep a file descriptor; a process has as few as 1024 of them."""
+    """Memory-map a file that is not empty.
+
+    np.memmap would keep a file descriptor open for each shard; a process has as few as 1024 of them.
+    """
     return torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8).numpy()
 
 
@@ -102,7 +105,7 @@ class WindowStream(Stream):
 
     Args:
         split: the split.
-        remote: where they are fetched from; None if they lie in the split's folder.
+        remote: where they are downloaded from; None if they are in the split's folder.
         is_bounded: whether shards are evicted.
     """
 
@@ -147,7 +150,7 @@ class WindowStream(Stream):
         ]
 
     def set_up_local(self, shards: list[Reader], cache_usage_per_shard: NDArray[np.int64]) -> None:
-        """See which shards are here; InputError if one is missing that is to be found nowhere else."""
+        """Find which shards are here; InputError if one is missing that cannot be downloaded."""
         super().set_up_local(shards, cache_usage_per_shard)
         if self.remote is None and not cache_usage_per_shard.all():
             name = shards[int(cache_usage_per_shard.argmin())].file_pairs[0][0].basename
@@ -156,10 +159,10 @@ class WindowStream(Stream):
             )
 
     def prepare_shard(self, shard: Reader) -> int:
-        """Fetch and decompress a shard; on any error InputError, and nothing of the shard stays in the cache."""
+        """Download and decompress a shard; any error is an InputError, and nothing of the shard stays in the cache."""
         try:
             return super().prepare_shard(shard)
-        except Exception as error:  # every compression and every provider has its own
+        except Exception as error:  # every compression and every provider raises its own kinds
             raw, compressed = shard.file_pairs[0]
             name = f"{self.windows.name}/{(compressed or raw).basename}"
             if self.remote is None:

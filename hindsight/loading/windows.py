@@ -1,7 +1,7 @@
-"""Windows of a stream of tokens: which there are, where they lie, and the order in which they are seen.
+"""Windows of a stream of tokens: how many there are, which shard holds them, and in which order an epoch sees them.
 
-A split is one stream of tokens, stored in blocks of `block_length`. Training cuts it into windows of `context_length`,
-which divides the block length; the last window of a split may be shorter. Windows that contain nothing fill up the last
+A split is one stream of tokens, stored in blocks of `block_length`. Training divides it into windows of
+`context_length`, which divides the block length; the last window of a split may be shorter. Empty windows pad the last
 batch of an epoch: all batches have one size, and no window is seen twice.
 """
 
@@ -31,7 +31,7 @@ class Split:
         block_length: tokens in a block.
         blocks_per_shard: blocks in every shard but the last.
         context_length: tokens in a window (T).
-        batch_size: windows in a global batch (B); the split is filled up to a multiple of it.
+        batch_size: windows in a global batch (B); empty windows pad the split to a multiple of it.
     """
 
     folder: str
@@ -74,8 +74,8 @@ class Split:
         return -(-self.n_tokens // self.context_length)
 
     @property
-    def n_filled(self) -> int:
-        """Windows after filling up the last batch."""
+    def n_padded(self) -> int:
+        """Windows with the empty ones that pad the last batch."""
         return -(-self.n_windows // self.batch_size) * self.batch_size
 
     @property
@@ -85,7 +85,7 @@ class Split:
 
 
 def window_order(split: Split, shuffle: bool, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Order of the windows in an epoch, those that fill up the last batch at the end.
+    """Order of the windows in an epoch, with the empty ones that pad the last batch at the end.
 
     Without shuffling, reading order. With it, the blocks are shuffled by Streaming's py1e, which keeps the windows of a
     shard close enough for a cache, and cut into groups. A group is gone through once for every window of a block: each
@@ -93,10 +93,10 @@ def window_order(split: Split, shuffle: bool, seed: int, epoch: int) -> NDArray[
     that a batch has no two of them, as long as the split has more blocks than a batch has windows.
 
     Returns:
-        (n_filled,) window numbers in the split; a number from n_windows on is an empty window.
+        (n_padded,) window numbers in the split; a number from n_windows on is an empty window.
     """
     if not shuffle:
-        return np.arange(split.n_filled)
+        return np.arange(split.n_padded)
     from streaming.base.shuffle import get_shuffle  # here: data is checked before the seconds that this import takes
 
     rng = np.random.default_rng((seed, epoch))
@@ -106,7 +106,7 @@ def window_order(split: Split, shuffle: bool, seed: int, epoch: int) -> NDArray[
     spread = max(SHUFFLE_BLOCKS, 4 * split.blocks_per_shard)
     blocks = get_shuffle("py1e", shard_blocks, 1, seed, epoch, spread)
     n_rounds = split.windows_per_block
-    order = np.empty(split.n_filled, np.int64)
+    order = np.empty(split.n_padded, np.int64)
     end = 0
     for group in np.array_split(blocks, max(n_blocks // GROUP_BLOCKS, 1)):
         size = len(group)
@@ -121,14 +121,14 @@ def window_order(split: Split, shuffle: bool, seed: int, epoch: int) -> NDArray[
         numbers = numbers[numbers < split.n_windows]
         order[end : end + len(numbers)] = numbers
         end += len(numbers)
-    order[end:] = np.arange(split.n_windows, split.n_filled)
+    order[end:] = np.arange(split.n_windows, split.n_padded)
     return order
 
 
 def shard_extent(split: Split, number: int) -> tuple[int, int]:
-    """Tokens and windows of a shard of a split, the windows that fill up the last batch included."""
+    """Number of tokens and of windows in a shard of a split, the empty windows that pad the last batch included."""
     shard_tokens = split.block_length * split.blocks_per_shard
     if number < split.n_shards - 1:
         return shard_tokens, split.blocks_per_shard * split.windows_per_block
     before = number * split.blocks_per_shard * split.windows_per_block
-    return split.n_tokens - number * shard_tokens, split.n_filled - before
+    return split.n_tokens - number * shard_tokens, split.n_padded - before
