@@ -68,7 +68,7 @@ SCHEMAS: dict[str, type] = {
 
 
 def register_schemas(*scripts: str) -> None:
-    """Make the dataclasses known to hydra: of these scripts (of all, if none is named), and of each model."""
+    """Register the dataclasses with hydra: of these scripts (of all, if none is named), and of each model."""
     store = ConfigStore.instance()
     for script in scripts or SCHEMAS:
         store.store(name=f"{script}_schema", node=SCHEMAS[script])
@@ -87,7 +87,7 @@ def run_script(script: str, main: Callable[[Any], None]) -> None:
     Bad input ends with one line on standard error and exit status 2; any other failure with its traceback.
     """
     config = check_arguments(script)
-    gc.freeze()  # what was imported stays: looking at it again would copy it after a fork, and cost 0.07 s at the end
+    gc.freeze()  # imported objects stay: to collect them would copy their pages after a fork, and cost 0.07 s at exit
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     logging.getLogger("hindsight").setLevel(logging.INFO)
     # hydra's documented switch: exceptions come through, instead of being shortened and ended with status 1.
@@ -147,7 +147,7 @@ def one_line_errors(script: str) -> Generator[None, None, None]:
         ):
             raise
         if os.environ.get("RANK", "0") != "0":
-            # Composer's launcher gives the status of the first rank to end, and ends the others: let rank 0 speak.
+            # Composer's launcher returns the status of the first rank to end, and ends the others: wait for rank 0.
             deadline = time.monotonic() + RANK_0_FIRST_S
             while time.monotonic() < deadline and received_signal() is None:
                 time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Converted corpora on object storage: what a run fetches before it begins, and where it keeps what it fetched."""
+"""Converted corpora on object storage: what a run downloads before it begins, and its cache."""
 
 import hashlib
 import os
@@ -18,17 +18,17 @@ DESCRIPTION = (
     f"{TOKENIZER_FOLDER}/{CONFIG_FILE}",
     *(f"{split}/index.json" for split in SPLITS),
 )
-"""Small files that say what the shards are."""
+"""Small files that describe the shards."""
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A place that Streaming downloads from.
+    """A folder on object storage that Streaming downloads from.
 
     Args:
         url: address of the folder.
-        retry: times that a file is asked for.
-        timeout_s: seconds without an answer after which it is asked for again.
+        retry: number of attempts for a file.
+        timeout_s: seconds without an answer after which an attempt fails.
     """
 
     url: str
@@ -37,21 +37,21 @@ class Remote:
 
     @classmethod
     def of(cls, path: str, config: DataConfig) -> "Remote | None":
-        """Tell whether a path is an address, and how to fetch from there."""
+        """Return how to download from a path, if it is an address; None for a local path."""
         if "://" not in path:
             return None
         return cls(path.rstrip("/"), config.download_retry, config.download_timeout_s)
 
 
 def cache_folder(remote: Remote, config: DataConfig, run_folder: Path) -> Path:
-    """Name the folder of a run for what it fetches: two runs on one machine never share one."""
+    """Name the cache folder of a run for what it downloads; two runs on one machine never share one."""
     place = Path(config.cache_dir or os.path.join(tempfile.gettempdir(), f"hindsight-{os.getuid()}"))
     short = hashlib.blake2b(f"{remote.url} {run_folder}".encode(), digest_size=6).hexdigest()
     return (place / f"{run_folder.name}-{short}").absolute()
 
 
 def fetch_description(remote: Remote, folder: Path, key: str) -> None:
-    """Fetch manifest, tokenizer and indices into a cache, once a node; shards of another conversion are removed.
+    """Download manifest, tokenizer and indices into a cache, once a node; shards of another conversion are removed.
 
     Raises:
         InputError: on all ranks, if a file is missing or the place cannot be reached.
@@ -87,7 +87,7 @@ def _download(remote: Remote, name: str, path: Path, key: str) -> None:
         downloader = CloudDownloader.get(remote.url)
         attempt = retry(clean_up_fn=downloader.clean_up, num_attempts=remote.retry)
         attempt(lambda: downloader.download(f"{remote.url}/{name}", str(path), remote.timeout_s))()
-    except Exception as error:  # each provider has errors of its own
+    except Exception as error:  # each provider raises its own kinds
         raise InputError(
             f"{key}={remote.url}: {name} cannot be fetched ({error}); check the address, S3_ENDPOINT_URL and the keys."
         ) from error

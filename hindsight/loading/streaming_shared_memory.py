@@ -1,10 +1,10 @@
 """Streaming's shared memory, on a machine where other runs train, begin and are killed.
 
-Streaming 0.13.0 numbers its segments in /dev/shm by looking for the first free number, so that two datasets that are
-opened at the same time may take the same one; a killed process leaves its segments behind; and its own
-`clean_stale_shared_memory` unlinks also what others are using, and stops at the first number that is free
+Streaming 0.13.0 numbers its segments in /dev/shm by searching for the first free number, so that two datasets that are
+opened at the same time may take the same one; a killed process leaves its segments behind; and Streaming's own
+`clean_stale_shared_memory` also unlinks segments that others are using, and stops at the first number that is free
 (https://github.com/mosaicml/streaming, streaming/base/shared/prefix.py and util.py). Delete with a Streaming that does
-none of it.
+none of this.
 """
 
 import fcntl
@@ -23,24 +23,24 @@ NAME = re.compile(rf"\d{{6}}_({'|'.join([*SHM_TO_CLEAN, BARRIER_FILELOCK, CACHE_
 
 
 LOCK = SEGMENTS / "hindsight.lock"
-"""One for the whole machine: jobs have folders for temporary files of their own."""
-LONGEST_WAIT_S = 120.0
-"""Opening datasets takes a second; who waits longer than this goes on, rather than for ever."""
+"""One for the whole machine, outside TMPDIR, of which each job may have its own."""
+LOCK_TIMEOUT_S = 120.0
+"""Opening datasets takes a second; a process that waits longer than this continues without the lock."""
 
 
 @contextmanager
 def one_process_at_a_time() -> Iterator[None]:
-    """Hold the machine's lock, so that nobody else opens datasets meanwhile."""
+    """Hold the machine's lock, so that no other process opens datasets meanwhile."""
     if not SEGMENTS.is_dir():
         yield
         return
     try:
         descriptor = _open_lock()
-    except OSError:  # somebody keeps it from others: rather without than not at all
+    except OSError:  # another user keeps it from us: better without the lock than not at all
         yield
         return
     try:
-        deadline = time.monotonic() + LONGEST_WAIT_S
+        deadline = time.monotonic() + LOCK_TIMEOUT_S
         while time.monotonic() < deadline:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -60,9 +60,9 @@ def _open_lock() -> int:
 
 
 def remove_unused() -> None:
-    """Unlink segments of this user that no process has mapped or open, and the lock files that belong to none.
+    """Unlink segments of this user that no process has mapped or open, and lock files without a segment.
 
-    What another process is using, and what belongs to another user, stays. Without /dev/shm there is nothing to do.
+    Segments that another process is using, or that belong to another user, stay. Without /dev/shm there are none.
     """
     mine = _named_by_streaming(SEGMENTS)
     used = _in_use() if mine else set()
@@ -79,20 +79,20 @@ def _named_by_streaming(folder: Path) -> list[Path]:
         return []
     paths = []
     for path in (Path(entry.path) for entry in os.scandir(folder) if NAME.fullmatch(entry.name)):
-        with suppress(FileNotFoundError):  # a run that ends unlinks its own
+        with suppress(FileNotFoundError):  # a run that ends meanwhile unlinks its own
             if path.stat().st_uid == os.getuid():
                 paths.append(path)
     return paths
 
 
 def _in_use() -> set[str]:
-    """Paths below /dev/shm that a process of this user has mapped, or has open and is about to map."""
+    """Paths below /dev/shm that a process of this user has mapped, or has opened in order to map them."""
     used: set[str] = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
             for line in (process / "maps").read_text().splitlines():
                 used.add(line[line.find("/") :] if "/dev/shm/" in line else "")  # noqa: S108
             used |= {os.readlink(link) for link in (process / "fd").iterdir()}
-        except OSError:  # it has ended, or belongs to another user, whose segments are not touched
+        except OSError:  # the process has ended, or belongs to another user, whose segments are not touched
             continue
     return used

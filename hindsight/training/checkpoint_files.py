@@ -63,7 +63,7 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 
 def newest_first(names: Iterable[str]) -> list[str]:
-    """Pick the names of checkpoints, and sort them by their step."""
+    """Select the names of checkpoints, and sort them by their step."""
     return sorted((name for name in names if NAME.fullmatch(name)), key=step_of, reverse=True)
 
 
@@ -77,7 +77,7 @@ def step_of(name: str) -> int:
 def outdated(names: Iterable[str], newest: str, keep: int) -> list[str]:
     """Names of the checkpoints to delete when one has been saved: all but the newest `keep`; -1 keeps all.
 
-    One of a later step, which could not be read when the run went on, is not counted, and stays.
+    A checkpoint of a later step, which could not be read when the run went on, is not counted, and stays.
     """
     return [name for name in newest_first(names) if step_of(name) <= step_of(newest)][keep:] if keep > 0 else []
 
@@ -92,11 +92,11 @@ class Checkpoint:
     """A checkpoint that was read.
 
     Args:
-        path: where it is on this machine.
-        timestamp: how far it is.
+        path: its file on this machine.
+        timestamp: epochs, steps and tokens that its run had made.
         settings: what must not change when its run goes on; None if it is of an older version.
-        size: its bytes.
-        was_fetched: whether it came from S3.
+        size: its size in bytes.
+        was_fetched: whether it was downloaded from S3.
     """
 
     path: Path
@@ -107,23 +107,23 @@ class Checkpoint:
 
 
 class DamagedError(ValueError):
-    """A checkpoint is cut, or its content does not have its checksums."""
+    """A checkpoint is truncated, or a part of it does not match its checksum."""
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Check a checkpoint by its checksums, and read how far it is, without running what else it may hold.
+    """Verify the checksums of a checkpoint, and read how far its run was, without running code that it may hold.
 
     Raises:
-        DamagedError: it is cut or damaged.
-        InputError: it is whole, and holds something else than numbers, texts and tensors.
+        DamagedError: it is truncated or damaged.
+        InputError: it is intact, but holds something else than numbers, strings and tensors.
         OSError: it cannot be read now.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             if (bad := archive.testzip()) is not None:
-                raise DamagedError(f"{bad} does not have its checksum")
+                raise DamagedError(f"{bad} does not match its checksum")
     except (*BROKEN_ZIP, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place before the file's begin
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a seek to before the begin of the file
             raise
         raise DamagedError(str(error) or type(error).__name__) from error
     try:
@@ -134,29 +134,29 @@ def read_checkpoint(path: Path) -> Checkpoint:
         settings = next((state["settings"] for state in states if "settings" in state), None)
     except NOT_OURS as error:
         raise InputError(
-            f"checkpoint.folder: {path} is whole, but holds what is not read ({str(error).splitlines()[0]}): it may be "
-            "of another version, or of somebody who means harm. Move it away to go on from the one before."
+            f"checkpoint.folder: {path} is intact, but holds what is not read ({str(error).splitlines()[0]}): it may be "
+            "of another version, or malicious. Move it away to go on from the one before."
         ) from error
     return Checkpoint(path, timestamp, settings, path.stat().st_size)
 
 
 def choose_checkpoint(config: TrainConfig, run_folder: Path) -> Checkpoint | None:
-    """Give the newest checkpoint that can be read; None for a run that has never saved one.
+    """Find the newest checkpoint that can be read; None for a run that has never saved one.
 
-    Those that are damaged are set aside under another name. All processes get the same answer; where a node does not
-    share the folder of rank 0, the file is fetched to it from S3.
+    Damaged ones are renamed. All ranks get the same answer; to a node that does not share the folder of rank 0, the
+    file is downloaded from S3.
 
     Raises:
-        InputError: the run has saved checkpoints, and none can be read, or the newest is none of ours.
+        InputError: the run has saved checkpoints, and none can be read, or the newest is not one of ours.
     """
     found = on_rank_0(lambda: _choose(config, run_folder))
     if found is not None:
-        on_each_node(lambda: _bring(found, config))
+        on_each_node(lambda: _download_to_this_node(found, config))
     return found
 
 
-def _bring(found: Checkpoint, config: TrainConfig) -> None:
-    """Have a checkpoint that was chosen on another node here too."""
+def _download_to_this_node(found: Checkpoint, config: TrainConfig) -> None:
+    """Download a checkpoint that was chosen on another node, unless it is here too."""
     if found.path.exists() and found.path.stat().st_size == found.size:
         return
     remote = remote_folder(config)
@@ -199,7 +199,7 @@ def _choose(config: TrainConfig, run_folder: Path) -> Checkpoint | None:
 
 
 def _fetched(remote: Folder, path: Path) -> Checkpoint | None:
-    """Fetch a checkpoint and read it; None, and nothing of it here, if it is damaged there."""
+    """Download a checkpoint and read it; None, and nothing of it stays here, if it is damaged on S3."""
     fetch(remote, path)
     try:
         return replace(read_checkpoint(path), was_fetched=True)
@@ -210,14 +210,14 @@ def _fetched(remote: Folder, path: Path) -> Checkpoint | None:
 
 
 def set_aside(path: Path, reason: Exception) -> None:
-    """Keep a damaged checkpoint under another name."""
+    """Rename a damaged checkpoint, so that it is no longer found."""
     kept = path.with_name(path.name + DAMAGED)
     path.replace(kept)
     log.warning("%s cannot be used (%s); it is kept as %s, and the one before is taken.", path, reason, kept.name)
 
 
 def fetch(remote: Folder, path: Path) -> None:
-    """Download a checkpoint, so that it appears as a whole."""
+    """Download a checkpoint; it appears atomically under its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     hidden = path.with_name(SAVING + path.name)
     remote.download(remote_name(path), hidden)
@@ -225,19 +225,19 @@ def fetch(remote: Folder, path: Path) -> None:
 
 
 def local_folder(config: TrainConfig, run_folder: Path) -> Path:
-    """Folder of the checkpoints on this machine; with those on S3, of the newest ones."""
+    """Folder of the checkpoints on this machine; where they are on S3, of the newest ones."""
     given = config.checkpoint.folder
     return run_folder / runs.CHECKPOINTS if given is None or "://" in given else Path(given)
 
 
 def remote_folder(config: TrainConfig) -> Folder | None:
-    """Place of the checkpoints on S3; None if they are here."""
+    """Folder of the checkpoints on S3; None if they are kept here only."""
     given = config.checkpoint.folder
     return Folder(given, "checkpoint.folder") if given is not None and "://" in given else None
 
 
 def fetch_metrics(config: TrainConfig, run_folder: Path) -> None:
-    """Fetch what was measured up to a checkpoint that came from S3: this machine's files may end earlier."""
+    """Download what was measured up to a checkpoint that came from S3: this machine's files may end earlier."""
     remote = remote_folder(config)
     assert remote is not None
     stored = remote.sizes()

@@ -1,4 +1,4 @@
-"""Checkpoints are copied to S3 beside training, each with the run's records."""
+"""Upload checkpoints to S3 in the background of training, each with the run's records."""
 
 import logging
 import os
@@ -15,16 +15,16 @@ from hindsight.training.checkpoint_files import UPLOADING, outdated, remote_name
 log = logging.getLogger("hindsight")
 
 MOST_WAITING = 2
-"""Checkpoints that wait for their upload at a time."""
+"""Most checkpoints that wait for their upload."""
 
 
 class Uploads:
-    """Copies checkpoints to S3 beside training, each with the run's records, and deletes old ones there.
+    """A thread that uploads checkpoints, each with the run's records, and deletes old ones on S3.
 
     A failed upload does not end the run: the file is here, and the next attempt is made with the next checkpoint.
 
     Args:
-        remote: where to.
+        remote: folder on S3.
         run_folder: the run's folder.
     """
 
@@ -34,12 +34,12 @@ class Uploads:
         self.news = Condition()
         self.failed: Exception | None = None
         self.is_closing = self.is_abandoned = False
-        # Not of a pool: the interpreter would wait for its threads also when the user wants to leave at once.
+        # Not a thread of a pool: the interpreter would wait for it also when the user wants to leave at once.
         self.thread = Thread(target=self._work, daemon=True, name="uploads")
         self.thread.start()
 
     def add(self, path: Path, keep: int) -> None:
-        """Upload a checkpoint; one that waits, because an earlier one takes so long, gives way to it.
+        """Queue a checkpoint; if too many wait, because an earlier upload takes so long, the oldest of them is dropped.
 
         Args:
             path: the file; it may be deleted at any time.
@@ -60,7 +60,7 @@ class Uploads:
             self.news.notify()
 
     def close(self) -> None:
-        """Wait for what waits, and for the records as they are now, unless all of that is given up."""
+        """Wait until the queued checkpoints and the final records are uploaded, unless the uploads were abandoned."""
         if self.is_abandoned:
             return
         with self.news:
@@ -69,7 +69,7 @@ class Uploads:
         self.thread.join()
 
     def check(self) -> None:
-        """Raise InputError if the newest could not be uploaded."""
+        """Raise InputError if the newest checkpoint could not be uploaded."""
         if self.failed is not None:
             raise InputError(
                 f"{self.remote.key}={self.remote.url}: the newest checkpoint could not be uploaded ({self.failed}); it "
@@ -93,7 +93,7 @@ class Uploads:
                     for old in outdated(self.remote.sizes(), name, keep) if keep > 0 else []:
                         self.remote.delete(old)
                     self.failed = None
-            except Exception as error:  # botocore's errors have no common ancestor
+            except Exception as error:  # botocore's errors have no common base class
                 self.failed = error
                 log.warning("Upload to %s failed (%s); training goes on.", self.remote.url, error)
             if link is not None:

@@ -131,7 +131,7 @@ def test_a_checkpoint_that_holds_code_runs_nothing(nursery, whole, shards, runs,
     torch.save(content, newest(runs))
     hostile = newest(runs)
     assert nursery.run(arguments(shards, runs)) == [2], nursery.output()
-    assert f"{hostile} is whole, but holds what is not read (Weights only load failed" in nursery.output()
+    assert f"{hostile} is intact, but holds what is not read (Weights only load failed" in nursery.output()
     assert not (tmp_path / "ran").exists()
     hostile.rename(tmp_path / "hostile.pt")
     assert nursery.run(arguments(shards, runs)) == [0], nursery.output()
