@@ -1,11 +1,14 @@
 """What a run says: one bar in a terminal, plain lines in a log."""
 
+import fcntl
 import os
 import pty
 import re
 import select
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -29,8 +32,8 @@ def arguments(shards: Path, runs: Path, *changes: str) -> list[str]:
 def output_in_a_terminal(command: list[str], timeout_s: float = 120) -> str:
     """What a command writes to a terminal of 80 columns."""
     leader, follower = pty.openpty()
-    environment = os.environ | {"COLUMNS": "80", "LINES": "24"}
-    process = subprocess.Popen(command, cwd=ROOT, stdin=follower, stdout=follower, stderr=follower, env=environment)
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    process = subprocess.Popen(command, cwd=ROOT, stdin=follower, stdout=follower, stderr=follower)
     os.close(follower)
     written, deadline = b"", time.monotonic() + timeout_s
     while time.monotonic() < deadline:

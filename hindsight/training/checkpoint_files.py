@@ -134,8 +134,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         settings = next((state["settings"] for state in states if "settings" in state), None)
     except NOT_OURS as error:
         raise InputError(
-            f"checkpoint.folder: {path} is intact, but holds what is not read ({str(error).splitlines()[0]}): it may be "
-            "of another version, or malicious. Move it away to go on from the one before."
+            f"checkpoint.folder: {path} is intact, but holds what is not read ({str(error).splitlines()[0]}): it is of "
+            "another version, or malicious. Move it away to go on from the one before."
         ) from error
     return Checkpoint(path, timestamp, settings, path.stat().st_size)
 

@@ -58,10 +58,8 @@ class Console(LoggerDestination):
         """Show the bar."""
         if dist.get_global_rank() == 0 and self.with_bar and self.bar is None:
             columns = min(BAR_COLUMNS, shutil.get_terminal_size().columns)
-            form = "{bar:12} {desc}"
-            self.bar = tqdm(
-                total=self.total_steps, initial=int(state.timestamp.batch), ncols=columns, bar_format=form, leave=True
-            )
+            self.bar = tqdm(total=self.total_steps, ncols=columns, bar_format="{bar:12} {desc}", miniters=0)
+            self._show(int(state.timestamp.batch), self._place(int(state.timestamp.batch)))
             self.cleanup.enter_context(logging_redirect_tqdm())
             progress_log.setLevel(logging.WARNING)
             self.cleanup.callback(progress_log.setLevel, logging.NOTSET)
@@ -75,8 +73,7 @@ class Console(LoggerDestination):
         self.speed.mark(state)
         step = int(state.timestamp.batch)
         if self.bar is not None:
-            self.bar.n = step
-            self.bar.set_description_str(self._line(step))
+            self._show(step, self._line(step))
         elif self.is_new and time.monotonic() >= self.next_line_s:
             self.next_line_s = time.monotonic() + LINE_INTERVAL_S
             self._say(self._line(step))
@@ -90,9 +87,10 @@ class Console(LoggerDestination):
         """Show how far an evaluation is."""
         self.eval_batches += 1
         total = f"/{int(state.dataloader_len)}" if state.dataloader_len is not None else ""
-        text = f"{self._place(int(state.timestamp.batch))} · evaluating, batch {self.eval_batches}{total}"
+        step = int(state.timestamp.batch)
+        text = f"{self._place(step)} · evaluating, batch {self.eval_batches}{total}"
         if self.bar is not None:
-            self.bar.set_description_str(text)
+            self._show(step, text)
         elif time.monotonic() >= self.next_line_s:
             self.next_line_s = time.monotonic() + LINE_INTERVAL_S
             self._say(text)
@@ -103,7 +101,8 @@ class Console(LoggerDestination):
         self.losses["eval"] = metrics["loss_nats"]
         step = int(state.timestamp.batch)
         if self.bar is not None:
-            self.bar.set_description_str(self._line(step))
+            self._show(step, self._line(step))
+            self.bar.refresh()
         self._say(
             f"{self._place(step)} · eval {metrics['loss_nats']:.4f} nats/token · {metrics['bits_per_byte']:.4f} "
             f"bits/byte · perplexity {metrics['perplexity']:.2f} · accuracy {metrics['accuracy']:.2%}"
@@ -115,6 +114,12 @@ class Console(LoggerDestination):
             self.bar.close()
             self.bar = None
         self.cleanup.close()
+
+    def _show(self, step: int, text: str) -> None:
+        """Update the bar, which tqdm redraws at most ten times a second."""
+        assert self.bar is not None
+        self.bar.set_description_str(text, refresh=False)
+        self.bar.update(step - self.bar.n)
 
     def _place(self, step: int) -> str:
         return f"step {step}/{self.total_steps}"
