@@ -9,7 +9,9 @@ import pytest
 from conftest import compose_config, run_command
 from omegaconf import OmegaConf
 
-from compare_directions import differences, main, pair_runs, read_lines, read_run
+from compare_directions import main
+from hindsight.analysis.pairs import differences, pair_runs, read_run
+from hindsight.analysis.run_reading import read_lines
 from hindsight.config.comparison import CompareConfig
 from hindsight.errors import InputError
 

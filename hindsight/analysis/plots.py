@@ -1,12 +1,13 @@
-"""Show a comparison, as comparison.json holds it: a plot, and text for the screen."""
+"""Plots of a comparison; matplotlib is imported only where something is drawn."""
 
 import io
-import textwrap
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
-def draw(report: dict[str, Any]) -> bytes:
+def draw_comparison(report: dict[str, Any]) -> bytes:
     """Draw the validation losses of all pairs, and below them the gaps, against training tokens.
 
     Args:
@@ -17,23 +18,12 @@ def draw(report: dict[str, Any]) -> bytes:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
     from matplotlib.ticker import EngFormatter
 
     figure = Figure(figsize=(8, 7), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     losses, gaps = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.4))
-    runs = {run["folder"]: run for run in report["runs"]}
-    handles: list[Line2D] = []
-    for i, pair in enumerate(report["pairs"]):
-        style = {"color": f"C{i % 10}", "marker": "o", "markersize": 3, "linewidth": 1.6}
-        forward, backward = _curve(runs[pair["forward"]]), _curve(runs[pair["backward"]])
-        both = sorted(forward.keys() & backward.keys())
-        losses.plot(list(forward), list(forward.values()), "-", **style)
-        losses.plot(list(backward), list(backward.values()), "--", **style)
-        gaps.plot(both, [100 * (backward[tokens] / forward[tokens] - 1) for tokens in both], "-", **style)
-        label = f"{pair['pair']}: gap {pair['gap_over_forward_percent']:+.2f} %"
-        handles.append(Line2D([], [], color=style["color"], label=label))
+    _draw_pairs(report, losses, gaps)
     for entropy in sorted({round(run["val_unigram_entropy_nats"], 9) for run in report["runs"]}):
         losses.axhline(entropy, color="gray", linewidth=1, linestyle=(0, (6, 4)))
         losses.annotate(
@@ -47,9 +37,6 @@ def draw(report: dict[str, Any]) -> bytes:
             color="dimgray",
         )
     gaps.axhline(0, color="gray", linewidth=1)
-    handles.append(Line2D([], [], color="black", linestyle="-", label="forward"))
-    handles.append(Line2D([], [], color="black", linestyle="--", label="backward"))
-    losses.legend(handles=handles, frameon=False)
     losses.set(title="Predicting text forward and backward", ylabel="validation loss (nats/token)")
     gaps.set(xlabel="training tokens", ylabel="gap: BW/FW - 1 (%)")
     gaps.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -61,58 +48,26 @@ def draw(report: dict[str, Any]) -> bytes:
     return png.getvalue()
 
 
-def _curve(run: dict[str, Any]) -> dict[int, float]:
+def _draw_pairs(report: dict[str, Any], losses: "Axes", gaps: "Axes") -> None:
+    """Draw the two loss curves and the gap of each pair in one color, with a legend."""
+    from matplotlib.lines import Line2D
+
+    runs = {run["folder"]: run for run in report["runs"]}
+    handles: list[Line2D] = []
+    for i, pair in enumerate(report["pairs"]):
+        style = {"color": f"C{i % 10}", "marker": "o", "markersize": 3, "linewidth": 1.6}
+        forward, backward = _loss_curve(runs[pair["forward"]]), _loss_curve(runs[pair["backward"]])
+        both = sorted(forward.keys() & backward.keys())
+        losses.plot(list(forward), list(forward.values()), "-", **style)
+        losses.plot(list(backward), list(backward.values()), "--", **style)
+        gaps.plot(both, [100 * (backward[tokens] / forward[tokens] - 1) for tokens in both], "-", **style)
+        label = f"{pair['pair']}: gap {pair['gap_over_forward_percent']:+.2f} %"
+        handles.append(Line2D([], [], color=style["color"], label=label))
+    handles.append(Line2D([], [], color="black", linestyle="-", label="forward"))
+    handles.append(Line2D([], [], color="black", linestyle="--", label="backward"))
+    losses.legend(handles=handles, frameon=False)
+
+
+def _loss_curve(run: dict[str, Any]) -> dict[int, float]:
+    """Map training tokens to the validation loss (nats per token)."""
     return {line["tokens"]: line["eval/loss_nats"] for line in run["evaluations"]}
-
-
-def text(report: dict[str, Any]) -> str:
-    """Write out the warnings, the table of the runs, the gaps, and a sample of each model.
-
-    Args:
-        report: the content of comparison.json.
-    """
-    parts = [f"Warning: {warning}." for pair in report["pairs"] for warning in pair["warnings"]]
-    return "\n\n".join([*parts, _run_table(report), _gap_table(report), *map(_sample, report["runs"])])
-
-
-def _run_table(report: dict[str, Any]) -> str:
-    rows = [
-        ["validation", "direction", "step", "loss", "bits/", "perplexity", "accuracy", "tokens/s", "unigram entropy"]
-    ]
-    rows.append(["", "", "", "nats/token", "byte", "", "", "", "nats/token"])
-    for run in report["runs"]:
-        speed = "-" if run["tokens_per_second"] is None else f"{run['tokens_per_second']:,.0f}"
-        cells = [f"{run['loss_nats']:.4f}", f"{run['bits_per_byte']:.4f}", f"{run['perplexity']:.2f}"]
-        cells += [f"{100 * run['accuracy']:.2f} %", speed, f"{run['val_unigram_entropy_nats']:.4f}"]
-        rows.append([run["pair"], run["direction"], str(run["step"]), *cells])
-    return _aligned(rows)
-
-
-def _gap_table(report: dict[str, Any]) -> str:
-    rows = [["gap: backward minus forward", "nats/token", "bits/byte", "BW/FW - 1", "(BW - FW)/mean"]]
-    rows += [[pair["pair"], *_gap_cells(pair, "+")] for pair in report["pairs"]]
-    for group in report["over_seeds"]:
-        rows.append([f"{group['model']}: mean of {len(group['seeds'])} seeds", *_gap_cells(group["mean"], "+")])
-        rows.append(["  ± standard deviation", *_gap_cells(group["std"], "")])
-    return _aligned(rows)
-
-
-def _gap_cells(gap: dict[str, float], sign: str) -> list[str]:
-    cells = [f"{gap[key]:{sign}.4f}" for key in ("gap_nats", "gap_bits_per_byte")]
-    return cells + [f"{gap[key]:{sign}.3f} %" for key in ("gap_over_forward_percent", "gap_over_mean_percent")]
-
-
-def _sample(run: dict[str, Any]) -> str:
-    how = f"{run['direction']}, written here in reading order" if run["direction"] == "backward" else run["direction"]
-    if run["sample"] is None:
-        return f"Sample of {run['pair']}, {how}: none was written."
-    heading = (
-        f"Sample of {run['pair']}, {how} (step {run['sample'].get('step')}, prompt {run['sample'].get('prompt')!r})"
-    )
-    return f"{heading}\n{textwrap.indent(str(run['sample'].get('text')).strip(), '    ')}"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
-    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,176 @@
+"""Find the pairs among runs: two runs that differ in direction and in nothing else that may change a loss.
+
+The runs of a pair have opposite directions, and agree in the last evaluation's step, in the fingerprints of data and
+tokenizer, in the unigram entropy of the validation tokens, and in all keys of config.yaml except those listed below.
+"""
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hindsight.analysis.run_reading import read_lines, read_mapping
+from hindsight.config.direction import Direction
+from hindsight.errors import InputError
+
+# The runs of a pair may differ in these keys, and in those below them: they cannot change a loss ...
+FREE_KEYS = ("run_name", "runs_dir", "checkpoint", "wandb", "tensorboard", "samples", "progress_bar", "log_interval")
+FREE_KEYS += ("metrics", "data.num_workers")
+# ... or are compared by the fingerprints in metadata.json, because the same files may lie elsewhere.
+FREE_KEYS += ("data.path", "data.val_path", "data.tokenizer")
+# They may differ in these too, of config.yaml and metadata.json, with a warning: only the rounding of sums may change.
+WARNED_KEYS = ("microbatch_size", "compile", "activation_checkpointing", "git_commit", "world_size", "versions")
+
+METRICS = ("loss_nats", "bits_per_byte", "perplexity", "accuracy")
+"""Metrics of an evaluation, as metrics.jsonl names them behind eval/."""
+
+
+@dataclass
+class Run:
+    """A run, as its folder records it."""
+
+    folder: Path
+    direction: Direction
+    config: dict[str, Any]
+    """config.yaml by full keys, such as optim.lr."""
+    metadata: dict[str, Any]
+    """metadata.json by full keys."""
+    evaluations: list[dict[str, Any]]
+    """The lines of metrics.jsonl with a validation loss, at least one, without their train/... values."""
+    tokens_per_second: float | None
+    """Median over the run; None if none was logged."""
+    sample: dict[str, Any] | None
+    """The last line of samples.jsonl; None if there is none."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that the runs of a pair must agree in."""
+        excluded = _at_or_below(self.config, ("direction", *FREE_KEYS, *WARNED_KEYS))
+        settings = {key: value for key, value in self.config.items() if key not in excluded}
+        settings |= {key: self.metadata[key] for key in ("data_fingerprint", "tokenizer_fingerprint")}
+        # Rounded, because another machine may add up the same counts in another order.
+        return settings | {"val_unigram_entropy_nats": round(self.metadata["val_unigram_entropy_nats"], 9)}
+
+
+@dataclass
+class Pair:
+    """A forward run and its backward twin."""
+
+    label: str
+    """Model and seed, and the forward run's folder if several pairs have the same."""
+    runs: tuple[Run, Run]
+    """Forward, backward."""
+
+    def gaps(self) -> dict[str, float]:
+        """Backward minus forward at the last evaluation, in the units and relative to the references of the names."""
+        forward, backward = (run.evaluations[-1] for run in self.runs)
+        fw, bw = forward["eval/loss_nats"], backward["eval/loss_nats"]
+        return {
+            "gap_nats": bw - fw,
+            "gap_bits_per_byte": backward["eval/bits_per_byte"] - forward["eval/bits_per_byte"],
+            "gap_over_forward_percent": 100 * (bw / fw - 1),
+            "gap_over_mean_percent": 100 * (bw - fw) / ((bw + fw) / 2),
+        }
+
+    def warnings(self) -> list[str]:
+        """Differences that are allowed but may change the rounding, and runs that have not reached their end."""
+        forward, backward = self.runs
+        found = differences(*(_at_or_below(run.config | run.metadata, WARNED_KEYS) for run in self.runs))
+        lines = [f"{forward.folder} and {backward.folder} have {difference}" for difference in found]
+        for run in self.runs:
+            step, total = run.evaluations[-1]["step"], run.metadata.get("total_steps")
+            if total is not None and step < total:
+                lines.append(f"{run.folder} was last evaluated at step {step} of {total}")
+        return lines
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run's folder; InputError if the run has no usable evaluation."""
+    if not folder.is_dir():
+        raise InputError(f"runs: {folder} does not exist; name folders such as runs/<run_name>.")
+    required = "data_fingerprint tokenizer_fingerprint val_unigram_entropy_nats"
+    metadata = read_mapping(folder / "metadata.json", required)
+    config = read_mapping(folder / "config.yaml", "direction model.name seed")
+    if config["direction"] not in Direction.__members__:
+        raise InputError(f"{folder / 'config.yaml'} has direction={config['direction']}, not forward or backward.")
+    metrics, samples = read_lines(folder / "metrics.jsonl"), folder / "samples.jsonl"
+    speeds = [line["train/tokens_per_second"] for line in metrics if "train/tokens_per_second" in line]
+    return Run(
+        folder=folder,
+        direction=Direction[config["direction"]],
+        config=config,
+        metadata=metadata,
+        evaluations=_evaluations(folder, metrics),
+        tokens_per_second=statistics.median(speeds) if speeds else None,
+        sample=(read_lines(samples) or [None])[-1] if samples.exists() else None,
+    )
+
+
+def _evaluations(folder: Path, metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Select the lines with a validation loss; InputError if there is none, or the last is not finite."""
+    steps = [line.get("step") for line in metrics]
+    if any(not isinstance(step, int) for step in steps) or len(set(steps)) < len(steps):
+        raise InputError(f"{folder / 'metrics.jsonl'} must have a step in every line, each once; train the run anew.")
+    evaluations = [line for line in metrics if "eval/loss_nats" in line]
+    if not evaluations:
+        raise InputError(f"{folder} has no evaluation yet (eval/loss_nats in metrics.jsonl); train it further.")
+    last = evaluations[-1]
+    for key in ("tokens", *(f"eval/{name}" for name in METRICS)):
+        value = last.get(key)
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise InputError(
+                f"{folder} has {key}={value} at step {last['step']}, its last evaluation: nothing to compare."
+            )
+    return [{key: value for key, value in line.items() if not key.startswith("train/")} for line in evaluations]
+
+
+def pair_runs(runs: Sequence[Run]) -> list[Pair]:
+    """Find the backward twin of every forward run; InputError if a run has no twin, or more than one."""
+    groups: dict[str, dict[Direction, Run]] = {}
+    for run in runs:
+        group = groups.setdefault(json.dumps(run.settings, sort_keys=True), {})
+        if run.direction in group:
+            both = f"{group[run.direction].folder} and {run.folder} are the same run twice"
+            raise InputError(f"{both}: direction={run.direction.name} and no difference that counts; drop one of them.")
+        group[run.direction] = run
+    pairs: list[Pair] = []
+    for group in groups.values():
+        if len(group) == 1:
+            raise InputError(_why_unpaired(next(iter(group.values())), runs))
+        forward, backward = group[Direction.forward], group[Direction.backward]
+        steps = forward.evaluations[-1]["step"], backward.evaluations[-1]["step"]
+        if steps[0] != steps[1]:
+            both = f"{forward.folder} was last evaluated at step {steps[0]}, {backward.folder} at step {steps[1]}"
+            raise InputError(f"{both}; train the shorter one further.")
+        pairs.append(Pair(f"{forward.config['model.name']} seed {forward.config['seed']}", (forward, backward)))
+    labels = [pair.label for pair in pairs]
+    for pair in pairs:
+        pair.label += f" ({pair.runs[0].folder.name})" if labels.count(pair.label) > 1 else ""
+    return pairs
+
+
+def differences(left: dict[str, Any], right: dict[str, Any]) -> list[str]:
+    """List the keys in which two mappings differ, with both values."""
+    values = {key: (left.get(key, "absent"), right.get(key, "absent")) for key in left | right}
+    return [f"{key}={a} against {b}" for key, (a, b) in values.items() if a != b]
+
+
+def _why_unpaired(run: Run, runs: Sequence[Run]) -> str:
+    """Name the run that comes closest to being this one's twin, and what they differ in."""
+    others = [other for other in runs if other is not run]
+    closest = min(others, key=lambda o: (o.direction is run.direction, len(differences(run.settings, o.settings))))
+    found = differences(run.settings, closest.settings)
+    if closest.direction is run.direction:
+        found.insert(0, f"direction={run.direction.name} too")
+    unpaired = f"{run.folder} (direction={run.direction.name}) has no twin of the other direction among runs="
+    return (
+        f"{unpaired}. The closest run is {closest.folder}, with {', '.join(found)}; a pair differs in direction only."
+    )
+
+
+def _at_or_below(values: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    """Select the values of these keys and of all keys below them: checkpoint stands for checkpoint.keep too."""
+    return {key: value for key, value in values.items() if f"{key}.".startswith(tuple(f"{k}." for k in keys))}
