@@ -1,1 +1,0 @@
-"""Measurements of this project against its yardsticks, each taken in turns with them in one run."""

@@ -151,11 +151,17 @@ def one_line_errors(script: str) -> Generator[None, None, None]:
             deadline = time.monotonic() + RANK_0_FIRST_S
             while time.monotonic() < deadline and received_signal() is None:
                 time.sleep(0.05)
-        sys.stderr.write(f"{script}.py: {explain(error, SCHEMAS[script])}\n")
+        sys.stderr.write(f"{program(script)}: {explain(error, SCHEMAS[script])}\n")
         sys.exit(2)
     except KeyboardInterrupt:
-        sys.stderr.write(f"{script}.py: interrupted.\n")
+        sys.stderr.write(f"{program(script)}: interrupted.\n")
         sys.exit(130)
+
+
+def program(script: str) -> str:
+    """Name a script as its user called it: by its file, or by its module if it is a package of benchmarks/."""
+    is_benchmark = (CONF_DIR.parent / "benchmarks" / script).is_dir()
+    return f"benchmarks.{script}" if is_benchmark else f"{script}.py"
 
 
 def explain(error: BaseException, schema: type) -> str:
@@ -226,7 +232,8 @@ def model_names() -> list[str]:
 def help_text(script: str) -> str:
     """What `--help` prints: every key with its type, its default in the dataclass, and its docstring."""
     schema = SCHEMAS[script]
-    lines = [f"python {script}.py key=value ...", "", inspect.cleandoc(schema.__doc__ or ""), ""]
+    command = program(script) if program(script).endswith(".py") else f"-m {program(script)}"
+    lines = [f"python {command} key=value ...", "", inspect.cleandoc(schema.__doc__ or ""), ""]
     for key, kind, default, doc in describe(schema):
         lines.append(f"  {key}=  ({kind}{'; ' + default if default else ''})")
         lines.append(f"      {doc}")

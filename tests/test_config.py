@@ -23,8 +23,9 @@ REQUIRED = {
 def test_every_script_has_a_schema_and_a_yaml_and_every_yaml_a_script():
     yamls = {path.stem for path in (ROOT / "conf").glob("*.yaml")}
     assert yamls == set(SCHEMAS) == set(REQUIRED)
-    folders = (ROOT, ROOT / "benchmarks")
-    assert all(any((folder / f"{script}.py").is_file() for folder in folders) for script in yamls)
+    for script in yamls:
+        commands = ROOT / f"{script}.py", ROOT / "benchmarks" / script / "__main__.py"
+        assert sum(command.is_file() for command in commands) == 1
 
 
 @pytest.mark.parametrize("script", sorted(SCHEMAS))

@@ -7,17 +7,13 @@ from conftest import compose_config, run_command
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.throughput import (
-    HuggingFaceGPT2,
-    Measured,
-    Worker,
-    flops_per_token,
-    main,
-    make_setup,
-    named_model,
-    summarize,
-    table,
-)
+from benchmarks.throughput.__main__ import main
+from benchmarks.throughput.flops import flops_per_token
+from benchmarks.throughput.huggingface import HuggingFaceGPT2
+from benchmarks.throughput.measure import Result, Worker
+from benchmarks.throughput.setup import make_setup, named_model
+from benchmarks.throughput.table import rows_of, table
+from hindsight.command_line import help_text, run_script
 from hindsight.config.model import Block, GPTConfig, RNNConfig
 from hindsight.config.throughput import Variant
 from hindsight.errors import InputError
@@ -53,9 +49,9 @@ def test_hugging_faces_model_has_as_many_parameters_as_ours(tied_head):
 
 def test_ratios_are_to_the_first_variant_and_taken_turn_by_turn():
     setup = make_setup(compose_config("throughput", *TINY))
-    first = Measured(Variant.bare, [[1.0, 1.0, 9.0], [2.0, 2.0, 2.0]], 5.0)
-    second = Measured(Variant.metrics, [[1.5, 1.5, 1.5], [3.5, 4.0, 9.0]], 6.0)
-    rows = summarize([first, second], setup, best=None)
+    first = Result(Variant.bare, [[1.0, 1.0, 9.0], [2.0, 2.0, 2.0]], 5.0)
+    second = Result(Variant.metrics, [[1.5, 1.5, 1.5], [3.5, 4.0, 9.0]], 6.0)
+    rows = rows_of([first, second], setup, best_flops=None)
     assert [rows[0][key] for key in ("ratio", "ratio_min", "ratio_max")] == [1, 1, 1]
     assert [rows[1][key] for key in ("ratio", "ratio_min", "ratio_max")] == [1.75, 1.5, 2.0]
     assert rows[0]["tokens_per_second"] == 4 * 32 / 2
@@ -78,6 +74,15 @@ def test_ratios_are_to_the_first_variant_and_taken_turn_by_turn():
 def test_bad_settings_are_refused_before_anything_is_measured(changes, message):
     with pytest.raises(InputError, match=message):
         main(compose_config("throughput", *changes))
+
+
+def test_help_and_errors_say_how_the_benchmark_is_called(monkeypatch, capsys):
+    assert help_text("throughput").startswith("python -m benchmarks.throughput key=value ...")
+    monkeypatch.setattr("sys.argv", ["__main__.py", "rounds=0"])
+    with pytest.raises(SystemExit) as ended:
+        run_script("throughput", main)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("benchmarks.throughput: rounds=0")
 
 
 def test_the_model_fits_the_device_if_none_is_named():
