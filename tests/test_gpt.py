@@ -12,6 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from gpt import GELUMLP, GPT, Attention, Layer, SwiGLUMLP
 from hindsight.command_line import CONF_DIR, model_names, register_schemas, to_dataclass
 from hindsight.config.model import Block, GPTConfig, ModelConfig
+from hindsight.hf_weights import from_hugging_face
 from rnn import RNN
 
 V, T = 31, 12
@@ -116,28 +117,7 @@ def test_gpt2_block_gives_the_logits_of_hugging_faces_gpt2(tied: bool):
     ).eval()
     randomize(theirs)
     ours = build(gpt2_config(tied_head=tied)).eval()
-    source = theirs.state_dict()
-    copied = {
-        "embedding.weight": source["transformer.wte.weight"],
-        "positions.weight": source["transformer.wpe.weight"],
-        "norm.weight": source["transformer.ln_f.weight"],
-        "norm.bias": source["transformer.ln_f.bias"],
-        "head.weight": source["lm_head.weight"],
-    }
-    for i in range(2):
-        for our_part, their_part in (
-            ("attention_norm", "ln_1"),
-            ("attention.qkv", "attn.c_attn"),
-            ("attention.out", "attn.c_proj"),
-            ("mlp_norm", "ln_2"),
-            ("mlp.up", "mlp.c_fc"),
-            ("mlp.down", "mlp.c_proj"),
-        ):
-            weight = source[f"transformer.h.{i}.{their_part}.weight"]
-            is_conv1d = weight.ndim == 2  # it holds (inputs, outputs), a Linear (outputs, inputs)
-            copied[f"blocks.{i}.{our_part}.weight"] = weight.mT if is_conv1d else weight
-            copied[f"blocks.{i}.{our_part}.bias"] = source[f"transformer.h.{i}.{their_part}.bias"]
-    ours.load_state_dict(copied)
+    ours.load_state_dict(from_hugging_face(theirs.state_dict(), ours.config))
     inputs_BT = tokens()
     with torch.no_grad():
         expected_BTV = theirs(inputs_BT).logits
@@ -162,26 +142,7 @@ def test_llama_block_gives_the_logits_of_hugging_faces_llama(n_kv_heads: int):
     ).eval()
     randomize(theirs)
     ours = build(llama_config(n_kv_heads=n_kv_heads, norm_eps=1e-4, rope_theta=100.0)).eval()
-    source = theirs.state_dict()
-    copied = {
-        "embedding.weight": source["model.embed_tokens.weight"],
-        "norm.weight": source["model.norm.weight"],
-        "head.weight": source["lm_head.weight"],
-    }
-    for i in range(2):
-        layer = f"model.layers.{i}."
-        qkv = [source[f"{layer}self_attn.{part}_proj.weight"] for part in "qkv"]
-        copied[f"blocks.{i}.attention.qkv.weight"] = torch.cat(qkv)
-        for our_part, their_part in (
-            ("attention_norm", "input_layernorm"),
-            ("attention.out", "self_attn.o_proj"),
-            ("mlp_norm", "post_attention_layernorm"),
-            ("mlp.gate", "mlp.gate_proj"),
-            ("mlp.up", "mlp.up_proj"),
-            ("mlp.down", "mlp.down_proj"),
-        ):
-            copied[f"blocks.{i}.{our_part}.weight"] = source[f"{layer}{their_part}.weight"]
-    ours.load_state_dict(copied)
+    ours.load_state_dict(from_hugging_face(theirs.state_dict(), ours.config))
     inputs_BT = tokens()
     with torch.no_grad():
         expected_BTV = theirs(inputs_BT).logits
