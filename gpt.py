@@ -1,12 +1,12 @@
-"""GPT: a decoder-only transformer of GPT-2's blocks or of Llama's, both pre-norm.
+"""GPT: a decoder-only transformer with pre-norm blocks, either GPT-2's or Llama's.
 
 Shapes: B sequences, T tokens, D d_model, V vocab_size, H heads, G key and value heads, K = D / H numbers in a head,
 F = round(mlp_ratio * D) numbers in the MLP's hidden layer.
 
-Sources: block=gpt2 and the initialisation from "Language Models are Unsupervised Multitask Learners" (Radford et al.,
-2019); block=llama from arXiv:2302.13971, with RMSNorm (arXiv:1910.07467), rotary positions (arXiv:2104.09864), SwiGLU
-(arXiv:2002.05202) and grouped-query attention (arXiv:2305.13245). Both give the logits of Hugging Face's models with
-the same weights (tests/test_gpt.py).
+Sources: block=gpt2 and the initialisation are from "Language Models are Unsupervised Multitask Learners" (Radford et
+al., 2019); block=llama is from arXiv:2302.13971, with RMSNorm (arXiv:1910.07467), rotary positions (arXiv:2104.09864),
+SwiGLU (arXiv:2002.05202) and grouped-query attention (arXiv:2305.13245). With the same weights, the logits are those of
+Hugging Face's models (tests/test_gpt.py; hindsight/hf_weights.py has their names of the weights).
 """
 
 import math
@@ -36,11 +36,11 @@ class Attention(nn.Module):
         self.out = nn.Linear(config.d_model, config.d_model, bias=bias)
 
     def forward(self, x_BTD: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Mix each position with those before it.
+        """Let each position attend to itself and to those before it.
 
         Args:
-            x_BTD: normed residual stream.
-            rotation: cos_TK and sin_TK of `rotary_angles`; None where positions are learned.
+            x_BTD: the residual stream after the norm.
+            rotation: cos_TK and sin_TK of `rotary_angles`; None if positions are learned.
 
         Returns:
             out_BTD, to be added to the residual stream.
@@ -52,8 +52,8 @@ class Attention(nn.Module):
         v_BGTK = v.unflatten(-1, (self.n_kv_heads, self.d_head)).transpose(1, 2)
         if rotation is not None:
             q_BHTK, k_BGTK = rotate(q_BHTK, *rotation), rotate(k_BGTK, *rotation)
-        # Repeated here and not by enable_gqa=True, which the memory-efficient kernel (fp32 on a GPU) does not know:
-        # it would fall back to a kernel that stores all T x T weights.
+        # Repeated here and not by enable_gqa=True, which the memory-efficient kernel (fp32 on a GPU) does not support:
+        # PyTorch would fall back to a kernel that stores all T x T attention weights.
         repeats = self.n_heads // self.n_kv_heads
         k_BHTK = k_BGTK.repeat_interleave(repeats, dim=1) if repeats > 1 else k_BGTK
         v_BHTK = v_BGTK.repeat_interleave(repeats, dim=1) if repeats > 1 else v_BGTK
@@ -72,12 +72,12 @@ class GELUMLP(nn.Module):
         self.down = nn.Linear(d_hidden, config.d_model)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """Map each position by itself."""
+        """Return the MLP's output at each position, to be added to the residual stream."""
         return self.down(F.gelu(self.up(x_BTD), approximate="tanh"))
 
 
 class SwiGLUMLP(nn.Module):
-    """Llama's MLP: D -> F -> D without biases, the hidden layer gated by SiLU."""
+    """Llama's MLP: D -> F -> D without biases, the hidden layer multiplied by a SiLU gate."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()
@@ -87,12 +87,12 @@ class SwiGLUMLP(nn.Module):
         self.down = nn.Linear(d_hidden, config.d_model, bias=False)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """Map each position by itself."""
+        """Return the MLP's output at each position, to be added to the residual stream."""
         return self.down(F.silu(self.gate(x_BTD)) * self.up(x_BTD))
 
 
 class Layer(nn.Module):
-    """A transformer block: attention and MLP, each normed before and added to the residual stream after."""
+    """A transformer block: attention and MLP, each behind a norm of its own and added to the residual stream."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()
@@ -111,13 +111,13 @@ class Layer(nn.Module):
 class GPT(nn.Module):
     """A decoder-only transformer; position t of its logits predicts target t from inputs 0..t.
 
-    The weights are drawn from torch's global random state, so seed it first.
+    The weights are drawn from torch's global random state; `language_model.build_model` seeds it.
 
     Args:
         config: sizes and kind of block.
         vocab_size: number of token ids.
-        activation_checkpointing: whether training keeps only each block's input and computes the rest of its
-            activations again in the backward pass.
+        activation_checkpointing: whether training stores only each block's input, and computes the other activations
+            again in the backward pass.
     """
 
     def __init__(self, config: GPTConfig, vocab_size: int, activation_checkpointing: bool = False):
@@ -136,13 +136,13 @@ class GPT(nn.Module):
         self._init_weights()
 
     def _init_weights(self) -> None:
-        """Draw the weights as GPT-2 does; norms keep torch's 1 and 0.
+        """Draw the weights as GPT-2 does; norms keep PyTorch's ones and zeros.
 
-        2 * n_layers projections are added to the residual stream; theirs are smaller, so that its variance does not
-        grow with depth.
+        The 2 * n_layers projections that are added to the residual stream get smaller weights, so that its variance
+        does not grow with depth.
         """
         residual_std = INIT_STD / math.sqrt(2 * self.config.n_layers)
-        for name, weight in self.named_parameters():  # a tied weight comes once
+        for name, weight in self.named_parameters():  # a tied weight is listed once
             if name.endswith((".out.weight", ".down.weight")):
                 nn.init.normal_(weight, std=residual_std)
             elif weight.ndim == 2:
@@ -151,7 +151,7 @@ class GPT(nn.Module):
                 nn.init.zeros_(weight)
 
     def hidden(self, inputs_BT: Tensor) -> Tensor:
-        """Return hidden_BTD, the residual stream after the final norm: what the head sees."""
+        """Return hidden_BTD, the residual stream after the final norm, which is the head's input."""
         T = inputs_BT.shape[1]
         x_BTD = self.embedding(inputs_BT)
         if self.positions is not None:
@@ -179,12 +179,12 @@ class GPT(nn.Module):
 
 
 def mlp_width(config: GPTConfig) -> int:
-    """F, rounded to the nearest whole number, so that mlp_ratio=2.6667 gives what 8/3 does at the usual widths."""
+    """Return F, rounded to the nearest integer, so that mlp_ratio=2.6667 gives the same as 8/3 at the usual widths."""
     return round(config.mlp_ratio * config.d_model)
 
 
 def make_norm(config: GPTConfig) -> nn.Module:
-    """LayerNorm (with bias) or RMSNorm."""
+    """Make the block's norm: LayerNorm with bias (gpt2) or RMSNorm (llama)."""
     norm = nn.LayerNorm if config.block is Block.gpt2 else nn.RMSNorm
     return norm(config.d_model, eps=config.norm_eps)
 
@@ -192,8 +192,8 @@ def make_norm(config: GPTConfig) -> nn.Module:
 def rotary_angles(T: int, config: GPTConfig, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return cos_TK and sin_TK of the rotary angles, in float32.
 
-    Computed anew in each forward pass, once for all blocks: a buffer would be lost where a model is built on the meta
-    device, and would limit the length of a window.
+    They are computed in each forward pass, once for all blocks: a buffer would be lost if a model were built on the
+    meta device, and would limit the length of a window.
     """
     d_head = config.d_model // config.n_heads
     exponents = torch.arange(0, d_head, 2, device=device, dtype=torch.float32) / d_head
@@ -204,10 +204,11 @@ def rotary_angles(T: int, config: GPTConfig, device: torch.device) -> tuple[Tens
 
 
 def rotate(x_BHTK: Tensor, cos_TK: Tensor, sin_TK: Tensor) -> Tensor:
-    """Turn the pairs (i, i + K/2) of each head by their position's angles: Hugging Face's order, not the paper's.
+    """Rotate the pairs (i, i + K/2) of each head by the angles of their position.
 
-    The products are in float32 also under autocast, where bfloat16 would blur far positions.
+    The pairs are those of Hugging Face's Llama; the paper's are (2i, 2i + 1). The products are in float32 also under
+    autocast: bfloat16 could not tell far positions apart.
     """
     first, second = x_BHTK.chunk(2, dim=-1)
-    turned_BHTK = torch.cat((-second, first), dim=-1)
-    return (x_BHTK * cos_TK + turned_BHTK * sin_TK).type_as(x_BHTK)
+    quarter_turn_BHTK = torch.cat((-second, first), dim=-1)
+    return (x_BHTK * cos_TK + quarter_turn_BHTK * sin_TK).type_as(x_BHTK)

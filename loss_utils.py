@@ -1,7 +1,7 @@
-"""The loss, and the sums from which every metric is made: nats, correct predictions, targets, bytes.
+"""The loss, and the sums from which every metric is computed: nats, correct predictions, targets, bytes.
 
-Shapes: N predictions, V token ids. A metric over a set is a quotient of sums over the whole set, over all batches and
-ranks, divided once; never a mean of means.
+Shapes: N predictions, V token ids. A metric over a set is a quotient of two sums over all batches and ranks, divided
+once at the end; it is never a mean of means.
 """
 
 import math
@@ -16,26 +16,26 @@ from hindsight.runs import METRIC_NAMES
 
 
 def nats_to_bits(nats: float) -> float:
-    """Convert nats to bits: one bit is ln 2 nats."""
+    """Convert nats to bits; a bit is ln 2 nats."""
     return nats / math.log(2)
 
 
 def target_nats(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-    """Cross-entropy of each target in nats, 0 where the target is IGNORED. Shape (N,), float32.
+    """Compute the cross-entropy of each target in nats, 0 where the target is IGNORED. Shape (N,), float32.
 
-    Reduced-precision logits are widened first: a sum over thousands of ids in bfloat16 loses the differences that a
-    comparison is about.
+    Logits of lower precision are converted to float32 first: a sum over thousands of ids in bfloat16 would lose the
+    differences that a comparison is about.
     """
     return F.cross_entropy(logits_NV.float(), targets_N, ignore_index=IGNORED, reduction="none")
 
 
 def mean_nats(nats_N: Tensor, targets_N: Tensor) -> Tensor:
-    """Mean over the targets that count; 0 for a batch of filling alone, so that it adds nothing. Shape ()."""
+    """Average over the targets that are not IGNORED; 0 for a batch of padding only. Shape ()."""
     return nats_N.sum() / (targets_N != IGNORED).sum().clamp(min=1)
 
 
 def sums(nats_N: Tensor, logits_NV: Tensor, targets_N: Tensor, bytes_V: Tensor) -> Tensor:
-    """What a batch adds to the sums behind all metrics.
+    """Sum up a batch: what it adds to the sums behind all metrics.
 
     Args:
         nats_N: cross-entropy of each target, from `target_nats`.
@@ -45,7 +45,7 @@ def sums(nats_N: Tensor, logits_NV: Tensor, targets_N: Tensor, bytes_V: Tensor) 
 
     Returns:
         (4,) float64: nats, correct predictions, targets, bytes of the targets. A prediction is correct where the
-        target's logit is the largest; that needs one reduction of the logits and no sorting.
+        target's logit is the largest, which takes one reduction of the logits (amax) and no sorting.
     """
     counts_N = targets_N != IGNORED
     ids_N = targets_N.masked_fill(~counts_N, 0)
@@ -73,7 +73,7 @@ def metric_values(sums_4: Tensor) -> dict[str, float]:
 
 
 class TokenMetric(Metric):
-    """One of METRIC_NAMES over a whole set: adds up sums, over ranks too, and divides once.
+    """One of METRIC_NAMES over a whole set: adds up the sums of batches and ranks, and divides once.
 
     Args:
         name: which of METRIC_NAMES.
@@ -96,5 +96,5 @@ class TokenMetric(Metric):
         self.total += sums_4
 
     def compute(self) -> Tensor:
-        """Give the metric over everything added so far, as a float64 scalar."""
+        """Return the metric over all batches so far, as a float64 scalar."""
         return torch.tensor(metric_values(self.total)[self.name], dtype=torch.float64)

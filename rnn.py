@@ -1,7 +1,7 @@
 """GRU and LSTM language models: embedding, stacked recurrent layers, head. The state starts at zero in each window.
 
-Shapes: B sequences, T tokens, D d_model (of the embedding and of every layer's hidden state), V vocab_size.
-Sources: GRU arXiv:1406.1078; LSTM Hochreiter and Schmidhuber, 1997; torch.nn documents the equations.
+Shapes: B sequences, T tokens, D d_model (width of the embedding and of every layer's hidden state), V vocab_size.
+Sources: GRU is from arXiv:1406.1078, LSTM from Hochreiter and Schmidhuber, 1997; torch.nn documents the equations.
 """
 
 from typing import cast
@@ -16,19 +16,20 @@ class RNN(nn.Module):
     """A stack of recurrent layers; position t of its logits predicts target t from inputs 0..t.
 
     The layers are separate modules, with `nn.Dropout` between them. One `nn.GRU(num_layers=n)` would leave the dropout
-    to cuDNN, whose random state is hidden from torch: a resumed run would draw other masks than one that was not
-    killed.
+    to cuDNN, whose random state is not part of PyTorch's: a resumed run would draw other dropout masks than an
+    uninterrupted one.
 
-    The weights are drawn from torch's global random state, so seed it first, and as torch draws them by default: the
-    embedding from N(0, 1), all else uniformly within 1 / sqrt(D). Only a tied embedding is drawn anew, from
-    N(0, 1 / D), since as a head N(0, 1) would give large logits. The recurrent weights are not made orthogonal: the
-    last bits of that depend on the number of threads, and runs to be compared must start equal bit for bit.
+    The weights are drawn from torch's global random state, which `language_model.build_model` seeds, and by PyTorch's
+    defaults: the embedding from N(0, 1), all else uniformly within 1 / sqrt(D). Only a tied embedding is drawn from
+    N(0, 1 / D) instead, because N(0, 1) would give large logits in the head. The recurrent weights are not made
+    orthogonal: the last bits of an orthogonal matrix depend on the number of threads, and the runs of a pair must start
+    from the same weights, bit for bit.
 
     Args:
         config: sizes and kind of cell.
         vocab_size: number of token ids.
-        activation_checkpointing: whether training keeps only each layer's input and computes the rest of its
-            activations again in the backward pass.
+        activation_checkpointing: whether training stores only each layer's input, and computes the other activations
+            again in the backward pass.
     """
 
     def __init__(self, config: RNNConfig, vocab_size: int, activation_checkpointing: bool = False):
@@ -48,7 +49,7 @@ class RNN(nn.Module):
             self.head.weight = self.embedding.weight
 
     def hidden(self, inputs_BT: Tensor) -> Tensor:
-        """Return hidden_BTD, the states of the last layer: what the head sees."""
+        """Return hidden_BTD, the hidden states of the last layer, which are the head's input."""
         x_BTD = self.embedding_dropout(self.embedding(inputs_BT))
         for i, layer in enumerate(self.layers):
             if i > 0:
@@ -65,5 +66,5 @@ class RNN(nn.Module):
 
 
 def run_layer(layer: nn.Module, x_BTD: Tensor) -> Tensor:
-    """Return the states of a recurrent layer at each position, starting from zero; its last state is left."""
+    """Return the hidden states of a recurrent layer at each position; the first output of nn.GRU and nn.LSTM."""
     return layer(x_BTD)[0]

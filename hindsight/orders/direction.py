@@ -1,7 +1,7 @@
 """Turn windows of tokens into (inputs, targets), forward or backward in time.
 
-The only place where training data is turned round. Shapes: B windows, T tokens. Definition of the two directions:
-"Arrows of Time for Large Language Models", arXiv:2401.17505, section 2.
+Nothing else reverses training data. Shapes: B windows, T tokens. The two directions are defined in "Arrows of Time for
+Large Language Models", arXiv:2401.17505, section 2.
 """
 
 import torch
@@ -10,14 +10,14 @@ from torch import Tensor
 from hindsight.config.direction import Direction
 
 IGNORED = -100
-"""Marks what fills up a window that is shorter than T; as a target it counts for nothing (PyTorch's ignore_index)."""
+"""Padding behind the tokens of a window that is shorter than T; as a target it is ignored (PyTorch's ignore_index)."""
 
 
 def turn(window_BT: Tensor, direction: Direction) -> Tensor:
-    """Give the tokens in the order in which the model reads them; what fills up a short window stays at its end.
+    """Put the tokens of each window into the order in which the model reads them; padding stays at the end.
 
     Args:
-        window_BT: token ids in reading order, int64; IGNORED after the last token of a short window.
+        window_BT: token ids in reading order, int64; IGNORED behind the last token of a short window.
         direction: which end of the window the model sees first.
 
     Returns:
@@ -25,11 +25,11 @@ def turn(window_BT: Tensor, direction: Direction) -> Tensor:
     """
     if direction is Direction.forward:
         return window_BT
-    if not _any_short(window_BT):
+    if not _has_padding(window_BT):
         return window_BT.flip(1)
     length_B1 = (window_BT != IGNORED).sum(dim=1, keepdim=True)
     position_T = torch.arange(window_BT.shape[1], device=window_BT.device)
-    # Position length-1-t holds the token; from t = length on it is negative and, modulo T, stays in the filling.
+    # Position t gets the token at length-1-t; from t = length on that is negative and, modulo T, lies in the padding.
     return window_BT.gather(1, (length_B1 - 1 - position_T) % window_BT.shape[1])
 
 
@@ -37,22 +37,22 @@ def make_example(window_BT: Tensor, direction: Direction, bos_id: int) -> tuple[
     """Shift right behind BOS, so that both directions score the same T tokens.
 
     Args:
-        window_BT: token ids in reading order, int64; IGNORED after the last token of a short window.
+        window_BT: token ids in reading order, int64; IGNORED behind the last token of a short window.
         direction: which end of the window the model sees first.
         bos_id: id prepended to the inputs; never a target by itself.
 
     Returns:
-        inputs_BT, targets_BT: position t predicts targets_BT[:, t]; targets are IGNORED where there is no token.
+        inputs_BT, targets_BT: position t predicts targets_BT[:, t]; targets of padding are IGNORED, its inputs BOS.
     """
     targets_BT = turn(window_BT, direction)
     inputs_BT = torch.empty_like(targets_BT)
     inputs_BT[:, :1] = bos_id
     inputs_BT[:, 1:] = targets_BT[:, :-1]
-    if _any_short(targets_BT):
+    if _has_padding(targets_BT):
         inputs_BT.masked_fill_(inputs_BT == IGNORED, bos_id)
     return inputs_BT, targets_BT
 
 
-def _any_short(window_BT: Tensor) -> bool:
-    """Tell whether a window is filled up, by its end: almost no batch has one, and whole windows need less work."""
+def _has_padding(window_BT: Tensor) -> bool:
+    """Look at the last position of each window: hardly any batch is padded, and one without padding needs less work."""
     return bool((window_BT[:, -1:] == IGNORED).any())
