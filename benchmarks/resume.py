@@ -1,7 +1,7 @@
-"""How long a resume takes, and how much data it reads again: `python -m benchmarks.resume`.
+"""How long a resume takes, and how much data it reads again: `python -m benchmarks.resume`, from the repository's root.
 
-A tiny GPT is trained to step 10 and to step 10,000 on a made-up text, and started again at both, in turns, for one step
-more. What is timed begins after the imports and ends when the run has saved that step.
+A tiny GPT is trained to step 10 and to step 10,000 on a made-up text. Both runs are then resumed in turns, for one step
+each time. A time begins after the imports and ends when the run has saved that step.
 """
 
 import statistics
@@ -48,7 +48,7 @@ SETTINGS = [
 
 
 def make_data(folder: Path) -> Path:
-    """Convert a made-up text of some 30,000 windows of 32 tokens."""
+    """Convert a made-up text of about 30,000 windows of 32 tokens; return the folder of the shards."""
     letters = np.random.default_rng(0).choice(list("abcdefgh     \n"), 1_200_000)
     (folder / "text.txt").write_text("".join(letters))
     train_tokenizer.main(
@@ -67,35 +67,34 @@ def make_data(folder: Path) -> Path:
 
 
 @contextmanager
-def counted() -> Iterator[list[int]]:
-    """Count the windows that are read for training."""
-    dataset = TextStreamingDataset
-    original, read = dataset.get_item, [0]
+def counting_reads() -> Iterator[list[int]]:
+    """Count the windows that are read for training, in the one element of the list."""
+    original, count = TextStreamingDataset.get_item, [0]
 
     def get_item(self: Any, sample_id: int, retry: int = 7) -> dict[str, Any]:
-        read[0] += self.windows.name == "train"
+        count[0] += self.windows.name == "train"
         return original(self, sample_id, retry)
 
-    dataset.get_item = get_item
+    TextStreamingDataset.get_item = get_item
     try:
-        yield read
+        yield count
     finally:
-        dataset.get_item = original
+        TextStreamingDataset.get_item = original
 
 
 def resume(config: TrainConfig, step: int) -> tuple[float, int]:
-    """Make one more step of a run; seconds, and windows that were read."""
-    with counted() as read:
+    """Resume a run for one more step; return the seconds, and the number of windows that were read."""
+    with counting_reads() as count:
         began = time.monotonic()
-        went_on_from = train_composer.train(replace(config, max_duration=f"{step + 1}ba"))
+        resumed_from = train_composer.train(replace(config, max_duration=f"{step + 1}ba"))
         seconds = time.monotonic() - began
-    if went_on_from != step:
-        raise RuntimeError(f"The run went on from step {went_on_from}, not {step}.")
-    return seconds, read[0]
+    if resumed_from != step:
+        raise RuntimeError(f"The run went on from step {resumed_from}, not {step}.")
+    return seconds, count[0]
 
 
 def main() -> None:
-    """Print the table."""
+    """Train both runs, resume them in turns, and print the table."""
     register_schemas()
     seconds: dict[int, list[float]] = {step: [] for step in STEPS}
     windows: dict[int, list[int]] = {step: [] for step in STEPS}

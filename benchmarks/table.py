@@ -1,4 +1,4 @@
-"""The table that benchmarks print."""
+"""The Markdown table that benchmarks print."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,9 @@ class Row:
     name: str
     value: str
     target: str = ""
+    """The target as text, such as "≤ 1.2"; empty if there is none."""
     met: bool | None = None
+    """Whether the target is met; None if there is none."""
 
     def __str__(self) -> str:
         verdict = {None: "", True: "yes", False: "NO"}[self.met]

@@ -3,16 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.loading import (
-    BATCH_SIZE,
-    BLOCK_LENGTH,
-    Speeds,
-    compare_loaders,
-    open_dataset,
-    our_batches,
-    write_corpus,
-    write_sparse_corpus,
-)
+from benchmarks.loading.shards import BLOCK_LENGTH, write_corpus, write_sparse_corpus
+from benchmarks.loading.speed import BATCH_SIZE, Speeds, compare_loaders, open_dataset, our_batches
 from hindsight.config.direction import Direction
 from hindsight.orders.direction import IGNORED
 

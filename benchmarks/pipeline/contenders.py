@@ -1,4 +1,4 @@
-"""What benchmarks/pipeline.py starts in processes of their own; each imports only what it needs: its start counts."""
+"""Functions that run in processes of their own; each imports only what it needs, because the time of imports counts."""
 
 import json
 import shutil
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 VOCAB_SIZE = 50257
 BLOCK_LENGTH = 2048
 ENCODED_BYTES = 20_000_000
-"""Text for the comparison of encoders."""
+"""Size of the text for the comparison of encoders."""
 ROUNDS = 3
 
 
 def plain(text: str, folder: Path) -> None:
-    """Do the same with `tokenizers` and Streaming's MDSWriter, in this process."""
+    """Go the whole way, from text to MDS and h5, with `tokenizers` and Streaming's MDSWriter."""
     import h5py
     import numpy as np
     from streaming import MDSWriter
@@ -45,7 +45,7 @@ def plain(text: str, folder: Path) -> None:
 
 
 def trained_by_tokenizers(documents: Iterable[str], special_tokens: list[str]) -> "tokenizers.Tokenizer":
-    """Learn a vocabulary with BpeTrainer as its documentation does, from an iterator of documents."""
+    """Train a vocabulary with BpeTrainer as its documentation does, from an iterator of documents."""
     import tokenizers
     from tokenizers import models, pre_tokenizers, trainers
 
@@ -62,7 +62,7 @@ def trained_by_tokenizers(documents: Iterable[str], special_tokens: list[str]) -
 
 
 def published(text: str, folder: Path) -> None:
-    """Do what the published code does, in this process."""
+    """Go the whole way as the published code does (arXiv:2401.17505), by way of .pt files."""
     import h5py
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -88,13 +88,13 @@ def published(text: str, folder: Path) -> None:
             stored[-len(tokens) :] = tokens
 
 
-def learn(text: str, trainer: str, out: Path) -> None:
-    """Learn a vocabulary from documents, and nothing else.
+def train_vocabulary(text: str, trainer: str, out: Path) -> None:
+    """Train a vocabulary on documents, and nothing else.
 
     Args:
         text: the corpus.
         trainer: BpeTrainer for `trained_by_tokenizers`; others for our own training with that trainer.
-        out: file for the seconds that it took, imports aside, and the merges.
+        out: file for the seconds of the training, without imports, and the merges.
     """
     from hindsight.tokenization import bpe_training
 
@@ -111,7 +111,7 @@ def learn(text: str, trainer: str, out: Path) -> None:
 
 
 def bare_loop(text: str, tokenizer_folder: str, out: str) -> None:
-    """Encode documents with our encoder, and write uint16 to one file."""
+    """Encode documents with our encoder, and write the ids as uint16 into one file."""
     import numpy as np
 
     from hindsight.tokenization.fast_encoding import TiktokenEncoder
@@ -144,8 +144,8 @@ def compare_encoders(text: str, tokenizer_folder: str) -> None:
     for _ in range(ROUNDS):
         began = time.perf_counter()
         fast = [encoder.encode(one) for one in texts]
-        turned = time.perf_counter()
+        switched = time.perf_counter()
         slow = [tokenizer.encode_batch([one])[0] for one in texts]
-        ratios.append((time.perf_counter() - turned) / (turned - began))
+        ratios.append((time.perf_counter() - switched) / (switched - began))
         equal &= all(np.array_equal(a, b) for a, b in zip(fast, slow, strict=True))
     sys.stdout.write(f"{statistics.median(ratios)} {encoder.name} {equal}\n")
