@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 
 from compare_directions import main
 from hindsight.analysis.pairs import differences, pair_runs, read_run
-from hindsight.analysis.run_reading import read_lines
 from hindsight.config.comparison import CompareConfig
 from hindsight.errors import InputError
+from hindsight.runs import read_lines
 
 METADATA = {
     "git_commit": "a1",
@@ -229,7 +229,8 @@ def test_a_step_logged_twice_is_refused(tmp_path):
 def test_what_cannot_change_a_loss_may_differ(tmp_path):
     free = ["runs_dir=there", "wandb.mode=disabled", "tensorboard=true", "progress_bar=false", "log_interval=10"]
     free += ["samples.interval=null", "checkpoint.interval=5ba", "metrics=false", "data.num_workers=2"]
-    free += ["data.path=there", "data.val_path=there", "data.tokenizer=there"]
+    free += ["data.path=there", "data.val_path=there", "data.tokenizer=there", "data.cache_dir=there"]
+    free += ["data.cache_limit=20gb", "data.download_retry=9", "data.download_timeout_s=9", "train.more=500ba"]
     forward, backward = make_run(tmp_path / "fw", "forward", [4.0]), make_run(tmp_path / "bw", "backward", [4.1], *free)
     different = {text.split("=")[0] for text in differences(read_run(forward).config, read_run(backward).config)}
     assert different == {override.split("=")[0] for override in free} | {"run_name", "direction"}

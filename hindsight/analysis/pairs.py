@@ -1,7 +1,8 @@
 """Find the pairs among runs: two runs that differ in direction and in nothing else that may change a loss.
 
 The runs of a pair have opposite directions, and agree in the last evaluation's step, in the fingerprints of data and
-tokenizer, in the unigram entropy of the validation tokens, and in all keys of config.yaml except those listed below.
+tokenizer, in the unigram entropy of the validation tokens, and in all keys of config.yaml for which
+hindsight/config/key_roles.py asks that.
 """
 
 import json
@@ -12,20 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hindsight.analysis.run_reading import read_lines, read_mapping
+from hindsight import runs
+from hindsight.config import key_roles
 from hindsight.config.direction import Direction
 from hindsight.errors import InputError
 
-# The runs of a pair may differ in these keys, and in those below them: they cannot change a loss ...
-FREE_KEYS = ("run_name", "runs_dir", "checkpoint", "wandb", "tensorboard", "samples", "progress_bar", "log_interval")
-FREE_KEYS += ("metrics", "data.num_workers")
-# ... or are compared by the fingerprints in metadata.json, because the same files may lie elsewhere.
-FREE_KEYS += ("data.path", "data.val_path", "data.tokenizer")
-# They may differ in these too, of config.yaml and metadata.json, with a warning: only the rounding of sums may change.
-WARNED_KEYS = ("microbatch_size", "compile", "activation_checkpointing", "git_commit", "world_size", "versions")
-
-METRICS = ("loss_nats", "bits_per_byte", "perplexity", "accuracy")
-"""Metrics of an evaluation, as metrics.jsonl names them behind eval/."""
+FINGERPRINTS = ("data_fingerprint", "tokenizer_fingerprint")
+"""Keys of metadata.json that stand for what the runs read, wherever it lies."""
+WARNED_METADATA = ("git_commit", "world_size", "versions")
+"""Keys of metadata.json (and those below them) in which a pair may differ with a warning: they may change rounding."""
 
 
 @dataclass
@@ -48,11 +44,18 @@ class Run:
     @property
     def settings(self) -> dict[str, Any]:
         """Everything that the runs of a pair must agree in."""
-        excluded = _at_or_below(self.config, ("direction", *FREE_KEYS, *WARNED_KEYS))
-        settings = {key: value for key, value in self.config.items() if key not in excluded}
-        settings |= {key: self.metadata[key] for key in ("data_fingerprint", "tokenizer_fingerprint")}
+        settings = self._config_of(key_roles.Pair.equal) | {key: self.metadata[key] for key in FINGERPRINTS}
         # Rounded, because another machine may add up the same counts in another order.
         return settings | {"val_unigram_entropy_nats": round(self.metadata["val_unigram_entropy_nats"], 9)}
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """Everything in which the runs of a pair may differ with a warning, because it may change the rounding."""
+        metadata = {key: value for key, value in self.metadata.items() if key.split(".")[0] in WARNED_METADATA}
+        return self._config_of(key_roles.Pair.warned) | metadata
+
+    def _config_of(self, role: key_roles.Pair) -> dict[str, Any]:
+        return {key: value for key, value in self.config.items() if key_roles.roles_of(key).pair is role}
 
 
 @dataclass
@@ -67,7 +70,7 @@ class Pair:
     def gaps(self) -> dict[str, float]:
         """Backward minus forward at the last evaluation, in the units and relative to the references of the names."""
         forward, backward = (run.evaluations[-1] for run in self.runs)
-        fw, bw = forward["eval/loss_nats"], backward["eval/loss_nats"]
+        fw, bw = forward[runs.EVAL_LOSS], backward[runs.EVAL_LOSS]
         return {
             "gap_nats": bw - fw,
             "gap_bits_per_byte": backward["eval/bits_per_byte"] - forward["eval/bits_per_byte"],
@@ -78,7 +81,7 @@ class Pair:
     def warnings(self) -> list[str]:
         """Differences that are allowed but may change the rounding, and runs that have not reached their end."""
         forward, backward = self.runs
-        found = differences(*(_at_or_below(run.config | run.metadata, WARNED_KEYS) for run in self.runs))
+        found = differences(forward.conditions, backward.conditions)
         lines = [f"{forward.folder} and {backward.folder} have {difference}" for difference in found]
         for run in self.runs:
             step, total = run.evaluations[-1]["step"], run.metadata.get("total_steps")
@@ -91,13 +94,13 @@ def read_run(folder: Path) -> Run:
     """Read a run's folder; InputError if the run has no usable evaluation."""
     if not folder.is_dir():
         raise InputError(f"runs: {folder} does not exist; name folders such as runs/<run_name>.")
-    required = "data_fingerprint tokenizer_fingerprint val_unigram_entropy_nats"
-    metadata = read_mapping(folder / "metadata.json", required)
-    config = read_mapping(folder / "config.yaml", "direction model.name seed")
+    metadata, config = runs.read_metadata(folder), runs.read_config(folder)
+    runs.require_keys(metadata, folder / runs.METADATA, *FINGERPRINTS, "val_unigram_entropy_nats")
+    runs.require_keys(config, folder / runs.CONFIG, "direction", "model.name", "seed")
     if config["direction"] not in Direction.__members__:
-        raise InputError(f"{folder / 'config.yaml'} has direction={config['direction']}, not forward or backward.")
-    metrics, samples = read_lines(folder / "metrics.jsonl"), folder / "samples.jsonl"
-    speeds = [line["train/tokens_per_second"] for line in metrics if "train/tokens_per_second" in line]
+        raise InputError(f"{folder / runs.CONFIG} has direction={config['direction']}, not forward or backward.")
+    metrics, samples = runs.read_lines(folder / runs.METRICS), folder / runs.SAMPLES
+    speeds = [line[runs.TOKENS_PER_SECOND] for line in metrics if runs.TOKENS_PER_SECOND in line]
     return Run(
         folder=folder,
         direction=Direction[config["direction"]],
@@ -105,7 +108,7 @@ def read_run(folder: Path) -> Run:
         metadata=metadata,
         evaluations=_evaluations(folder, metrics),
         tokens_per_second=statistics.median(speeds) if speeds else None,
-        sample=(read_lines(samples) or [None])[-1] if samples.exists() else None,
+        sample=(runs.read_lines(samples) or [None])[-1] if samples.exists() else None,
     )
 
 
@@ -113,24 +116,24 @@ def _evaluations(folder: Path, metrics: list[dict[str, Any]]) -> list[dict[str, 
     """Select the lines with a validation loss; InputError if there is none, or the last is not finite."""
     steps = [line.get("step") for line in metrics]
     if any(not isinstance(step, int) for step in steps) or len(set(steps)) < len(steps):
-        raise InputError(f"{folder / 'metrics.jsonl'} must have a step in every line, each once; train the run anew.")
-    evaluations = [line for line in metrics if "eval/loss_nats" in line]
+        raise InputError(f"{folder / runs.METRICS} must have a step in every line, each once; train the run anew.")
+    evaluations = [line for line in metrics if runs.EVAL_LOSS in line]
     if not evaluations:
-        raise InputError(f"{folder} has no evaluation yet (eval/loss_nats in metrics.jsonl); train it further.")
+        raise InputError(f"{folder} has no evaluation yet ({runs.EVAL_LOSS} in {runs.METRICS}); train it further.")
     last = evaluations[-1]
-    for key in ("tokens", *(f"eval/{name}" for name in METRICS)):
+    for key in ("tokens", *(runs.EVAL + name for name in runs.METRIC_NAMES)):
         value = last.get(key)
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise InputError(
                 f"{folder} has {key}={value} at step {last['step']}, its last evaluation: nothing to compare."
             )
-    return [{key: value for key, value in line.items() if not key.startswith("train/")} for line in evaluations]
+    return [{key: value for key, value in line.items() if not key.startswith(runs.TRAIN)} for line in evaluations]
 
 
-def pair_runs(runs: Sequence[Run]) -> list[Pair]:
+def pair_runs(given: Sequence[Run]) -> list[Pair]:
     """Find the backward twin of every forward run; InputError if a run has no twin, or more than one."""
     groups: dict[str, dict[Direction, Run]] = {}
-    for run in runs:
+    for run in given:
         group = groups.setdefault(json.dumps(run.settings, sort_keys=True), {})
         if run.direction in group:
             both = f"{group[run.direction].folder} and {run.folder} are the same run twice"
@@ -139,7 +142,7 @@ def pair_runs(runs: Sequence[Run]) -> list[Pair]:
     pairs: list[Pair] = []
     for group in groups.values():
         if len(group) == 1:
-            raise InputError(_why_unpaired(next(iter(group.values())), runs))
+            raise InputError(_why_unpaired(next(iter(group.values())), given))
         forward, backward = group[Direction.forward], group[Direction.backward]
         steps = forward.evaluations[-1]["step"], backward.evaluations[-1]["step"]
         if steps[0] != steps[1]:
@@ -158,9 +161,9 @@ def differences(left: dict[str, Any], right: dict[str, Any]) -> list[str]:
     return [f"{key}={a} against {b}" for key, (a, b) in values.items() if a != b]
 
 
-def _why_unpaired(run: Run, runs: Sequence[Run]) -> str:
+def _why_unpaired(run: Run, given: Sequence[Run]) -> str:
     """Name the run that comes closest to being this one's twin, and what they differ in."""
-    others = [other for other in runs if other is not run]
+    others = [other for other in given if other is not run]
     closest = min(others, key=lambda o: (o.direction is run.direction, len(differences(run.settings, o.settings))))
     found = differences(run.settings, closest.settings)
     if closest.direction is run.direction:
@@ -169,8 +172,3 @@ def _why_unpaired(run: Run, runs: Sequence[Run]) -> str:
     return (
         f"{unpaired}. The closest run is {closest.folder}, with {', '.join(found)}; a pair differs in direction only."
     )
-
-
-def _at_or_below(values: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
-    """Select the values of these keys and of all keys below them: checkpoint stands for checkpoint.keep too."""
-    return {key: value for key, value in values.items() if f"{key}.".startswith(tuple(f"{k}." for k in keys))}

@@ -3,6 +3,8 @@
 import io
 from typing import TYPE_CHECKING, Any
 
+from hindsight.runs import EVAL_LOSS
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -70,4 +72,4 @@ def _draw_pairs(report: dict[str, Any], losses: "Axes", gaps: "Axes") -> None:
 
 def _loss_curve(run: dict[str, Any]) -> dict[int, float]:
     """Map training tokens to the validation loss (nats per token)."""
-    return {line["tokens"]: line["eval/loss_nats"] for line in run["evaluations"]}
+    return {line["tokens"]: line[EVAL_LOSS] for line in run["evaluations"]}

@@ -6,8 +6,9 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from hindsight.analysis.pairs import METRICS, Pair
+from hindsight.analysis.pairs import Pair
 from hindsight.analysis.statistics import over_seeds
+from hindsight.runs import EVAL, METRIC_NAMES
 
 ABOUT = ("val_unigram_entropy_nats", "n_parameters", "data_fingerprint", "tokenizer_fingerprint", "git_commit")
 """Keys of metadata.json that comparison.csv repeats for each run."""
@@ -38,7 +39,7 @@ def rows_of(pair: Pair) -> list[dict[str, Any]]:
         last = run.evaluations[-1]
         row = {"pair": pair.label, "direction": run.direction.name, "folder": str(run.folder)}
         row |= {"model": run.config["model.name"], "seed": run.config["seed"]}
-        row |= {"step": last["step"], "tokens": last["tokens"]} | {name: last[f"eval/{name}"] for name in METRICS}
+        row |= {"step": last["step"], "tokens": last["tokens"]} | {name: last[EVAL + name] for name in METRIC_NAMES}
         rows.append(row | {"tokens_per_second": run.tokens_per_second} | {k: run.metadata.get(k) for k in ABOUT})
     return rows
 
