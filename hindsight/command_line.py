@@ -65,6 +65,8 @@ SCHEMAS: dict[str, type] = {
     "compare_directions": CompareConfig,
     "throughput": BenchmarkConfig,
 }
+MODEL_SCHEMAS: dict[str, type[ModelConfig]] = {"gpt": GPTConfig, "rnn": RNNConfig}
+"""Kinds of models; a named model in conf/model/ begins with <kind>_schema."""
 
 
 def register_schemas(*scripts: str) -> None:
@@ -72,8 +74,8 @@ def register_schemas(*scripts: str) -> None:
     store = ConfigStore.instance()
     for script in scripts or SCHEMAS:
         store.store(name=f"{script}_schema", node=SCHEMAS[script])
-    store.store(group="model", name="gpt_schema", node=GPTConfig)
-    store.store(group="model", name="rnn_schema", node=RNNConfig)
+    for kind, schema in MODEL_SCHEMAS.items():
+        store.store(group="model", name=f"{kind}_schema", node=schema)
 
 
 def to_dataclass(composed: Any) -> Any:
@@ -209,7 +211,7 @@ def describe(schema: type, prefix: str = "") -> list[tuple[str, str, str, str]]:
         if hint is ModelConfig:
             rows.append((key, "one of " + ", ".join(model_names()), "", docs[item.name]))
             inner: dict[str, tuple[str, str, str, str]] = {}
-            for model in (GPTConfig, RNNConfig):
+            for model in MODEL_SCHEMAS.values():
                 inner |= {row[0]: row for row in describe(model, f"{key}.")}
             rows.extend(inner.values())
         elif isinstance(hint, type) and is_dataclass(hint):
