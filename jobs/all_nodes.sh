@@ -1,9 +1,11 @@
 #!/bin/bash
-# Train on all nodes of a job; train_on_nodes in lib.sh calls this on the first of them. Ends with the first node that
-# fails, and then the scheduler ends the others. On SIGTERM the first node is asked to leave, and its processes tell all
-# others; with Slurm all nodes are asked, by SIGUSR1, because after SIGTERM the launcher would give them 30 s. When the
-# first leaves for that reason, all are waited for: Grid Engine deletes a job of which it has to kill a part, instead of
-# putting it back into the queue.
+# Train on all nodes of a job; train_on_nodes in lib.sh runs this on the first node. It ends with the first node that
+# fails, and the scheduler then kills the others.
+#
+# SIGTERM means: save and exit. With Grid Engine it is passed on to the first node, whose ranks tell all others. With
+# Slurm all nodes get SIGUSR1 instead, because the launcher gives its processes only 30 s after SIGTERM. When a node has
+# exited for that reason, the script waits for all others: if Grid Engine has to kill a part of a job, it deletes the
+# job instead of putting it back into the queue.
 
 . jobs/lib.sh
 
@@ -25,7 +27,7 @@ start_by_grid_engine() {
     NODES=${#hosts[@]} MASTER_ADDR=${hosts[0]}
     NODE_RANK=0 bash jobs/node.sh "$@" &
     first=$!
-    # shellcheck disable=SC2064 # the process is known now
+    # shellcheck disable=SC2064 # expanded now, when the process id is known
     trap "INTERRUPTED=1; kill -TERM $first" TERM
     for ((NODE_RANK = 1; NODE_RANK < NODES; NODE_RANK++)); do
         qrsh -inherit -nostdin -V "${hosts[NODE_RANK]}" bash jobs/node.sh "$@" &

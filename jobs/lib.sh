@@ -1,20 +1,20 @@
 # shellcheck shell=bash
-# What the jobs share. A job sources this and calls one function:
+# Functions of all jobs. A job sources this file and calls one of these:
 #
 #   train KEY=VALUE...            train_composer.py, a process for each GPU of this node
 #   train_on_nodes KEY=VALUE...   the same on all nodes of the job
 #   train_pair LIST KEY=VALUE...  as a task of an array: one direction of one line of a list
-#   convert [LIST] KEY=VALUE...    convert_to_mds.py; as a task of an array, with the arguments of one line of a list
+#   convert [LIST] KEY=VALUE...   convert_to_mds.py; as a task of an array, with the arguments of one line of a list
 #   compare FOLDER KEY=VALUE...   compare_directions.py for the runs of a folder
-#   run SCRIPT.py KEY=VALUE...    any script of the project
+#   run COMMAND.py KEY=VALUE...   any command of the project
 #
-# All end with the exit status of what they ran. If the scheduler warns before it takes the node away, what runs saves
-# and leaves, and the job puts itself back into the queue. docs/clusters.md has the table of signals and statuses.
+# Each ends with the exit status of the command. If the scheduler warns before it takes the node away, the command saves
+# and exits, and the job puts itself back into the queue. docs/clusters.md has the table of signals and exit statuses.
 
 set -u
 . jobs/site.sh
 
-# The scheduler's variables, under one name each.
+# The same variables for both schedulers.
 if [ -n "${SLURM_JOB_ID:-}" ]; then
     SCHEDULER=slurm JOB=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID} TASK=${SLURM_ARRAY_TASK_ID:-} NAME=$SLURM_JOB_NAME
     CPUS=${SLURM_CPUS_ON_NODE:-1}
@@ -23,7 +23,7 @@ else
     CPUS=${NSLOTS:-1}
 fi
 
-# Threads that wait in a busy loop slow down what others run on the node.
+# OpenMP threads that spin while they wait would slow down other jobs on the node.
 export OMP_WAIT_POLICY=passive
 if [ -n "${CPU_PROCESSES:-}" ]; then
     export CUDA_VISIBLE_DEVICES="" OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
@@ -42,7 +42,7 @@ processes_here() {
     fi
 }
 
-# Write from here on to a folder of this job, which a requeued job goes on with. The scheduler's own file says where.
+# From here on, write to a folder of this job, which is the same after requeueing. The scheduler's own file names it.
 open_log() {
     LOG_DIR=$LOGS/$1-$JOB${TASK:+.$TASK}
     mkdir -p "$LOG_DIR" || exit 1
@@ -53,8 +53,8 @@ open_log() {
 
 say() { echo "== $(date +%FT%T) $*"; }
 
-# Show squeue and qstat the name of the run. An array of Grid Engine has one name for all its tasks, which others may
-# wait for.
+# Let squeue and qstat show the name of the run. An array of Grid Engine keeps its name, which is that of all its tasks,
+# because other jobs may wait for it.
 rename_job() {
     if [ $SCHEDULER = slurm ]; then
         scontrol update "JobId=$SLURM_JOB_ID" "JobName=$1"
@@ -65,25 +65,26 @@ rename_job() {
 
 WARNED="" LEAVING="" CHILD=""
 
-# SIGUSR1 and SIGUSR2 are the scheduler's warnings: leave, and come back. SIGTERM comes with scancel, and with a
-# preemption after which Slurm requeues by itself: leave.
+# SIGUSR1 and SIGUSR2 are the scheduler's warnings: save, exit, and requeue. SIGTERM comes with scancel, and with a
+# preemption after which Slurm requeues the job by itself: save and exit.
 listen() {
     trap 'WARNED=1; leave USR1' USR1
     trap 'WARNED=1; leave USR2' USR2
     trap 'leave TERM' TERM
 }
 
-# Ask what runs to save and to leave. Training is asked in its own processes: the launcher would give them 30 s.
+# Ask the command to save and exit. Training processes get SIGTERM directly: the launcher would pass it on, but kill
+# them after 30 s.
 leave() {
     say "SIG$1: asked to leave"
     LEAVING=1
     if [ -n "$CHILD" ]; then
-        pkill -TERM -P "$CHILD" -f train_composer.py || kill -TERM "$CHILD" 2>/dev/null # it may have left by itself
+        pkill -TERM -P "$CHILD" -f train_composer.py || kill -TERM "$CHILD" 2>/dev/null # it may have ended by itself
     fi
 }
 
-# Run a command to its end; its exit status is in STATUS. Grid Engine sends its warnings to all processes of a job, and
-# the launcher would die of them.
+# Run a command to its end; its exit status is in STATUS. It ignores SIGUSR1 and SIGUSR2, because Grid Engine sends its
+# warnings to all processes of a job, and they would kill the launcher.
 supervise() {
     say "$*"
     (
@@ -96,13 +97,13 @@ supervise() {
         LEAVING=""
         wait "$CHILD"
         STATUS=$?
-        [ -n "$LEAVING" ] && [ $STATUS -gt 128 ] || break # else it was a signal that ended the wait
+        [ -n "$LEAVING" ] && [ $STATUS -gt 128 ] || break # else a signal ended the wait, not the command
     done
     CHILD=""
 }
 
-# End the job with STATUS; put it back into the queue if it was warned, and what ran has left for that reason: with the
-# status of an interrupted run, or killed by SIGTERM before it could listen (241 is how the launcher puts this).
+# End the job with STATUS. Put it back into the queue if it was warned and the command has exited for that reason: with
+# the exit status of an interrupted run (75), or killed by SIGTERM before it handled signals (143; 241 by the launcher).
 finish() {
     say "status $STATUS"
     case $STATUS in
@@ -120,7 +121,7 @@ finish() {
     exit "$STATUS"
 }
 
-# The name of the run that these arguments of train_composer.py make; bad arguments end the job here.
+# Name log and job after the run that these arguments of train_composer.py start; bad arguments end the job here.
 start_training() {
     local run_name
     run_name=$(python -m jobs.run_name "$@" 2>&1) || {
@@ -141,7 +142,7 @@ train() {
     finish
 }
 
-# Lines of a list are pairs of runs: task 1 is the forward run of the first, task 2 the backward run of the first, ...
+# Each line of a list is a pair of runs: task 1 is the forward run of line 1, task 2 the backward run of line 1, ...
 train_pair() {
     local list=$1 line direction=forward
     shift
@@ -152,7 +153,7 @@ train_pair() {
     train $line "direction=$direction" "runs_dir=runs/$(basename "$list" .txt)" "$@"
 }
 
-# A line of a list, by its number; comments and empty lines do not count.
+# Print a line of a list, by its number; comments and empty lines do not count.
 line_of() {
     local line
     line=$(grep -v -e '^#' -e '^[[:space:]]*$' "$1" | sed -n "${2}p")
@@ -170,7 +171,7 @@ run() {
     finish
 }
 
-# As a task of an array the first argument is a list, and the arguments are those of the task's line and the rest.
+# In an array the first argument is a list; the task takes the arguments of its line, and the other ones.
 convert() {
     local line=""
     if [ -n "$TASK" ]; then
@@ -188,7 +189,7 @@ compare() {
     run compare_directions.py "runs=[${runs#,}]" "out=${folder%/}-comparison" "$@"
 }
 
-# A process for each GPU of each node: what runs on a node is in node.sh, what starts it there in all_nodes.sh.
+# Train with a process for each GPU of each node: all_nodes.sh starts node.sh on every node.
 train_on_nodes() {
     listen
     start_training "$@"

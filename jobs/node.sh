@@ -1,5 +1,5 @@
 #!/bin/bash
-# The processes of one node of a job; all_nodes.sh starts this on each.
+# Train on one node of a job, with a process for each of its GPUs; all_nodes.sh starts this on every node.
 
 . jobs/lib.sh
 

@@ -1,4 +1,4 @@
-"""Print the name of the run that arguments of train_composer.py make: `python -m jobs.run_name model=gpt2 ...`."""
+"""Print run_name, given or by default, for arguments of train_composer.py: `python -m jobs.run_name model=gpt2 ...`."""
 
 import sys
 

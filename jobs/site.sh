@@ -1,15 +1,15 @@
 # shellcheck shell=bash
-# What differs from site to site; every job reads this first, in the folder from which it was submitted.
-# These lines work where the defaults of the scheduler do. For your own site change them here, and nowhere else.
+# The settings of your site; every job sources this file first, in the folder from which it was submitted.
+# As they stand, they work where the defaults of the scheduler do. Change them here, and nowhere else.
 #
-# Read it on the login node too, once a session: `. jobs/site.sh`. sbatch then knows the partition, qsub the queue.
+# Source it on the login node too, once a session: `. jobs/site.sh`. sbatch then knows the partition, qsub the queue.
 
 # The environment. With modules, for example:
 #   module load cuda/12.6 python/3.11
 # shellcheck source=/dev/null
 . .venv/bin/activate
 
-# Where the log folders of the jobs are; as given here, below the folder from which jobs are submitted.
+# Folder of the jobs' log folders; a relative path starts at the folder from which jobs are submitted.
 export LOGS=logs
 
 # Slurm reads its options from variables:
