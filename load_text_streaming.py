@@ -29,7 +29,7 @@ from hindsight.interrupts import leave_with_parent
 from hindsight.loading import streaming_shared_memory
 from hindsight.loading.h5_reader import H5Stream
 from hindsight.loading.mds_reader import WindowStream
-from hindsight.loading.windows import Split, window_order
+from hindsight.loading.windows import SplitWindows, window_order
 from hindsight.orders.direction import IGNORED, make_example
 from hindsight.training.setup import RunSetup
 
@@ -48,7 +48,7 @@ class TextStreamingDataset(StreamingDataset):
 
     Args:
         stream: the split's shards.
-        split: the split.
+        windows: the windows of the split.
         device_batch_size: windows that one device takes from a global batch.
         shuffle: whether to shuffle.
         seed: seed of the shuffle.
@@ -58,7 +58,7 @@ class TextStreamingDataset(StreamingDataset):
     def __init__(
         self,
         stream: Stream,
-        split: Split,
+        windows: SplitWindows,
         device_batch_size: int,
         shuffle: bool,
         seed: int,
@@ -73,7 +73,7 @@ class TextStreamingDataset(StreamingDataset):
             shuffle_seed=seed,
             cache_limit=cache_limit,
         )
-        self.windows = split
+        self.windows = windows
         self.shuffle_windows = shuffle
         self.is_local = stream.remote is None
         self.first_windows: list[int] = self.sample_offset_per_shard.tolist()
@@ -221,16 +221,16 @@ def build_loader(
 
 def build_dataset(setup: RunSetup, split_name: str, shuffle: bool) -> TextStreamingDataset:
     """Open a split for this device, from MDS or h5, whichever the data is in."""
-    split, manifest = setup.splits[split_name], setup.manifests[split_name]
+    windows, manifest = setup.windows[split_name], setup.manifests[split_name]
     remote = setup.locations[split_name].remote
     limit = setup.config.data.cache_limit if remote is not None else None
     if manifest.format == "h5":
-        stream = H5Stream(split, split_start=manifest.splits["train"].tokens if split_name == "val" else 0)
+        stream = H5Stream(windows, split_start=manifest.splits["train"].tokens if split_name == "val" else 0)
     else:
-        stream = WindowStream(split, remote, is_bounded=limit is not None)
+        stream = WindowStream(windows, remote, is_bounded=limit is not None)
     device_batch_size = setup.config.batch_size // dist.get_world_size()
     try:
-        return TextStreamingDataset(stream, split, device_batch_size, shuffle, setup.config.seed, limit)
+        return TextStreamingDataset(stream, windows, device_batch_size, shuffle, setup.config.seed, limit)
     except ValueError as error:
         if limit is None:
             raise

@@ -182,7 +182,7 @@ class Samples(Callback):
             setup.tokenizer,
         )
         self.direction, self.seed = setup.config.direction, setup.config.seed
-        self.context_length = setup.splits["train"].context_length
+        self.context_length = setup.windows["train"].context_length
         self.written = 0
         self.is_due: Callable[[State, Event], bool] = create_interval_scheduler(self.config.interval or "0ba")
 

@@ -14,7 +14,7 @@ from hindsight.config.direction import Direction
 from hindsight.errors import InputError
 from hindsight.loading.h5_reader import H5Stream
 from hindsight.loading.mds_reader import WindowStream
-from hindsight.loading.windows import Split, window_order
+from hindsight.loading.windows import SplitWindows, window_order
 from hindsight.orders.direction import IGNORED, turn
 from hindsight.shards.manifest import Manifest
 from hindsight.tokenization.tokenizer import Tokenizer
@@ -23,9 +23,9 @@ from load_text_streaming import TextStreamingDataset, build_loader
 BOS = 0
 
 
-def open_split(folder: Path, name: str, context_length: int, batch_size: int = 4) -> tuple[Split, Manifest]:
+def open_split(folder: Path, name: str, context_length: int, batch_size: int = 4) -> tuple[SplitWindows, Manifest]:
     manifest = Manifest.load(folder)
-    return Split.of(str(folder), name, manifest, context_length, batch_size), manifest
+    return SplitWindows.of(str(folder), name, manifest, context_length, batch_size), manifest
 
 
 def open_dataset(
@@ -95,8 +95,8 @@ def test_no_document_is_in_both_splits(corpus, shards):
     assert sum(documents.values()) == 120
 
 
-def big_split(n_tokens: int, context_length: int, batch_size: int, blocks_per_shard: int = 50) -> Split:
-    return Split("/nowhere", "train", n_tokens, 2048, blocks_per_shard, context_length, batch_size)
+def big_split(n_tokens: int, context_length: int, batch_size: int, blocks_per_shard: int = 50) -> SplitWindows:
+    return SplitWindows("/nowhere", "train", n_tokens, 2048, blocks_per_shard, context_length, batch_size)
 
 
 @pytest.mark.parametrize("context_length", [128, 256, 2048])

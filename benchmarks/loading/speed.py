@@ -17,7 +17,7 @@ from benchmarks.loading.shards import BLOCK_LENGTH, SEED, write_corpus
 from benchmarks.table import Row
 from hindsight.config.direction import Direction
 from hindsight.loading.mds_reader import WindowStream
-from hindsight.loading.windows import Split
+from hindsight.loading.windows import SplitWindows
 from hindsight.shards.manifest import Manifest
 from hindsight.shards.mds import COLUMN
 from load_text_streaming import TextStreamingDataset, build_loader
@@ -51,7 +51,7 @@ class Speeds:
 
 def open_dataset(folder: Path, context_length: int) -> TextStreamingDataset:
     """Open the training split as train_composer.py does."""
-    split = Split.of(str(folder), "train", Manifest.load(folder), context_length, BATCH_SIZE)
+    split = SplitWindows.of(str(folder), "train", Manifest.load(folder), context_length, BATCH_SIZE)
     return TextStreamingDataset(WindowStream(split), split, BATCH_SIZE, shuffle=True, seed=SEED)
 
 

@@ -21,7 +21,7 @@ from hindsight.config.model import GPTConfig
 from hindsight.config.optim import OptimConfig
 from hindsight.config.throughput import Variant
 from hindsight.loading.mds_reader import WindowStream
-from hindsight.loading.windows import Split
+from hindsight.loading.windows import SplitWindows
 from hindsight.orders.direction import make_example
 from hindsight.shards.manifest import token_dtype
 from hindsight.training.gradient import ClipGradient
@@ -189,7 +189,7 @@ def one_byte_per_token(setup: Setup) -> np.ndarray:
     return np.ones(setup.vocab_size, np.int64)
 
 
-def write_shards(setup: Setup, folder: Path) -> Split:
+def write_shards(setup: Setup, folder: Path) -> SplitWindows:
     """Write the tokens of a turn as an MDS shard."""
     tokens = random_windows(setup).ravel()
     block_length = WINDOWS_PER_BLOCK * setup.context_length
@@ -198,4 +198,6 @@ def write_shards(setup: Setup, folder: Path) -> Split:
     with MDSWriter(columns=columns, out=str(folder / "train"), size_limit=None) as writer:
         for block in blocks:
             writer.write({"tokens": block})
-    return Split(str(folder), "train", len(tokens), block_length, len(blocks), setup.context_length, setup.batch_size)
+    return SplitWindows(
+        str(folder), "train", len(tokens), block_length, len(blocks), setup.context_length, setup.batch_size
+    )

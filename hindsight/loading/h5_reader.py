@@ -17,7 +17,7 @@ from streaming.base.world import World
 
 from hindsight.errors import InputError
 from hindsight.loading.mds_reader import map_bytes
-from hindsight.loading.windows import Split, shard_extent
+from hindsight.loading.windows import SplitWindows, shard_extent
 
 H5_NAME = "tokens.h5"
 
@@ -27,18 +27,18 @@ class H5WindowReader(JointReader):
 
     Args:
         path: the h5 file.
-        split: the split that the piece belongs to.
+        windows: the windows of the piece's split.
         split_start: index in `tokens` at which the split begins.
         number: index of the piece in the split.
     """
 
-    def __init__(self, path: Path, split: Split, split_start: int, number: int) -> None:
-        n_tokens, n_windows = shard_extent(split, number)
+    def __init__(self, path: Path, windows: SplitWindows, split_start: int, number: int) -> None:
+        n_tokens, n_windows = shard_extent(windows, number)
         info = FileInfo(path.name, path.stat().st_size, {})
         super().__init__(str(path.parent), "", None, [], info, n_windows, None, None)
         self.path = path
-        self.context_length = split.context_length
-        self.start = split_start + number * split.block_length * split.blocks_per_shard
+        self.context_length = windows.context_length
+        self.start = split_start + number * windows.block_length * windows.blocks_per_shard
         self.n_tokens = n_tokens
         self.opened: tuple[int, h5py.Dataset | NDArray] | None = None
 
@@ -76,9 +76,9 @@ class H5WindowReader(JointReader):
 class H5Stream(Stream):
     """The pieces of a split, as windows."""
 
-    def __init__(self, split: Split, split_start: int) -> None:
-        super().__init__(local=split.folder, split=split.name)
-        self.windows = split
+    def __init__(self, windows: SplitWindows, split_start: int) -> None:
+        super().__init__(local=windows.folder, split=windows.name)
+        self.windows = windows
         self.split_start = split_start
 
     def get_shards(self, world: World, allow_unsafe_types: bool) -> list[Reader]:

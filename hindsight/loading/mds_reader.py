@@ -17,7 +17,7 @@ from streaming.base.world import World
 
 from hindsight.errors import DISK_FULL, InputError
 from hindsight.loading.remote import Remote
-from hindsight.loading.windows import Split, shard_extent
+from hindsight.loading.windows import SplitWindows, shard_extent
 from hindsight.shards.manifest import check_names
 
 
@@ -26,7 +26,7 @@ class WindowReader(MDSReader):
 
     Args:
         shard: the shard, whose samples are blocks.
-        split: the split that the shard belongs to.
+        windows: the windows of the shard's split.
         number: index of the shard in the split; the last shard also has the empty windows that pad the last batch.
         verify: whether to compare its hash at its first use, and to delete it if it differs: Streaming then downloads
             it again. A shard in the cache may have been truncated or damaged since it was downloaded.
@@ -34,7 +34,9 @@ class WindowReader(MDSReader):
             that any process has mapped keeps its space on the disk after it is deleted.
     """
 
-    def __init__(self, shard: MDSReader, split: Split, number: int, verify: bool = False, mapped: bool = True) -> None:
+    def __init__(
+        self, shard: MDSReader, windows: SplitWindows, number: int, verify: bool = False, mapped: bool = True
+    ) -> None:
         super().__init__(
             shard.dirname,
             shard.split,
@@ -50,10 +52,10 @@ class WindowReader(MDSReader):
         )
         self.n_blocks = shard.samples
         self.verify, self.mapped = verify, mapped
-        self.context_length = split.context_length
-        self.block_length = split.block_length
+        self.context_length = windows.context_length
+        self.block_length = windows.block_length
         self.dtype = np.dtype(shard.column_encodings[0].split(":")[1])
-        self.n_tokens, self.samples = shard_extent(split, number)
+        self.n_tokens, self.samples = shard_extent(windows, number)
         self.tokens: NDArray | None = None  # a plain array over the mapped file: a memmap takes longer to slice
         self.begin: int | None = None  # byte at which the tokens begin, once the file was checked
 
@@ -104,25 +106,25 @@ class WindowStream(Stream):
     """The shards of a split, as windows.
 
     Args:
-        split: the split.
+        windows: the windows of the split.
         remote: where they are downloaded from; None if they are in the split's folder.
         is_bounded: whether shards are evicted.
     """
 
-    def __init__(self, split: Split, remote: Remote | None = None, is_bounded: bool = False) -> None:
+    def __init__(self, windows: SplitWindows, remote: Remote | None = None, is_bounded: bool = False) -> None:
         if remote is None:
-            super().__init__(local=split.folder, split=split.name)
+            super().__init__(local=windows.folder, split=windows.name)
         else:
             super().__init__(
                 remote=remote.url,
-                local=split.folder,
-                split=split.name,
+                local=windows.folder,
+                split=windows.name,
                 download_retry=remote.retry,
                 download_timeout=remote.timeout_s,
             )
-        self.windows = split
+        self.windows = windows
         self.is_bounded = is_bounded
-        self.place = remote.url if remote is not None else split.folder
+        self.place = remote.url if remote is not None else windows.folder
 
     def get_shards(self, world: World, allow_unsafe_types: bool) -> list[Reader]:
         """Read the index; InputError if it is not the one that the manifest describes."""

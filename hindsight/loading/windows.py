@@ -21,8 +21,8 @@ GROUP_BLOCKS = 1 << 16
 
 
 @dataclass(frozen=True)
-class Split:
-    """A split of a converted corpus, seen through windows.
+class SplitWindows:
+    """The windows of a split of a converted corpus.
 
     Args:
         folder: folder of the dataset, absolute.
@@ -43,7 +43,7 @@ class Split:
     batch_size: int
 
     @classmethod
-    def of(cls, folder: str, name: str, manifest: Manifest, context_length: int, batch_size: int) -> "Split":
+    def of(cls, folder: str, name: str, manifest: Manifest, context_length: int, batch_size: int) -> "SplitWindows":
         """Look up a split in the manifest of its dataset; InputError if windows cannot be cut from its blocks."""
         block_length = manifest.block_length
         if block_length % context_length:
@@ -84,7 +84,7 @@ class Split:
         return -(-self.n_tokens // (self.block_length * self.blocks_per_shard))
 
 
-def window_order(split: Split, shuffle: bool, seed: int, epoch: int) -> NDArray[np.int64]:
+def window_order(windows: SplitWindows, shuffle: bool, seed: int, epoch: int) -> NDArray[np.int64]:
     """Order of the windows in an epoch, with the empty ones that pad the last batch at the end.
 
     Without shuffling, reading order. With it, the blocks are shuffled by Streaming's py1e, which keeps the windows of a
@@ -96,39 +96,39 @@ def window_order(split: Split, shuffle: bool, seed: int, epoch: int) -> NDArray[
         (n_padded,) window numbers in the split; a number from n_windows on is an empty window.
     """
     if not shuffle:
-        return np.arange(split.n_padded)
+        return np.arange(windows.n_padded)
     from streaming.base.shuffle import get_shuffle  # here: data is checked before the seconds that this import takes
 
     rng = np.random.default_rng((seed, epoch))
-    n_blocks = -(-split.n_tokens // split.block_length)
-    shard_blocks = np.full(split.n_shards, split.blocks_per_shard)
+    n_blocks = -(-windows.n_tokens // windows.block_length)
+    shard_blocks = np.full(windows.n_shards, windows.blocks_per_shard)
     shard_blocks[-1] = n_blocks - shard_blocks[:-1].sum()
-    spread = max(SHUFFLE_BLOCKS, 4 * split.blocks_per_shard)
+    spread = max(SHUFFLE_BLOCKS, 4 * windows.blocks_per_shard)
     blocks = get_shuffle("py1e", shard_blocks, 1, seed, epoch, spread)
-    n_rounds = split.windows_per_block
-    order = np.empty(split.n_padded, np.int64)
+    n_rounds = windows.windows_per_block
+    order = np.empty(windows.n_padded, np.int64)
     end = 0
     for group in np.array_split(blocks, max(n_blocks // GROUP_BLOCKS, 1)):
         size = len(group)
         # From one round to the next a block stays within its chunk: its windows are size - chunk + 1 apart, less the
         # (at most two) windows that the last block of the split lacks.
-        chunk = max(1, min(size // 2, size - split.batch_size - 1))
+        chunk = max(1, min(size // 2, size - windows.batch_size - 1))
         place = np.arange(size) // chunk + rng.random((n_rounds, size))
         turns = np.argsort(place, axis=1)
         first = rng.integers(n_rounds, size=size)
-        windows = (first[turns] + np.arange(n_rounds)[:, None]) % n_rounds
-        numbers = (group[turns] * n_rounds + windows).ravel()
-        numbers = numbers[numbers < split.n_windows]
+        numbers_in_block = (first[turns] + np.arange(n_rounds)[:, None]) % n_rounds
+        numbers = (group[turns] * n_rounds + numbers_in_block).ravel()
+        numbers = numbers[numbers < windows.n_windows]
         order[end : end + len(numbers)] = numbers
         end += len(numbers)
-    order[end:] = np.arange(split.n_windows, split.n_padded)
+    order[end:] = np.arange(windows.n_windows, windows.n_padded)
     return order
 
 
-def shard_extent(split: Split, number: int) -> tuple[int, int]:
+def shard_extent(windows: SplitWindows, number: int) -> tuple[int, int]:
     """Number of tokens and of windows in a shard of a split, the empty windows that pad the last batch included."""
-    shard_tokens = split.block_length * split.blocks_per_shard
-    if number < split.n_shards - 1:
-        return shard_tokens, split.blocks_per_shard * split.windows_per_block
-    before = number * split.blocks_per_shard * split.windows_per_block
-    return split.n_tokens - number * shard_tokens, split.n_padded - before
+    shard_tokens = windows.block_length * windows.blocks_per_shard
+    if number < windows.n_shards - 1:
+        return shard_tokens, windows.blocks_per_shard * windows.windows_per_block
+    before = number * windows.blocks_per_shard * windows.windows_per_block
+    return windows.n_tokens - number * shard_tokens, windows.n_padded - before

@@ -12,7 +12,7 @@ from hindsight.config.training import TrainConfig
 from hindsight.durations import steps_in
 from hindsight.errors import InputError
 from hindsight.loading.remote import Remote, cache_folder
-from hindsight.loading.windows import Split
+from hindsight.loading.windows import SplitWindows
 from hindsight.provenance import git_commit, versions
 from hindsight.shards.manifest import TOKENIZER_FOLDER, Manifest
 from hindsight.tokenization.tokenizer import Tokenizer
@@ -44,7 +44,7 @@ class RunSetup:
         tokenizer: the tokenizer that made the tokens.
         locations: where train and val are.
         manifests: what the data of train and val says of itself.
-        splits: train and val, seen through windows.
+        windows: the windows of train and val.
     """
 
     config: TrainConfig
@@ -53,7 +53,7 @@ class RunSetup:
     tokenizer: Tokenizer
     locations: dict[str, Location]
     manifests: dict[str, Manifest]
-    splits: dict[str, Split]
+    windows: dict[str, SplitWindows]
 
     @property
     def total_steps(self) -> int:
@@ -115,13 +115,13 @@ def check_setup(config: TrainConfig, locations: dict[str, Location]) -> RunSetup
                 f"{place.key}={place.remote.url} is h5, which is read here only; copy it, or convert it to MDS."
             )
     tokenizer = _load_tokenizer(config, locations, manifests)
-    splits = {
-        split: Split.of(locations[split].folder, split, manifest, context_length, config.batch_size)
+    windows = {
+        split: SplitWindows.of(locations[split].folder, split, manifest, context_length, config.batch_size)
         for split, manifest in manifests.items()
     }
     run_name = config.name_of_run()
     complete = replace(config, run_name=run_name, data=replace(config.data, context_length=context_length))
-    return RunSetup(complete, run_name, folder_of(config), tokenizer, locations, manifests, splits)
+    return RunSetup(complete, run_name, folder_of(config), tokenizer, locations, manifests, windows)
 
 
 def _load_tokenizer(config: TrainConfig, locations: dict[str, Location], manifests: dict[str, Manifest]) -> Tokenizer:

@@ -27,7 +27,7 @@ def start_lines(setup: RunSetup, n_parameters: int, step: int, devices: str) -> 
     train, val = (setup.manifests[name].splits[name] for name in ("train", "val"))
     documents = "" if train.documents is None else f"{train.documents:,} documents, "
     left = setup.total_steps - step
-    tokens = left * config.batch_size * setup.splits["train"].context_length
+    tokens = left * config.batch_size * setup.windows["train"].context_length
     lines = [
         f"run      {setup.run_name}, {config.direction.name}",
         f"model    {config.model.name}, {short(n_parameters)} parameters",
