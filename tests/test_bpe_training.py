@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 import tokenizers
-from conftest import ROOT
+from helpers.processes import ROOT
 from helpers.texts import byte_level, make_corpus, save_reference, texts
 from tokenizers import decoders, models, pre_tokenizers, processors
 
@@ -203,8 +203,8 @@ def test_documents_are_read_once_and_one_at_a_time(monkeypatch):
 
 def test_no_reference_no_import_of_transformers_or_torch(corpus, tmp_path):
     code = (
-        "import sys, train_tokenizer, config; "
-        "train_tokenizer.main(config.TokenizerConfig(corpus=sys.argv[1], out=sys.argv[2], vocab_size=300)); "
+        "import sys, train_tokenizer; from hindsight.config.tokenizer import TokenizerConfig; "
+        "train_tokenizer.main(TokenizerConfig(corpus=sys.argv[1], out=sys.argv[2], vocab_size=300)); "
         "assert not {'transformers', 'torch'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code, corpus, str(tmp_path / "out")], cwd=ROOT, check=True)

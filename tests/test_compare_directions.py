@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import compose_config, run_command
+from helpers.processes import run_command
+from helpers.training_runs import compose_config
 from omegaconf import OmegaConf
 
 from compare_directions import main

@@ -1,7 +1,8 @@
 import errno
 
 import pytest
-from conftest import ROOT, compose_config, run_command
+from helpers.processes import ROOT, run_command
+from helpers.training_runs import compose_config
 
 from hindsight.command_line import SCHEMAS, describe, help_text, model_names, one_line_errors, run_script
 from hindsight.config.training import TrainConfig

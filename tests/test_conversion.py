@@ -8,7 +8,8 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from conftest import convert_config, draws, make_text, run_command
+from helpers.processes import run_command
+from helpers.small_data import convert_config, draws, make_text
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from streaming import MDSWriter

@@ -10,9 +10,10 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import ROOT, convert_config, wait_until
 from distributed import Client
 from helpers.conversion_runs import contents, parts_done, run_to_the_end, start
+from helpers.processes import ROOT, wait_until
+from helpers.small_data import convert_config
 
 import convert_to_mds
 from hindsight.config.conversion import Engine

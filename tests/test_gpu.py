@@ -1,20 +1,15 @@
-import json
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, compose_config
-
-import train_composer
+from helpers.training_runs import by_step, train
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 
 
 def final_loss(shards: Path, runs: Path, name: str, *changes: str) -> float:
-    given = ["direction=backward", f"data.path={shards}", f"runs_dir={runs}", f"run_name={name}", *TINY, *changes]
-    last = {setting.split("=", 1)[0]: setting for setting in ["max_duration=60ba", *given]}
-    train_composer.main(compose_config("train_composer", *last.values()))
-    return json.loads((runs / name / "metrics.jsonl").read_text().splitlines()[-1])["eval/loss_nats"]
+    run = train(shards, runs, "direction=backward", f"run_name={name}", "max_duration=60ba", *changes)
+    return by_step(run, "eval/loss_nats")[60]
 
 
 def test_mixed_precision_and_compile_end_near_the_loss_of_fp32(shards, tmp_path):

@@ -5,7 +5,8 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from conftest import convert_config, run_command
+from helpers.processes import run_command
+from helpers.small_data import convert_config
 
 import convert_to_mds
 import inspect_mds

@@ -5,7 +5,7 @@ import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-from conftest import ROOT
+from helpers.processes import ROOT
 
 from hindsight.command_line import SCHEMAS
 

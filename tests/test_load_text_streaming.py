@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import convert_config, draws
+from helpers.small_data import convert_config, draws
 
 import convert_to_mds
 from hindsight.config.direction import Direction

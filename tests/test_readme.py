@@ -4,7 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, make_text, run_command
+from helpers.processes import ROOT, run_command
+from helpers.small_data import make_text
 
 # What makes a command of the README small enough for a test; the command itself stays as it is shown.
 SMALL_MODEL = ["model.n_layers=1", "model.d_model=16", "model.context_length=32", "wandb.mode=disabled"]

@@ -11,8 +11,9 @@ import threading
 import time
 
 import pytest
-from conftest import ROOT, convert_config, draws, make_text, run_command
-from helpers.conversion_runs import contents, parts_done, run_to_the_end, start
+from helpers.conversion_runs import contents, parts_done, run_to_the_end, start, stop_after
+from helpers.processes import ROOT, run_command
+from helpers.small_data import convert_config, draws, make_text
 
 import convert_to_h5
 import convert_to_mds
@@ -74,23 +75,6 @@ def small_parts(monkeypatch):
     """Parts of a few documents, so that a small corpus has many; the state is saved after each."""
     monkeypatch.setattr("hindsight.text.documents.PART_BYTES", 2000)
     monkeypatch.setattr("hindsight.conversion.workers.SAVE_INTERVAL_S", 0)
-
-
-def stop_after(monkeypatch, n_parts, error=KeyboardInterrupt):
-    """Have the making of a part fail after so many."""
-    made = 0
-    from hindsight.conversion import workers
-
-    make = workers._make
-
-    def limited(*arguments):
-        nonlocal made
-        made += 1
-        if made > n_parts:
-            raise error
-        return make(*arguments)
-
-    monkeypatch.setattr(workers, "_make", limited)
 
 
 def count_reads(monkeypatch):
@@ -175,7 +159,7 @@ def test_a_corpus_that_was_copied_is_the_same_when_the_result_is_there(tmp_path,
 
 def test_a_second_converter_says_so_and_stops(interrupted, corpus, tokenizer_dir):
     code = (
-        "import sys; from output_files import locked; from pathlib import Path\n"
+        "import sys; from hindsight.files import locked; from pathlib import Path\n"
         "with locked(Path(sys.argv[1]), 'held'):\n    print('held', flush=True); sys.stdin.read()\n"
     )
     work = interrupted.parent / ".out.partial"

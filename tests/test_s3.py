@@ -5,9 +5,10 @@ import json
 import lzma
 
 import pytest
-from conftest import convert_config, run_command
+from helpers.conversion_runs import contents, stop_after
+from helpers.processes import run_command
 from helpers.s3_server import fetch, put
-from test_resume_conversion import contents, stop_after
+from helpers.small_data import convert_config
 
 import convert_to_mds
 from hindsight.config.corpus import CorpusConfig, CorpusFormat, OnError

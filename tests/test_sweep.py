@@ -3,7 +3,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import TINY, compose_config, run_command
+from helpers.processes import run_command
+from helpers.training_runs import TINY, compose_config
 from omegaconf import OmegaConf
 
 from hindsight.errors import InputError

@@ -3,7 +3,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import compose_config, run_command
+from helpers.processes import run_command
+from helpers.training_runs import compose_config
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 

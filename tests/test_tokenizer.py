@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tokenizers
 import torch
-from conftest import ROOT
+from helpers.processes import ROOT
 from helpers.texts import byte_level, make_corpus, save_reference, texts
 from tokenizers import decoders, models, normalizers, processors
 

@@ -6,14 +6,15 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import wandb
 from composer.utils import dist, get_device
-from conftest import ROOT, TINY, compose_config, convert_config, run_command
+from helpers.processes import ROOT, run_command
+from helpers.small_data import convert_config
+from helpers.training_runs import TINY, by_step, compose_config, records, settings, train
 from omegaconf import OmegaConf
 
 import convert_to_mds
@@ -32,27 +33,6 @@ from loss_utils import nats_to_bits
 from train_composer import build_language_model, build_trainer, prepare
 
 DROPOUT = ["model.dropout=0.2", "model.embedding_dropout=0.1"]
-
-
-def settings(shards: Path, runs: Path, *changes: str) -> list[str]:
-    given = ["direction=forward", f"data.path={shards}", f"runs_dir={runs}", "max_duration=6ba", *TINY, *changes]
-    last = {setting.split("=", 1)[0]: setting for setting in given}
-    return list(last.values())
-
-
-def train(shards: Path, runs: Path, *changes: str) -> Path:
-    config = compose_config("train_composer", *settings(shards, runs, *changes))
-    train_composer.main(config)
-    name = config.run_name or f"{config.model.name}-{shards.name}-{config.direction.name}-seed{config.seed}"
-    return runs / name
-
-
-def records(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def losses(folder: Path, key: str = "train/loss_nats") -> dict[int, float]:
-    return {record["step"]: record[key] for record in records(folder) if key in record}
 
 
 def test_a_run_leaves_its_config_metrics_metadata_samples_and_checkpoints(shards, tmp_path):
@@ -139,8 +119,8 @@ def test_training_is_shuffled_by_the_seed_and_validation_never(shards, tmp_path)
 
 
 def test_the_gradient_is_clipped_on_demand(shards, tmp_path):
-    clipped = losses(train(shards, tmp_path, "run_name=a", "optim.grad_clip=1e-7", "optim.eps=1e-3"))
-    free = losses(train(shards, tmp_path, "run_name=b", "optim.grad_clip=null", "optim.eps=1e-3"))
+    clipped = by_step(train(shards, tmp_path, "run_name=a", "optim.grad_clip=1e-7", "optim.eps=1e-3"))
+    free = by_step(train(shards, tmp_path, "run_name=b", "optim.grad_clip=null", "optim.eps=1e-3"))
     assert clipped[1] == free[1]
     assert clipped[6] > free[6]
 
@@ -181,16 +161,16 @@ def test_the_evaluation_is_the_sum_over_the_whole_set_whatever_the_batches(shard
 
 
 def test_gradient_accumulation_changes_only_rounding_also_in_the_filled_up_batch_of_an_epoch(shards, tmp_path):
-    whole = losses(train(shards, tmp_path, "run_name=a", "max_duration=2ep", "optim.lr=0.01"))
-    pieces = losses(train(shards, tmp_path, "run_name=b", "max_duration=2ep", "optim.lr=0.01", "microbatch_size=1"))
+    whole = by_step(train(shards, tmp_path, "run_name=a", "max_duration=2ep", "optim.lr=0.01"))
+    pieces = by_step(train(shards, tmp_path, "run_name=b", "max_duration=2ep", "optim.lr=0.01", "microbatch_size=1"))
     assert list(whole.values()) == pytest.approx(list(pieces.values()), rel=2e-4)
 
 
 def test_metrics_leave_the_losses_as_they_are(shards, tmp_path):
     with_metrics = train(shards, tmp_path, "run_name=a")
     without = train(shards, tmp_path, "run_name=b", "metrics=false")
-    assert losses(with_metrics) == losses(without)
-    assert not losses(without, "train/accuracy")
+    assert by_step(with_metrics) == by_step(without)
+    assert not by_step(without, "train/accuracy")
 
 
 def test_training_is_the_same_whatever_is_logged(shards, tmp_path):
@@ -205,15 +185,15 @@ def test_training_is_the_same_whatever_is_logged(shards, tmp_path):
 
 
 def test_a_compiled_and_a_checkpointed_model_have_the_same_losses_to_rounding(shards, tmp_path):
-    plain = losses(train(shards, tmp_path, "run_name=a"))
-    checkpointed = losses(train(shards, tmp_path, "run_name=b", "activation_checkpointing=true"))
+    plain = by_step(train(shards, tmp_path, "run_name=a"))
+    checkpointed = by_step(train(shards, tmp_path, "run_name=b", "activation_checkpointing=true"))
     assert list(plain.values()) == pytest.approx(list(checkpointed.values()), rel=1e-5)
 
 
 @pytest.mark.slow
 def test_torch_compile_on_demand_has_the_same_losses_to_rounding(shards, tmp_path):
-    plain = losses(train(shards, tmp_path, "run_name=a", "max_duration=3ba"))
-    compiled = losses(train(shards, tmp_path, "run_name=b", "max_duration=3ba", "compile=true"))
+    plain = by_step(train(shards, tmp_path, "run_name=a", "max_duration=3ba"))
+    compiled = by_step(train(shards, tmp_path, "run_name=b", "max_duration=3ba", "compile=true"))
     assert list(plain.values()) == pytest.approx(list(compiled.values()), rel=1e-5)
 
 
@@ -229,8 +209,8 @@ def test_a_resumed_run_has_bit_for_bit_the_losses_of_an_uninterrupted_one(shards
     assert 0 < len(records(parts)) < 50
     assert train(shards, tmp_path, "run_name=parts", "max_duration=60ba", *common) == parts
     assert [record["step"] for record in records(parts)] == list(range(1, 61))
-    assert losses(parts) == losses(whole)
-    evaluated, expected = losses(parts, "eval/loss_nats"), losses(whole, "eval/loss_nats")
+    assert by_step(parts) == by_step(whole)
+    evaluated, expected = by_step(parts, "eval/loss_nats"), by_step(whole, "eval/loss_nats")
     assert {step: evaluated[step] for step in expected} == expected
     assert [record["tokens"] for record in records(parts)] == [record["tokens"] for record in records(whole)]
 
@@ -260,8 +240,8 @@ def test_a_run_killed_between_two_checkpoints_has_bit_for_bit_the_losses_of_one_
     assert done.returncode == 0, done.stderr
     assert "goes on from step" in done.stdout
     assert [record["step"] for record in records(killed)] == list(range(1, 401))
-    assert losses(killed) == losses(whole)
-    assert losses(killed, "eval/loss_nats") == losses(whole, "eval/loss_nats")
+    assert by_step(killed) == by_step(whole)
+    assert by_step(killed, "eval/loss_nats") == by_step(whole, "eval/loss_nats")
 
 
 def test_a_resume_does_not_read_again_what_was_consumed(shards, tmp_path, monkeypatch):
@@ -301,7 +281,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_is_never_saved(shards, tmp_pa
     changes = ["optim.lr=1e30", "optim.warmup_steps=3", "optim.grad_clip=null", "checkpoint.interval=1ba"]
     with pytest.raises(FloatingPointError, match="The loss of step"):
         train(shards, tmp_path, "run_name=a", "max_duration=20ba", *changes)
-    logged = losses(tmp_path / "a")
+    logged = by_step(tmp_path / "a")
     assert all(math.isfinite(loss) for loss in logged.values())
     saved = [int(path.name.split("-ba")[1].split("-")[0]) for path in (tmp_path / "a" / "checkpoints").glob("ep*.pt")]
     assert max(saved) == max(logged)
@@ -352,7 +332,7 @@ def test_a_run_that_another_process_trains_is_refused(shards, tmp_path):
     assert (folder / "metrics.jsonl").read_bytes() == before
     holder.communicate("\n")
     train(shards, tmp_path, "run_name=a", "max_duration=2ba")
-    assert len(losses(folder)) == 2
+    assert len(by_step(folder)) == 2
 
 
 def test_backups_stay_and_checkpoints_go_also_over_a_resume(shards, tmp_path):
@@ -388,10 +368,10 @@ def test_two_processes_have_the_losses_of_one_on_the_same_global_batches(shards,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     two = tmp_path / "two"
-    assert len(losses(one)) > 40
-    assert list(losses(two).values()) == pytest.approx(list(losses(one).values()), rel=2e-4)
+    assert len(by_step(one)) > 40
+    assert list(by_step(two).values()) == pytest.approx(list(by_step(one).values()), rel=2e-4)
     for key in ("eval/loss_nats", "eval/bits_per_byte", "eval/accuracy"):
-        assert losses(two, key) == pytest.approx(losses(one, key), rel=1e-3)
+        assert by_step(two, key) == pytest.approx(by_step(one, key), rel=1e-3)
     assert [record["tokens"] for record in records(two)] == [record["tokens"] for record in records(one)]
 
 
@@ -442,8 +422,8 @@ def test_a_sanity_check_tries_the_whole_path_and_leaves_nothing(shards, tmp_path
 def test_training_on_h5_has_the_losses_of_training_on_mds(shards, h5_data, tmp_path):
     from_mds = train(shards, tmp_path, "run_name=mds", "max_duration=30ba")
     from_h5 = train(h5_data, tmp_path, "run_name=h5", "max_duration=30ba")
-    assert losses(from_h5) == losses(from_mds)
-    assert losses(from_h5, "eval/loss_nats") == losses(from_mds, "eval/loss_nats")
+    assert by_step(from_h5) == by_step(from_mds)
+    assert by_step(from_h5, "eval/loss_nats") == by_step(from_mds, "eval/loss_nats")
 
 
 def test_val_path_evaluates_another_dataset(shards, corpus, tokenizer_dir, tmp_path):
@@ -451,8 +431,8 @@ def test_val_path_evaluates_another_dataset(shards, corpus, tokenizer_dir, tmp_p
     convert_to_mds.main(convert_config(corpus, tokenizer_dir, other, val_share=0.5, seed=9))
     here = train(shards, tmp_path, "run_name=here", "max_duration=1ba")
     there = train(shards, tmp_path, "run_name=there", "max_duration=1ba", f"data.val_path={other}")
-    assert losses(here) == losses(there)
-    assert losses(here, "eval/loss_nats") != losses(there, "eval/loss_nats")
+    assert by_step(here) == by_step(there)
+    assert by_step(here, "eval/loss_nats") != by_step(there, "eval/loss_nats")
 
 
 @pytest.mark.parametrize("model", ["gru_small", "lstm_small", "llama_small"])
@@ -461,7 +441,7 @@ def test_every_kind_of_model_trains(shards, tmp_path, model):
     given = [s for s in settings(shards, tmp_path, f"model={model}", *small) if not s.startswith("model.n_heads")]
     given += ["model.n_heads=4", "model.n_kv_heads=2"] if model == "llama_small" else []
     train_composer.main(compose_config("train_composer", *given, "run_name=a"))
-    assert len(losses(tmp_path / "a")) == 6
+    assert len(by_step(tmp_path / "a")) == 6
 
 
 # ---------------------------------------------------------------------------------------------------------- bad input
@@ -507,7 +487,7 @@ def test_what_a_start_left_that_was_killed_at_once_does_not_stop_the_next(shards
     (tmp_path / "a").mkdir()
     for name in (".lock", ".metadata.json.partial", "config.yaml"):
         (tmp_path / "a" / name).write_text("")
-    assert len(losses(train(shards, tmp_path, "run_name=a"))) == 6
+    assert len(by_step(train(shards, tmp_path, "run_name=a"))) == 6
 
 
 @pytest.mark.parametrize(("text", "plain"), [("20_000_000tok", "20000000tok"), ("5ep", "5ep")])
@@ -523,6 +503,6 @@ def test_a_duration_in_tokens_ends_at_the_first_batch_that_reaches_it(shards, tm
 
 def test_losses_keep_all_their_digits(shards, tmp_path):
     folder = train(shards, tmp_path, "max_duration=1ba")
-    (value,) = losses(folder).values()
+    (value,) = by_step(folder).values()
     assert np.float32(value) == value
     assert repr(value) in (folder / "metrics.jsonl").read_text()

@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import mkdtemp
 
-from conftest import wait_until
+from helpers.processes import wait_until
 
 GRID_ENGINE = Path("/usr/lib/gridengine")
 NODE_SLOTS = 8

@@ -5,11 +5,12 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import ROOT, TINY, make_text, skip, wait_until
 from helpers.conversion_runs import contents, parts_done
+from helpers.processes import ROOT, skip, wait_until
+from helpers.small_data import make_text
+from helpers.training_runs import TINY, by_step, losses
 from schedulers import GridEngine, Scheduler, Slurm
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.dist, pytest.mark.timeout(600)]
@@ -58,7 +59,12 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session", params=[Slurm, GridEngine], ids=lambda kind: kind.__name__)
+KINDS = [
+    pytest.param(kind, id=kind.__name__, marks=pytest.mark.xdist_group(kind.__name__)) for kind in (Slurm, GridEngine)
+]
+
+
+@pytest.fixture(scope="session", params=KINDS)
 def scheduler(request: pytest.FixtureRequest, checkout: Path) -> Iterator[Scheduler]:
     """Slurm, then Grid Engine, started here and stopped at the end."""
     kind: type[Scheduler] = request.param
@@ -84,18 +90,8 @@ def _logs_of_a_failure(request: pytest.FixtureRequest, scheduler: Scheduler) -> 
         sys.stdout.write(scheduler.log())
 
 
-def metrics(checkout: Path, run: str) -> list[dict[str, Any]]:
-    path = checkout / "runs" / run / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def steps(checkout: Path, run: str) -> int:
-    return max((record["step"] for record in metrics(checkout, run)), default=0)
-
-
-def losses(checkout: Path, run: str) -> list[tuple[int, str, float]]:
-    names = ("train/loss_nats", "eval/loss_nats")
-    return [(r["step"], name, r[name]) for r in metrics(checkout, run) for name in names if name in r]
+    return max(by_step(checkout / "runs" / run), default=0)
 
 
 def job_log(checkout: Path, run: str, job: str) -> str:
@@ -160,10 +156,9 @@ def test_jobs_at_once_on_one_node_and_requeued_ones_have_the_losses_of_one_that_
     assert scheduler.wait(jobs["parts"], STARTS_S) == [0]
     assert starts(checkout, "parts", jobs) == 3
     assert starts(checkout, "whole", jobs) == 1
-    assert losses(checkout, "parts") == losses(checkout, "whole")
-    assert [step for step, name, _ in losses(checkout, "parts") if name.startswith("train")] == [
-        *range(1, LONG_STEPS + 1)
-    ]
+    whole, parts = (losses(checkout / "runs" / run) for run in ("whole", "parts"))
+    assert parts == whole
+    assert [line.step for line in parts] == [*range(1, LONG_STEPS + 1)]
     for run in jobs:
         assert list((checkout / "runs" / run / "checkpoints").glob(f"*-ba{LONG_STEPS}-rank0.pt"))
         assert "resource_tracker" not in job_log(checkout, run, jobs[run])  # it outlives the warning
@@ -182,7 +177,7 @@ def test_two_nodes_train_one_run_with_the_losses_of_two_processes_on_one(schedul
         job = scheduler.submit("train_gpt2_nodes", *LONG, "run_name=nodes", CPU_PROCESSES="1")
     assert scheduler.wait(job, STARTS_S) == [0]
     assert "goes on from step" in job_log(checkout, "nodes", job)
-    assert losses(checkout, "nodes") == losses(checkout, "whole")
+    assert losses(checkout / "runs" / "nodes") == losses(checkout / "runs" / "whole")
 
 
 def test_a_failed_rank_takes_the_job_down_on_all_nodes_at_once(scheduler: Scheduler, checkout: Path):

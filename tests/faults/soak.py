@@ -14,8 +14,9 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from conftest import convert_config, make_text
-from helpers.killed_runs import RUN, Nursery, kill_group, lines, losses
+from helpers.killed_runs import RUN, ForkServer, kill_group
+from helpers.small_data import convert_config, make_text
+from helpers.training_runs import lines, losses
 from tqdm import tqdm
 
 import convert_to_mds
@@ -53,13 +54,13 @@ def end(process: int, number: int = signal.SIGKILL) -> None:
 
 def soak(tries: int, seed: int, folder: Path) -> str:
     """Meet every fault so many times; the table."""
-    nursery = Nursery(folder)
+    fork_server = ForkServer(folder)
     shards = make_data(folder)
     whole = {}
     for ranks in (1, 2):
-        assert nursery.run([*RUN, f"data.path={shards}", f"runs_dir={folder}", f"run_name=whole{ranks}"], ranks) == (
-            [0] * ranks
-        ), nursery.output()
+        assert fork_server.run(
+            [*RUN, f"data.path={shards}", f"runs_dir={folder}", f"run_name=whole{ranks}"], ranks
+        ) == ([0] * ranks), fork_server.output()
         whole[ranks] = losses(folder / f"whole{ranks}")
     told: dict[str, list[tuple[bool, bool, float]]] = defaultdict(list)
     with tqdm(total=tries * len(FAULTS), disable=None) as bar:
@@ -68,9 +69,9 @@ def soak(tries: int, seed: int, folder: Path) -> str:
                 name = f"{fault.replace(' ', '_').replace(',', '')}-{number}"
                 arguments = [*RUN, f"data.path={shards}", f"runs_dir={folder}", f"run_name={name}"]
                 rng = random.Random(f"{seed} {name}")
-                told[fault].append(meet(nursery, arguments, folder / name, fault, rng, whole))
+                told[fault].append(meet(fork_server, arguments, folder / name, fault, rng, whole))
                 bar.update()
-    nursery.close()
+    fork_server.close()
     table = ["| fault | tries | survived | losses identical | seconds to resume |", "|---|---|---|---|---|"]
     for fault, results in told.items():
         survived, same = sum(r[0] for r in results), sum(r[1] for r in results)
@@ -81,27 +82,27 @@ def soak(tries: int, seed: int, folder: Path) -> str:
 
 
 def meet(
-    nursery: Nursery, arguments: list[str], folder: Path, fault: str, rng: random.Random, whole: dict
+    fork_server: ForkServer, arguments: list[str], folder: Path, fault: str, rng: random.Random, whole: dict
 ) -> tuple[bool, bool, float]:
     """Meet a fault once: whether the run came to its end, with which losses, and seconds to the first new step."""
     ranks, readers, strike, is_cut = FAULTS[fault]
     arguments = [*arguments, f"data.num_workers={readers}"]
-    processes = nursery.start(arguments, ranks)
+    processes = fork_server.start(arguments, ranks)
     delay = rng.uniform(0.05, 3.0 * ranks)
     time.sleep(delay)
     strike(processes, rng)
-    nursery.statuses()
+    fork_server.statuses()
     if is_cut:
         cut_newest(folder, rng)
     before, began, first = lines(folder), time.monotonic(), 0.0
-    nursery.start(arguments, ranks)
-    while nursery.is_running():
+    fork_server.start(arguments, ranks)
+    while fork_server.is_running():
         if not first and lines(folder) not in (0, before):
             first = time.monotonic() - began
         time.sleep(0.005)
-    survived = nursery.statuses() == [0] * ranks
+    survived = fork_server.statuses() == [0] * ranks
     if not survived:
-        sys.stderr.write(f"{folder.name}, after {delay:.3f} s: {nursery.output()}\n")
+        sys.stderr.write(f"{folder.name}, after {delay:.3f} s: {fork_server.output()}\n")
     return survived, survived and losses(folder) == whole[ranks], first
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.killed_runs import RUN, STEPS, Nursery, kill_group, lines, losses, wait_until
+from helpers.killed_runs import RUN, STEPS, ForkServer, kill_group
+from helpers.training_runs import lines, losses
 
 from hindsight.training.checkpoint_files import DamagedError, checkpoints_in, read_checkpoint
 
@@ -18,10 +19,12 @@ pytestmark = [pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def half(nursery, shards, tmp_path_factory) -> Path:
+def half(fork_server, shards, tmp_path_factory) -> Path:
     """The folder of runs with one, named run, that was made up to a half."""
     runs = tmp_path_factory.mktemp("half")
-    assert nursery.run([*RUN, f"data.path={shards}", f"runs_dir={runs}", "run_name=run", "max_duration=24ba"]) == [0]
+    assert fork_server.run([*RUN, f"data.path={shards}", f"runs_dir={runs}", "run_name=run", "max_duration=24ba"]) == [
+        0
+    ]
     return runs
 
 
@@ -62,57 +65,57 @@ def test_a_checkpoint_that_is_cut_at_any_byte_or_has_a_flipped_bit_is_recognized
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
 def test_a_cut_newest_checkpoint_is_named_and_set_aside_and_the_one_before_is_taken(
-    nursery, whole, shards, runs, share
+    fork_server, whole, shards, runs, share
 ):
     path = newest(runs)
     os.truncate(path, int(path.stat().st_size * share))
-    assert nursery.run(arguments(shards, runs)) == [0], nursery.output()
-    (told,) = [line for line in nursery.output().splitlines() if "cannot be used" in line]
+    assert fork_server.run(arguments(shards, runs)) == [0], fork_server.output()
+    (told,) = [line for line in fork_server.output().splitlines() if "cannot be used" in line]
     assert told.startswith(f"{path} cannot be used (")
     assert told.endswith("it is kept as ep0-ba24-rank0.pt.damaged, and the one before is taken.")
     assert path.with_name(path.name + ".damaged").exists()
-    assert "goes on from step 20" in nursery.output()
+    assert "goes on from step 20" in fork_server.output()
     assert losses(runs / "run") == whole[1]
 
 
-def test_a_run_that_finds_no_checkpoint_to_read_stops_and_says_so(nursery, shards, runs):
+def test_a_run_that_finds_no_checkpoint_to_read_stops_and_says_so(fork_server, shards, runs):
     before = losses(runs / "run")
     for path in checkpoints_in(runs / "run" / "checkpoints"):
         os.truncate(path, 100)
     for _ in range(2):  # again with all of them set aside
-        assert nursery.run(arguments(shards, runs)) == [2], nursery.output()
-        last = nursery.output().splitlines()[-1]
+        assert fork_server.run(arguments(shards, runs)) == [2], fork_server.output()
+        last = fork_server.output().splitlines()[-1]
         assert last.startswith("train_composer.py: run_name=run has saved checkpoints, and none in")
         assert "begin anew with another run_name" in last
     assert losses(runs / "run") == before
 
 
 @pytest.mark.parametrize("change", ["gone", "elsewhere"])
-def test_a_run_whose_checkpoints_are_not_where_they_were_never_begins_anew(nursery, shards, runs, change):
+def test_a_run_whose_checkpoints_are_not_where_they_were_never_begins_anew(fork_server, shards, runs, change):
     if change == "gone":
         shutil.rmtree(runs / "run" / "checkpoints")
     changes = [f"checkpoint.folder={runs / 'new'}"] if change == "elsewhere" else []
-    assert nursery.run(arguments(shards, runs, *changes)) == [2], nursery.output()
-    assert 'newest_checkpoint.json says: {"step": 24' in nursery.output()
+    assert fork_server.run(arguments(shards, runs, *changes)) == [2], fork_server.output()
+    assert 'newest_checkpoint.json says: {"step": 24' in fork_server.output()
 
 
-def test_the_checkpoints_of_another_run_are_never_taken(nursery, shards, runs, tmp_path):
+def test_the_checkpoints_of_another_run_are_never_taken(fork_server, shards, runs, tmp_path):
     shared = [f"checkpoint.folder={runs / 'run' / 'checkpoints'}", "run_name=other", "seed=1"]
-    assert nursery.run(arguments(shards, runs, *shared)) == [2], nursery.output()
-    assert "seed=1 (the run has 0)" in nursery.output()
+    assert fork_server.run(arguments(shards, runs, *shared)) == [2], fork_server.output()
+    assert "seed=1 (the run has 0)" in fork_server.output()
     assert not (runs / "other" / "metrics.jsonl").exists()
     shutil.rmtree(runs / "run" / "checkpoints")
     shared = [f"checkpoint.folder={tmp_path / 'shared'}", "max_duration=100000ba"]
-    processes = nursery.start(arguments(shards, runs, "run_name=one", *shared))
-    assert wait_until(lambda: lines(runs / "one") > 4, processes), nursery.output()
-    second = Nursery(tmp_path)
+    processes = fork_server.start(arguments(shards, runs, "run_name=one", *shared))
+    assert fork_server.reaches(lambda: lines(runs / "one") > 4), fork_server.output()
+    second = ForkServer(tmp_path)
     try:
         assert second.run(arguments(shards, runs, "run_name=two", *shared)) == [2], second.output()
         assert "is being trained by another process, which uses" in second.output()
     finally:
         second.close()
         kill_group(processes)
-        nursery.statuses()
+        fork_server.statuses()
 
 
 class Payload:
@@ -125,16 +128,16 @@ class Payload:
         return os.system, (f"touch {self.path}",)
 
 
-def test_a_checkpoint_that_holds_code_runs_nothing(nursery, whole, shards, runs, tmp_path, monkeypatch):
+def test_a_checkpoint_that_holds_code_runs_nothing(fork_server, whole, shards, runs, tmp_path, monkeypatch):
     content = torch.load(newest(runs))
     content["state"]["callbacks"]["Samples"] = Payload(tmp_path / "ran")
     torch.save(content, newest(runs))
     hostile = newest(runs)
-    assert nursery.run(arguments(shards, runs)) == [2], nursery.output()
-    assert f"{hostile} is intact, but holds what is not read (Weights only load failed" in nursery.output()
+    assert fork_server.run(arguments(shards, runs)) == [2], fork_server.output()
+    assert f"{hostile} is intact, but holds what is not read (Weights only load failed" in fork_server.output()
     assert not (tmp_path / "ran").exists()
     hostile.rename(tmp_path / "hostile.pt")
-    assert nursery.run(arguments(shards, runs)) == [0], nursery.output()
+    assert fork_server.run(arguments(shards, runs)) == [0], fork_server.output()
     assert losses(runs / "run") == whole[1]
     with monkeypatch.context() as careless:
         careless.delenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
@@ -142,56 +145,62 @@ def test_a_checkpoint_that_holds_code_runs_nothing(nursery, whole, shards, runs,
     assert (tmp_path / "ran").exists(), "the payload is harmless, and this test shows nothing"
 
 
-def test_a_full_disk_while_a_checkpoint_is_saved_loses_no_step_that_was_saved(nursery, whole, shards, tmp_path, disk):
+def test_a_full_disk_while_a_checkpoint_is_saved_loses_no_step_that_was_saved(
+    fork_server, whole, shards, tmp_path, disk
+):
     run = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "run_name=run", f"checkpoint.folder={disk}"]
     (disk / "ballast").write_bytes(bytes(3 << 20))
-    assert nursery.run(run) == [2], nursery.output()
-    last = nursery.output().splitlines()[-1]
+    assert fork_server.run(run) == [2], fork_server.output()
+    last = fork_server.output().splitlines()[-1]
     assert last.startswith(f"train_composer.py: checkpoint.folder={disk}: step ")
     assert "the disk is full; make room" in last
     assert not list(disk.glob(".saving-*"))
     assert checkpoints_in(disk)
     (disk / "ballast").unlink()
-    assert nursery.run(run) == [0], nursery.output()
+    assert fork_server.run(run) == [0], fork_server.output()
     assert losses(tmp_path / "run") == whole[1]
 
 
 @pytest.mark.parametrize("ranks", [(1, 2), (2, 1)])
-def test_a_run_goes_on_with_another_number_of_processes_on_the_same_global_batches(nursery, shards, tmp_path, ranks):
+def test_a_run_goes_on_with_another_number_of_processes_on_the_same_global_batches(
+    fork_server, shards, tmp_path, ranks
+):
     run = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "model.dropout=0", "model.embedding_dropout=0"]
-    assert nursery.run([*run, "run_name=whole"]) == [0], nursery.output()
-    assert nursery.run([*run, "run_name=a", "max_duration=24ba"], ranks[0]) == [0] * ranks[0], nursery.output()
-    assert nursery.run([*run, "run_name=a"], ranks[1]) == [0] * ranks[1], nursery.output()
+    assert fork_server.run([*run, "run_name=whole"]) == [0], fork_server.output()
+    assert fork_server.run([*run, "run_name=a", "max_duration=24ba"], ranks[0]) == [0] * ranks[0], fork_server.output()
+    assert fork_server.run([*run, "run_name=a"], ranks[1]) == [0] * ranks[1], fork_server.output()
     expected, found = losses(tmp_path / "whole"), losses(tmp_path / "a")
     assert [line[0] for line in found] == [line[0] for line in expected]
     assert [line[1] for line in found] == pytest.approx([line[1] for line in expected], rel=1e-5)
 
 
-def test_more_steps_are_counted_from_where_the_run_stands(nursery, whole, shards, runs):
-    assert nursery.run(arguments(shards, runs, "max_duration=24ba")) == [0]
-    assert "nothing to do, it is at step 24 of 24ba" in nursery.output()
+def test_more_steps_are_counted_from_where_the_run_stands(fork_server, whole, shards, runs):
+    assert fork_server.run(arguments(shards, runs, "max_duration=24ba")) == [0]
+    assert "nothing to do, it is at step 24 of 24ba" in fork_server.output()
     more = arguments(shards, runs, "max_duration=24ba", "train.more=24ba")
-    processes = nursery.start([*more, "checkpoint.interval=1ba"])
-    assert wait_until(lambda: lines(runs / "run") >= 30, processes)
+    processes = fork_server.start([*more, "checkpoint.interval=1ba"])
+    assert fork_server.reaches(lambda: lines(runs / "run") >= 30)
     kill_group(processes)
-    assert nursery.statuses() == [-signal.SIGKILL], nursery.output()
-    assert nursery.run(more) == [0], nursery.output()  # the same words, to the same end
+    assert fork_server.statuses() == [-signal.SIGKILL], fork_server.output()
+    assert fork_server.run(more) == [0], fork_server.output()  # the same words, to the same end
     assert [line[:2] for line in losses(runs / "run")] == [line[:2] for line in whole[1]]
     assert len(losses(runs / "run")) == STEPS
-    assert nursery.run(arguments(shards, runs, "train.more=24ba")) == [0], nursery.output()  # reached: from there on
+    assert fork_server.run(arguments(shards, runs, "train.more=24ba")) == [0], (
+        fork_server.output()
+    )  # reached: from there on
     assert [step for step, _, _ in losses(runs / "run")] == [*range(1, STEPS + 25)]
 
 
 def test_the_shared_memory_of_datasets_that_are_opened_at_once_never_collides(shards, tmp_path, tmp_path_factory):
-    nurseries = [Nursery(tmp_path_factory.mktemp("nursery")) for _ in range(3)]
+    servers = [ForkServer(tmp_path_factory.mktemp("fork-server")) for _ in range(3)]
     run = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "max_duration=1ba", "eval_interval=100ba"]
     try:
         for round_ in range(4):
-            for i, nursery in enumerate(nurseries):
-                nursery.start([*run, f"run_name=run{round_}-{i}"])
-            for nursery in nurseries:
-                assert nursery.statuses() == [0], nursery.output()
+            for i, fork_server in enumerate(servers):
+                fork_server.start([*run, f"run_name=run{round_}-{i}"])
+            for fork_server in servers:
+                assert fork_server.statuses() == [0], fork_server.output()
     finally:
-        for nursery in nurseries:
-            nursery.close()
+        for fork_server in servers:
+            fork_server.close()
     assert len({json.dumps(losses(folder)) for folder in tmp_path.glob("run*")}) == 1

@@ -7,22 +7,18 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, compose_config, convert_config
+from helpers.small_data import convert_config
+from helpers.training_runs import TINY, compose_config, train
 
 import convert_to_h5
 import convert_to_mds
 import inspect_mds
-import train_composer
 from hindsight.config.conversion import InspectConfig
 from hindsight.errors import InputError
 from hindsight.tokenization.tokenizer import Tokenizer
 from language_model import build_model, load_weights, save_weights
 
-
-def train(data, runs, *changes: str) -> None:
-    settings = [*TINY, "direction=forward", f"data.path={data}", f"runs_dir={runs}", "run_name=a", "max_duration=2ba"]
-    last = {setting.split("=", 1)[0]: setting for setting in [*settings, *changes]}
-    train_composer.main(compose_config("train_composer", *last.values()))
+SHORT = ["run_name=a", "max_duration=2ba"]
 
 
 @pytest.mark.parametrize("name", ["../../secret.mds", "/etc/passwd", "..", ".hidden/../x", "a/b.mds", ""])
@@ -34,7 +30,7 @@ def test_an_index_cannot_name_a_file_outside_its_folder(shards, tokenizer_dir, t
     index["shards"][0]["raw_data"]["basename"] = name
     (data / "train" / "index.json").write_text(json.dumps(index))
     for attempt in (
-        lambda: train(data, tmp_path / "runs"),
+        lambda: train(data, tmp_path / "runs", *SHORT),
         lambda: inspect_mds.main(InspectConfig(path=str(data))),
         lambda: convert_to_h5.main(convert_config(data, tokenizer_dir, tmp_path / "h5")),
     ):
@@ -52,7 +48,7 @@ def test_h5_cannot_name_another_file(h5_data, tokenizer_dir, tmp_path):
     with h5py.File(data / "tokens.h5", "w") as file:
         file.create_dataset("tokens", (size,), dtype, external=[(str(tmp_path / "secret"), 0, h5py.h5f.UNLIMITED)])
     with pytest.raises(InputError, match="tokens are not in the file itself"):
-        train(data, tmp_path / "runs")
+        train(data, tmp_path / "runs", *SHORT)
     with pytest.raises(InputError, match="in other files"):
         convert_to_mds.main(convert_config(data / "tokens.h5", tokenizer_dir, tmp_path / "mds"))
 
@@ -64,22 +60,22 @@ def test_a_tokenizer_with_code_runs_nothing(shards, tmp_path):
     (data / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(config))
     (data / "tokenizer" / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
     Tokenizer.load(data / "tokenizer")
-    train(data, tmp_path / "runs")
+    train(data, tmp_path / "runs", *SHORT)
     assert not (tmp_path / "ran").exists()
 
 
 def test_the_config_of_a_run_cannot_read_the_environment(shards, tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted-secret")
-    train(shards, tmp_path)
+    train(shards, tmp_path, *SHORT)
     path = tmp_path / "a" / "config.yaml"
     path.write_text(path.read_text().replace("direction: forward", "direction: ${oc.env:AWS_SECRET_ACCESS_KEY}"))
     with pytest.raises(InputError, match="with other settings") as refused:
-        train(shards, tmp_path, "max_duration=4ba")
+        train(shards, tmp_path, *SHORT, "max_duration=4ba")
     assert "planted" not in str(refused.value)
 
 
 def test_weights_are_exported_as_safetensors_and_come_back(shards, tmp_path):
-    train(shards, tmp_path)
+    train(shards, tmp_path, *SHORT)
     config = compose_config("train_composer", *TINY, "direction=forward").model
     trained = torch.load(tmp_path / "a" / "checkpoints" / "ep0-ba2-rank0.pt")["state"]["model"]
     model = build_model(config, 300, seed=99)

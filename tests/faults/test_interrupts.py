@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
-from helpers.killed_runs import RUN, kill_group, lines, losses, segments, wait_until
+from helpers.killed_runs import RUN, kill_group, segments
+from helpers.processes import ROOT, wait_until
+from helpers.training_runs import last_of_each, lines, losses
 
 from hindsight.training.checkpoint_files import checkpoints_in
 
@@ -21,53 +22,55 @@ def last_saved(folder: Path) -> int:
     return int(checkpoints_in(folder / "checkpoints")[0].name.split("-ba")[1].split("-")[0])
 
 
-def stop_and_go_on(nursery, arguments, folder, whole, interrupt, ranks=1, after=6):
+def stop_and_go_on(fork_server, arguments, folder, whole, interrupt, ranks=1, after=6):
     before = segments()
-    processes = nursery.start(arguments, ranks)
-    assert wait_until(lambda: lines(folder) >= after, processes), nursery.output()
+    processes = fork_server.start(arguments, ranks)
+    assert fork_server.reaches(lambda: lines(folder) >= after), fork_server.output()
     interrupt(processes)
-    assert nursery.statuses() == [75] * ranks, nursery.output()
-    assert "the last step is saved, and the same command goes on." in nursery.output()
+    assert fork_server.statuses() == [75] * ranks, fork_server.output()
+    assert "the last step is saved, and the same command goes on." in fork_server.output()
     assert last_saved(folder) == losses(folder)[-1][0] < 48
     assert segments() <= before
-    assert nursery.run(arguments, ranks) == [0] * ranks, nursery.output()
+    assert fork_server.run(arguments, ranks) == [0] * ranks, fork_server.output()
     assert losses(folder) == whole[ranks]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
-def test_a_signal_to_all_processes_of_a_job(nursery, whole, shards, tmp_path, number):
+def test_a_signal_to_all_processes_of_a_job(fork_server, whole, shards, tmp_path, number):
     arguments = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "run_name=a", "data.num_workers=2"]
-    stop_and_go_on(nursery, arguments, tmp_path / "a", whole, lambda processes: kill_group(processes, number))
+    stop_and_go_on(fork_server, arguments, tmp_path / "a", whole, lambda processes: kill_group(processes, number))
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_signal_to_one_of_two_processes(nursery, whole, shards, tmp_path, rank):
+def test_a_signal_to_one_of_two_processes(fork_server, whole, shards, tmp_path, rank):
     arguments = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "run_name=a"]
 
     def interrupt(processes):
         os.kill(processes[rank], signal.SIGUSR1)
 
-    stop_and_go_on(nursery, arguments, tmp_path / "a", whole, interrupt, ranks=2)
+    stop_and_go_on(fork_server, arguments, tmp_path / "a", whole, interrupt, ranks=2)
 
 
-def test_the_file_stop(nursery, whole, shards, tmp_path):
+def test_the_file_stop(fork_server, whole, shards, tmp_path):
     arguments = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "run_name=a"]
-    stop_and_go_on(nursery, arguments, tmp_path / "a", whole, lambda _: (tmp_path / "a" / "STOP").touch())
+    stop_and_go_on(fork_server, arguments, tmp_path / "a", whole, lambda _: (tmp_path / "a" / "STOP").touch())
     assert not (tmp_path / "a" / "STOP").exists()
 
 
-def test_a_signal_in_an_evaluation_leaves_at_its_next_batch_and_the_evaluation_is_made_later(nursery, shards, tmp_path):
+def test_a_signal_in_an_evaluation_leaves_at_its_next_batch_and_the_evaluation_is_made_later(
+    fork_server, shards, tmp_path
+):
     arguments = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "eval_batches=null", "max_duration=12ba"]
     arguments += ["model.d_model=192", "model.n_layers=6", "batch_size=2", "data.context_length=64"]
-    assert nursery.run([*arguments, "run_name=whole"]) == [0], nursery.output()
-    processes = nursery.start([*arguments, "run_name=a"])
+    assert fork_server.run([*arguments, "run_name=whole"]) == [0], fork_server.output()
+    processes = fork_server.start([*arguments, "run_name=a"])
     saved = tmp_path / "a" / "checkpoints" / "ep0-ba10-rank0.pt"
-    assert wait_until(saved.exists, processes), nursery.output()
+    assert fork_server.reaches(saved.exists), fork_server.output()
     kill_group(processes, signal.SIGTERM)
-    assert nursery.statuses() == [75], nursery.output()
+    assert fork_server.statuses() == [75], fork_server.output()
     assert losses(tmp_path / "a")[-1][0] == 10
     assert losses(tmp_path / "a")[-1][2] is None, "the evaluation was over before the signal"
-    assert nursery.run([*arguments, "run_name=a"]) == [0], nursery.output()
+    assert fork_server.run([*arguments, "run_name=a"]) == [0], fork_server.output()
     assert losses(tmp_path / "a") == losses(tmp_path / "whole")
 
 
@@ -77,29 +80,29 @@ def listens(process: int) -> bool:
     return bool(int(caught, 16) >> signal.SIGUSR2 - 1 & 1)
 
 
-def test_a_signal_that_comes_before_the_first_step(nursery, whole, shards, tmp_path):
+def test_a_signal_that_comes_before_the_first_step(fork_server, whole, shards, tmp_path):
     arguments = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "run_name=a"]
-    processes = nursery.start(arguments)
-    assert wait_until(lambda: listens(processes[0]), processes), nursery.output()
+    processes = fork_server.start(arguments)
+    assert fork_server.reaches(lambda: listens(processes[0])), fork_server.output()
     kill_group(processes, signal.SIGTERM)
-    assert nursery.statuses() == [75], nursery.output()
+    assert fork_server.statuses() == [75], fork_server.output()
     assert losses(tmp_path / "a") == whole[1][:1]
-    assert nursery.run(arguments) == [0], nursery.output()
+    assert fork_server.run(arguments) == [0], fork_server.output()
     assert losses(tmp_path / "a") == whole[1]
 
 
-def test_a_second_sigint_leaves_at_once(nursery, shards, tmp_path):
+def test_a_second_sigint_leaves_at_once(fork_server, shards, tmp_path):
     arguments = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "run_name=a", "max_duration=4ba"]
     arguments += ["model.d_model=512", "model.n_layers=8", "batch_size=400", "microbatch_size=1"]  # a minute a step
     before = segments()
-    processes = nursery.start(arguments)
-    assert wait_until((tmp_path / "a" / "config.yaml").exists, processes), nursery.output()
+    processes = fork_server.start(arguments)
+    assert fork_server.reaches((tmp_path / "a" / "config.yaml").exists), fork_server.output()
     time.sleep(1)
     began = time.monotonic()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):  # whatever comes between the two
         os.kill(processes[0], number)
         time.sleep(0.2)
-    assert nursery.statuses() == [130], nursery.output()
+    assert fork_server.statuses() == [130], fork_server.output()
     assert time.monotonic() - began < 10
     assert not lines(tmp_path / "a")
     assert segments() <= before
@@ -107,13 +110,14 @@ def test_a_second_sigint_leaves_at_once(nursery, shards, tmp_path):
 
 def test_composers_launcher_passes_a_signal_on_and_its_status_says_so(whole, shards, tmp_path):
     composer = str(Path(sys.executable).with_name("composer"))
-    command = [composer, "-n", "2", "train_composer.py", *RUN, f"data.path={shards}", f"runs_dir={tmp_path}"]
-    command.append("run_name=a")
-    last = {argument.split("=", 1)[0]: argument for argument in command[4:]}
-    command = [*command[:4], *last.values()]
+    arguments = last_of_each([*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "run_name=a"])
+    command = [composer, "-n", "2", "train_composer.py", *arguments]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
-    assert wait_until(lambda: lines(tmp_path / "a") >= 6, [process.pid], timeout_s=120), (tmp_path / "log").read_text()
+    has_trained = wait_until(
+        "step 6", lambda: lines(tmp_path / "a") >= 6, 120, 0.01, is_over=lambda: process.poll() is not None
+    )
+    assert has_trained, (tmp_path / "log").read_text()
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 75, (tmp_path / "log").read_text()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)

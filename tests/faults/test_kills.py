@@ -6,26 +6,24 @@ import pytest
 from helpers.killed_runs import (
     RUN,
     STEPS,
-    Nursery,
+    ForkServer,
     datasets,
     kill_at_random,
     kill_group,
     lasting,
-    lines,
-    losses,
     segments,
-    wait_until,
 )
+from helpers.training_runs import lines, losses
 
 pytestmark = [pytest.mark.slow, pytest.mark.dist]
 
 
 @pytest.mark.parametrize(("ranks", "num_workers", "kills"), [(1, 0, 12), (1, 2, 6), (2, 0, 6), (2, 2, 3)])
-def test_random_kills_change_no_loss(nursery, whole, shards, tmp_path, ranks, num_workers, kills):
+def test_random_kills_change_no_loss(fork_server, whole, shards, tmp_path, ranks, num_workers, kills):
     before = segments()
     arguments = [*RUN, f"data.path={shards}", f"data.num_workers={num_workers}"]
     seed = 10 * ranks + num_workers
-    for folder in kill_at_random(nursery, arguments, tmp_path, ranks, kills, seed, longest_s=2.5 * ranks):
+    for folder in kill_at_random(fork_server, arguments, tmp_path, ranks, kills, seed, longest_s=2.5 * ranks):
         assert losses(folder) == whole[ranks]
     assert segments() <= before
     assert not list(tmp_path.rglob(".saving-*"))
@@ -44,43 +42,43 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_kill_at_a_chosen_moment_changes_no_loss(nursery, whole, shards, tmp_path, moment):
+def test_a_kill_at_a_chosen_moment_changes_no_loss(fork_server, whole, shards, tmp_path, moment):
     for attempt in range(5):  # some moments last milliseconds, and may be missed
         folder = tmp_path / f"killed{attempt}"
         arguments = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", f"run_name={folder.name}"]
-        processes = nursery.start(arguments)
-        hit = wait_until(lambda folder=folder: MOMENTS[moment](folder), processes)
+        processes = fork_server.start(arguments)
+        hit = fork_server.reaches(lambda folder=folder: MOMENTS[moment](folder), interval_s=0.0005)
         kill_group(processes)
-        if nursery.statuses() == [-signal.SIGKILL] and hit:
+        if fork_server.statuses() == [-signal.SIGKILL] and hit:
             break
     else:
-        pytest.fail(f"no kill hit the moment: {nursery.output()}")
-    assert nursery.run(arguments) == [0], nursery.output()
+        pytest.fail(f"no kill hit the moment: {fork_server.output()}")
+    assert fork_server.run(arguments) == [0], fork_server.output()
     assert losses(folder) == whole[1]
 
 
 def test_a_second_run_on_the_same_data_keeps_its_shared_memory_when_a_killed_one_starts_again(
-    nursery, whole, shards, tmp_path, tmp_path_factory
+    fork_server, whole, shards, tmp_path, tmp_path_factory
 ):
-    neighbour = Nursery(tmp_path_factory.mktemp("neighbour"))
+    neighbour = ForkServer(tmp_path_factory.mktemp("neighbour"))
     try:
         before = segments()
         common = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "data.num_workers=2"]
         other = neighbour.start([*common, "run_name=other", "max_duration=100000ba", "checkpoint.interval=1000ba"])
-        assert wait_until(lambda: lines(tmp_path / "other") >= 5, other), neighbour.output()
+        assert neighbour.reaches(lambda: lines(tmp_path / "other") >= 5), neighbour.output()
         used = lasting(segments() - before)
         assert used
-        processes = nursery.start([*common, "run_name=killed"])
-        assert wait_until(lambda: lines(tmp_path / "killed") >= 5, processes)
+        processes = fork_server.start([*common, "run_name=killed"])
+        assert fork_server.reaches(lambda: lines(tmp_path / "killed") >= 5)
         kill_group(processes)
-        assert nursery.statuses() == [-signal.SIGKILL]
+        assert fork_server.statuses() == [-signal.SIGKILL]
         assert lasting(segments()) - before > used, "a kill leaves shared memory behind, or this test shows nothing"
-        assert nursery.run([*common, "run_name=killed"]) == [0], nursery.output()
+        assert fork_server.run([*common, "run_name=killed"]) == [0], fork_server.output()
         left = segments()
         assert lasting(left) - before == used
         assert datasets(left - before) == datasets(used), "the killed one's order of windows is still there"
         reached = lines(tmp_path / "other")
-        assert wait_until(lambda: lines(tmp_path / "other") > reached + 50, other), neighbour.output()
+        assert neighbour.reaches(lambda: lines(tmp_path / "other") > reached + 50), neighbour.output()
         kill_group(other, signal.SIGTERM)
         assert neighbour.statuses() == [75], neighbour.output()
         assert not segments()

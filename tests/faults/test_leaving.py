@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from helpers.processes import ROOT
 
 SCRIPT = Path(__file__).parents[1] / "helpers" / "exit_race.py"
 

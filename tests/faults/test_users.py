@@ -6,8 +6,9 @@ import signal
 from contextlib import suppress
 
 import pytest
-from conftest import skip
-from helpers.killed_runs import RUN, STEPS, Nursery, kill_group, lasting, lines, losses, segments, wait_until
+from helpers.killed_runs import RUN, STEPS, ForkServer, kill_group, lasting, segments
+from helpers.processes import skip
+from helpers.training_runs import lines, losses
 
 from hindsight.loading.streaming_shared_memory import SEGMENTS
 
@@ -31,13 +32,13 @@ def users(tmp_path):
         skip("only root can become another user, by setpriv")
     become = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *READS_ALL]
     temporary = open_folder(tmp_path / "tmp")
-    nurseries = [
-        Nursery(open_folder(tmp_path / "root"), temporary),
-        Nursery(open_folder(tmp_path / "nobody"), temporary, become),
+    servers = [
+        ForkServer(open_folder(tmp_path / "root"), temporary),
+        ForkServer(open_folder(tmp_path / "nobody"), temporary, become),
     ]
-    yield nurseries
-    for nursery in nurseries:
-        nursery.close()
+    yield servers
+    for fork_server in servers:
+        fork_server.close()
 
 
 def segments_of(uid):
@@ -57,8 +58,8 @@ def test_a_killed_run_goes_on_beside_that_of_another_user(users, whole, shards, 
     other = 1 - killed
     before = segments()
     attempts = [user.start([*each, "max_duration=4000ba"]) for user, each in zip(users, arguments, strict=True)]
-    for user, folder, attempt in zip(users, folders, attempts, strict=True):
-        assert wait_until(lambda folder=folder: lines(folder) >= 5, attempt), user.output()
+    for user, folder in zip(users, folders, strict=True):
+        assert user.reaches(lambda folder=folder: lines(folder) >= 5), user.output()
     kill_group(attempts[killed])
     users[killed].statuses()
     theirs = lasting(segments_of(uids[other]) - before)
@@ -68,7 +69,7 @@ def test_a_killed_run_goes_on_beside_that_of_another_user(users, whole, shards, 
     assert losses(folders[killed]) == whole[1]
     assert theirs <= segments()
     reached = lines(folders[other])
-    assert wait_until(lambda: lines(folders[other]) > reached + 50, attempts[other]), users[other].output()
+    assert users[other].reaches(lambda: lines(folders[other]) > reached + 50), users[other].output()
     kill_group(attempts[other], signal.SIGTERM)
     assert users[other].statuses() == [75], users[other].output()
     assert losses(folders[other])[: STEPS - 1] == whole[1][:-1]  # where the short run ends, it evaluates

@@ -8,7 +8,10 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, make_text
+
+from helpers.processes import ROOT
+from helpers.small_data import make_text
+from hindsight.conversion import workers as conversion_workers
 
 
 def contents(folder):
@@ -36,7 +39,7 @@ from hindsight.conversion import workers
 from hindsight.text import documents
 documents.PART_BYTES, documents.SMALL_FILE_BYTES = 4000, 1000
 workers.SAVE_INTERVAL_S = 0.02
-from conftest import convert_config
+from helpers.small_data import convert_config
 from hindsight.command_line import one_line_errors
 from hindsight.config.conversion import Engine
 from pathlib import Path
@@ -67,3 +70,18 @@ def parts_done(work):
         return max([*(number + 1 for number in waiting), len((work / "parts.log").read_text().splitlines())])
     except OSError:
         return 0
+
+
+def stop_after(monkeypatch, n_parts, error=KeyboardInterrupt):
+    """Have the making of a part fail after so many."""
+    made = 0
+    make = conversion_workers._make
+
+    def limited(*arguments):
+        nonlocal made
+        made += 1
+        if made > n_parts:
+            raise error
+        return make(*arguments)
+
+    monkeypatch.setattr(conversion_workers, "_make", limited)

@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import ROOT, TINY, skip
 from streaming.base.constant import EPOCH_DATA, EPOCH_SHAPE
 
+from helpers.processes import ROOT, is_alive, skip, wait_until
+from helpers.training_runs import TINY, last_of_each, losses
 from hindsight.loading.streaming_shared_memory import SEGMENTS
 
 STEPS = 48
@@ -35,7 +35,7 @@ RUN = [
 """A run with everything that must go on exactly: dropout, several epochs, evaluations, checkpoints."""
 
 
-class Nursery:
+class ForkServer:
     """A process that starts training processes by forking; see fork_server.py.
 
     Args:
@@ -70,8 +70,7 @@ class Nursery:
             self.statuses()
         for path in self.log.parent.glob(self.log.name + ".*"):
             path.unlink()
-        last = {argument.split("=", 1)[0]: argument for argument in arguments}
-        attempt = {"arguments": [*last.values()], "ranks": ranks, "log": str(self.log)}
+        attempt = {"arguments": last_of_each(arguments), "ranks": ranks, "log": str(self.log)}
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(attempt | {"environment": environment or {}}) + "\n")
         self.process.stdin.flush()
@@ -83,6 +82,16 @@ class Nursery:
         answer = json.loads(self._answer())
         self.under_way = []
         return answer
+
+    def reaches(self, is_so: Callable[[], object], interval_s: float = 0.002) -> bool:
+        """Wait until the attempt has come so far; False if it ends before."""
+        return wait_until(
+            "the moment in a run",
+            is_so,
+            60,
+            interval_s,
+            lambda: not any(is_alive(process) for process in self.under_way),
+        )
 
     def is_running(self) -> bool:
         """Whether the attempt has not ended yet."""
@@ -116,41 +125,6 @@ def kill_group(processes: list[int], number: int = signal.SIGKILL) -> None:
         os.killpg(processes[0], number)
 
 
-def wait_until(reached: Callable[[], Any], processes: list[int], timeout_s: float = 60) -> bool:
-    """Wait for a moment; False if the processes end before."""
-    deadline = time.monotonic() + timeout_s
-    while not reached():
-        assert time.monotonic() < deadline, "the moment never came"
-        if all(not is_alive(process) for process in processes):
-            return False
-        time.sleep(0.0005)
-    return True
-
-
-def is_alive(process: int) -> bool:
-    """Whether a process runs; one that has ended and was not waited for does not."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def records(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics."""
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def lines(folder: Path) -> int:
-    """Lines of a run's metrics so far."""
-    path = folder / "metrics.jsonl"
-    return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
-def losses(folder: Path) -> list[tuple[int, float, float | None]]:
-    """Step, training loss and validation loss of every line: what must be the same, and each step once."""
-    return [(line["step"], line["train/loss_nats"], line.get("eval/loss_nats")) for line in records(folder)]
-
-
 def segments() -> set[str]:
     """Shared memory of Streaming on this machine."""
     return {name for name in os.listdir(SEGMENTS) if name[:6].isdigit()}
@@ -171,7 +145,7 @@ def datasets(names: set[str]) -> set[str]:
 
 
 def kill_at_random(
-    nursery: Nursery, arguments: list[str], runs: Path, ranks: int, kills: int, seed: int, longest_s: float
+    server: ForkServer, arguments: list[str], runs: Path, ranks: int, kills: int, seed: int, longest_s: float
 ) -> list[Path]:
     """Kill a run at random moments until enough kills have hit it; one that ends is followed by another.
 
@@ -183,7 +157,7 @@ def kill_at_random(
     rng = random.Random(seed)
     folders, hits = [runs / "killed0"], 0
     while hits < kills:
-        processes = nursery.start([*arguments, f"runs_dir={runs}", f"run_name={folders[-1].name}"], ranks)
+        processes = server.start([*arguments, f"runs_dir={runs}", f"run_name={folders[-1].name}"], ranks)
         delay, alone = rng.uniform(0.2, longest_s), rng.random() < 0.25
         time.sleep(delay)
         if alone:
@@ -191,41 +165,41 @@ def kill_at_random(
                 os.kill(rng.choice(processes), signal.SIGKILL)
         else:
             kill_group(processes)
-        statuses = nursery.statuses()
+        statuses = server.statuses()
         whom = "one" if alone else "all"
         sys.stdout.write(f"seed {seed}, {folders[-1].name} after {delay:.3f} s, {whom}: {statuses}\n")
         # Who loses another process fails, or is ended by the launcher.
         possible = {-signal.SIGKILL, 0} | ({1, -signal.SIGTERM} if alone and ranks > 1 else set())
-        assert set(statuses) <= possible, nursery.output()
+        assert set(statuses) <= possible, server.output()
         hits += -signal.SIGKILL in statuses
         if statuses == [0] * ranks:
             folders.append(runs / f"killed{len(folders)}")
-    assert nursery.run([*arguments, f"runs_dir={runs}", f"run_name={folders[-1].name}"], ranks) == [0] * ranks
+    assert server.run([*arguments, f"runs_dir={runs}", f"run_name={folders[-1].name}"], ranks) == [0] * ranks
     return folders
 
 
 @pytest.fixture(scope="session")
-def nursery(tmp_path_factory):
-    nursery = Nursery(tmp_path_factory.mktemp("nursery"))
-    yield nursery
-    nursery.close()
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    server = ForkServer(tmp_path_factory.mktemp("fork-server"))
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")
-def whole(nursery, shards, tmp_path_factory) -> dict[int, list]:
+def whole(fork_server: ForkServer, shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, list]:
     """Losses of runs that nobody disturbs, by the number of their processes."""
     runs = tmp_path_factory.mktemp("runs")
     found = {}
     for ranks in (1, 2):
         arguments = [*RUN, f"data.path={shards}", f"runs_dir={runs}", f"run_name=whole{ranks}"]
-        assert nursery.run(arguments, ranks) == [0] * ranks, nursery.output()
+        assert fork_server.run(arguments, ranks) == [0] * ranks, fork_server.output()
         found[ranks] = losses(runs / f"whole{ranks}")
         assert [step for step, _, _ in found[ranks]] == [*range(1, STEPS + 1)]
     return found
 
 
 @pytest.fixture
-def disk(tmp_path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 4 MiB, for what happens when it is full."""
     place = tmp_path / "disk"
     place.mkdir()
