@@ -59,12 +59,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
     return folder
 
 
-KINDS = [
-    pytest.param(kind, id=kind.__name__, marks=pytest.mark.xdist_group(kind.__name__)) for kind in (Slurm, GridEngine)
-]
-
-
-@pytest.fixture(scope="session", params=KINDS)
+@pytest.fixture(scope="session", params=[Slurm, GridEngine], ids=lambda kind: kind.__name__)
 def scheduler(request: pytest.FixtureRequest, checkout: Path) -> Iterator[Scheduler]:
     """Slurm, then Grid Engine, started here and stopped at the end."""
     kind: type[Scheduler] = request.param
