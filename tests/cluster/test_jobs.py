@@ -59,7 +59,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session", params=[Slurm, GridEngine], ids=lambda kind: kind.__name__)
+@pytest.fixture(scope="module", params=[Slurm, GridEngine], ids=lambda kind: kind.__name__)
 def scheduler(request: pytest.FixtureRequest, checkout: Path) -> Iterator[Scheduler]:
     """Slurm, then Grid Engine, started here and stopped at the end."""
     kind: type[Scheduler] = request.param
@@ -109,7 +109,7 @@ if not Path(sys.argv[1]).exists():
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def sleeper(scheduler: Scheduler, checkout: Path) -> str:
     """A job with the options of training that sleeps until it is interrupted, and ends when it is started again."""
     (checkout / "sleeper.py").write_text(SLEEPER)
