@@ -1,6 +1,6 @@
 # make demo: corpus -> tokenizer -> shards -> GPT forward and backward -> comparison, from a fresh machine.
-# make test: all tests.   make soak: hundreds of faults, and a table.   make lint, make format: as their names say.
-# make lock: requirements.in -> requirements.txt.
+# make test: all tests.   make check: what changed files need, in a minute.   make soak: hundreds of faults, and a table.
+# make lint, make format: as their names say.   make lock: requirements.in -> requirements.txt.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,7 +10,7 @@ export PYTHONUNBUFFERED := 1
 # Threads that wait in a busy loop slow each other down by a factor of 2 and more where another program wants a core.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: setup demo test soak lint format lock
+.PHONY: setup demo test check soak lint format lock
 
 setup: .venv/.ready
 
@@ -30,8 +30,12 @@ demo: setup
 	@$(BIN)/python train_composer.py direction=backward
 	@$(BIN)/python compare_directions.py 'runs=[runs/gpt_demo-bible-forward-seed0,runs/gpt_demo-bible-backward-seed0]' out=$(DEMO)/comparison
 
+# As many tests side by side as there are processors, up to four; see tests/helpers/machines.py.
 test: setup
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto
+
+check: setup
+	@$(BIN)/python tests/check.py
 
 # Each of eight faults so many times, at random moments; about 10 s a try on two cores.
 TRIES ?= 25

@@ -6,6 +6,7 @@ A line of JSON on standard input is an attempt: {"arguments": [...], "ranks": 2,
 processes' numbers, and, when all have ended, with their exit statuses (-9 after SIGKILL).
 """
 
+import gc
 import json
 import os
 import signal
@@ -13,7 +14,11 @@ import socket
 import sys
 import time
 
+import composer.algorithms  # noqa: F401 - Composer imports them, and with them Hugging Face's models, when it trains
+from composer.utils.collect_env import get_cpu_model
+
 import train_composer
+from helpers.training_runs import TINY, compose_config
 from hindsight import interrupts
 from hindsight.command_line import run_script
 
@@ -22,6 +27,9 @@ TERM_TO_KILL_S = 30
 
 def serve() -> None:
     """Answer attempts until standard input ends; a forked child returns from here into its own end."""
+    get_cpu_model()  # a process of its own for what Composer then remembers: 1 s of an attempt
+    compose_config("train_composer", "direction=forward", *TINY)  # 0.3 s for what Hydra imports
+    gc.freeze()  # a child that looks at what was imported would copy it
     print("ready", flush=True)
     for line in sys.stdin:
         attempt = json.loads(line)

@@ -51,7 +51,7 @@ class ForkServer:
             "PYTHONWARNINGS": "ignore",
             "TMPDIR": str(temporary or folder),
         }
-        environment["PYTHONPATH"] = str(ROOT)
+        environment["PYTHONPATH"] = f"{ROOT}:{ROOT / 'tests'}"
         self.process = subprocess.Popen(
             [*become, sys.executable, str(Path(__file__).with_name("fork_server.py"))],
             stdin=subprocess.PIPE,
