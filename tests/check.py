@@ -17,6 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TESTS_S = 45.0
 """Most seconds for the tests; it takes a few more to start them, and to end."""
+READ_BY = {"README.md": "tests/test_readme.py", ".ci/run": "tests/test_readme.py", "conf/": "tests/test_config.py"}
+"""Tests of files, or folders, that nothing imports."""
 TOLD_TO_STOP = 2
 """pytest's exit status after SIGINT."""
 
@@ -60,7 +62,8 @@ def affected_tests(changed: list[str]) -> list[str]:
     for path in paths:
         for name in imports_of(ROOT / path) & modules.keys():
             importers[modules[name]].append(path)
-    nearest = deque(path for path in changed if path in importers)
+    read = [test for path in changed for start, test in READ_BY.items() if path.startswith(start)]
+    nearest = deque(path for path in [*changed, *read] if path in importers)
     found = dict.fromkeys(nearest)
     while nearest:
         for path in importers[nearest.popleft()]:

@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from streaming.base.constant import EPOCH_DATA, EPOCH_SHAPE
 
 from helpers.processes import ROOT, is_alive, skip, wait_until
-from helpers.training_runs import TINY, last_of_each, losses
+from helpers.training_runs import TINY, Losses, last_of_each, losses
 from hindsight.loading.streaming_shared_memory import SEGMENTS
 
 STEPS = 48
@@ -158,7 +159,7 @@ def kill_at_random(
     folders, hits = [runs / "killed0"], 0
     while hits < kills:
         processes = server.start([*arguments, f"runs_dir={runs}", f"run_name={folders[-1].name}"], ranks)
-        delay, alone = rng.uniform(0.2, longest_s), rng.random() < 0.25
+        delay, alone = rng.uniform(0.1, 1) * longest_s, rng.random() < 0.25
         time.sleep(delay)
         if alone:
             with suppress(ProcessLookupError):
@@ -185,17 +186,33 @@ def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer
     server.close()
 
 
+class Undisturbed(NamedTuple):
+    """A run that nobody disturbs."""
+
+    losses: list[Losses]
+    seconds: float
+
+
 @pytest.fixture(scope="session")
-def whole(fork_server: ForkServer, shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, list]:
-    """Losses of runs that nobody disturbs, by the number of their processes."""
+def undisturbed(
+    fork_server: ForkServer, shards: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[int, Undisturbed]:
+    """Runs that nobody disturbs, by the number of their processes."""
     runs = tmp_path_factory.mktemp("runs")
     found = {}
     for ranks in (1, 2):
         arguments = [*RUN, f"data.path={shards}", f"runs_dir={runs}", f"run_name=whole{ranks}"]
+        began = time.monotonic()
         assert fork_server.run(arguments, ranks) == [0] * ranks, fork_server.output()
-        found[ranks] = losses(runs / f"whole{ranks}")
-        assert [step for step, _, _ in found[ranks]] == [*range(1, STEPS + 1)]
+        found[ranks] = Undisturbed(losses(runs / f"whole{ranks}"), time.monotonic() - began)
+        assert [line.step for line in found[ranks].losses] == [*range(1, STEPS + 1)]
     return found
+
+
+@pytest.fixture(scope="session")
+def whole(undisturbed: dict[int, Undisturbed]) -> dict[int, list[Losses]]:
+    """Losses of runs that nobody disturbs, by the number of their processes."""
+    return {ranks: run.losses for ranks, run in undisturbed.items()}
 
 
 @pytest.fixture
