@@ -6,8 +6,6 @@ from helpers.training_runs import compose_config
 
 from hindsight.command_line import SCHEMAS, describe, help_text, model_names, one_line_errors, run_script
 from hindsight.config.training import TrainConfig
-from hindsight.durations import parse_duration
-from hindsight.errors import InputError
 
 REQUIRED = {
     "train_tokenizer": ["corpus=a", "out=b"],
@@ -132,19 +130,6 @@ def test_a_path_that_cannot_be_written_is_one_line_too(error, words, capsys):
 def test_other_failures_of_the_system_keep_their_traceback():
     with pytest.raises(OSError, match="Input/output"), one_line_errors("train_composer"):
         raise OSError(errno.EIO, "Input/output error", "runs/x")
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"), [("1000ba", (1000, "ba")), ("20_000_000tok", (20_000_000, "tok")), ("5ep", (5, "ep"))]
-)
-def test_durations_are_numbers_with_a_unit(text, expected):
-    assert parse_duration(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "5", "ba", "5 ba", "-5ba", "1.5ep", "5min", "_5ba"])
-def test_anything_else_is_no_duration(text):
-    with pytest.raises(InputError):
-        parse_duration(text)
 
 
 def test_a_key_for_every_field_of_the_config():

@@ -25,6 +25,7 @@ from hindsight.tokenization.tokenizer import Tokenizer
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.dist,
     pytest.mark.filterwarnings("ignore:Creating scratch directories:UserWarning"),  # Dask's, where a disk is slow
 ]
 
@@ -146,7 +147,8 @@ def test_a_worker_that_lacks_the_project_is_told_what_to_do(tmp_path, corpus, to
 
 
 @pytest.mark.parametrize(("protocol", "words"), [("tcp", "Timed out"), ("tls", "TLS configuration")])
-def test_a_scheduler_that_does_not_answer_is_named(tmp_path, corpus, tokenizer_dir, protocol, words):
+def test_a_scheduler_that_does_not_answer_is_named(tmp_path, corpus, tokenizer_dir, protocol, words, monkeypatch):
+    monkeypatch.setattr("hindsight.conversion.dask_workers.CONNECT_S", 1)
     settings = {"engine": Engine.dask, "dask_scheduler": f"{protocol}://127.0.0.1:9"}
     with pytest.raises(InputError, match=rf"dask_scheduler={protocol}://127.0.0.1:9: .*{words}"):
         convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "out", **settings))

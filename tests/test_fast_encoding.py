@@ -352,6 +352,7 @@ def serial_ids(each, texts, results):
     results.put([each.encode(text).tolist() for text in texts])
 
 
+@pytest.mark.dist
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
 @pytest.mark.parametrize("which", [1, 2])
 def test_an_encoder_that_has_been_used_works_in_forked_processes(made, which):

@@ -134,6 +134,7 @@ def test_neighbouring_windows_of_a_block_are_spread_over_the_epoch():
     assert np.abs(np.diff(place)).mean() > split.n_windows / 10
 
 
+@pytest.mark.dist
 def test_reading_workers_change_nothing(shards):
     without, with_two = read(open_dataset(shards)), read(open_dataset(shards), num_workers=2)
     assert len(without) == len(with_two)
@@ -147,7 +148,7 @@ def assert_same(some: list[dict[str, torch.Tensor]], others: list[dict[str, torc
         assert torch.equal(one["targets"], other["targets"])
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.dist)])
 def test_local_shards_give_what_streamings_own_loop_would(shards, num_workers):
     quick, ordinary = open_dataset(shards), open_dataset(shards)
     ordinary.is_local = False
@@ -172,14 +173,14 @@ def compressed(corpus, tokenizer_dir, tmp_path) -> Path:
 
 
 @leaves_files_open
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.dist)])
 def test_compressed_shards_give_the_same_batches(shards, compressed, num_workers):
     for _ in range(2):
         assert_same(read(open_dataset(compressed), num_workers=num_workers), read(open_dataset(shards)))
 
 
 @leaves_files_open
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.dist)])
 def test_a_damaged_compressed_shard_is_an_error_and_nobody_waits_for_it(compressed, num_workers):
     shard = sorted((compressed / "train").glob("*.zstd"))[1]
     shard.write_bytes(shard.read_bytes()[:-10])
@@ -203,7 +204,7 @@ def test_h5_gives_the_same_batches_as_mds(shards, h5_data, name):
     assert_same(read(open_dataset(shards, name)), read(open_dataset(h5_data, name)))
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.dist)])
 def test_an_h5_file_that_was_stored_again_in_chunks_gives_the_same_batches(shards, h5_data, tmp_path, num_workers):
     copy = tmp_path / "copy"
     shutil.copytree(h5_data, copy)

@@ -28,6 +28,7 @@ from hindsight.shards.manifest import Manifest
 N_KILLS = 20
 
 
+@pytest.mark.dist
 @pytest.mark.parametrize("script", ["convert_to_mds", "convert_to_h5"])
 def test_the_result_is_the_same_for_any_number_of_workers(tmp_path, large_corpus, tokenizer_dir, script):
     for workers in (1, 2, 5):
@@ -39,6 +40,7 @@ def test_the_result_is_the_same_for_any_number_of_workers(tmp_path, large_corpus
     assert Manifest.load(tmp_path / "1").summary["duplicate_documents"] >= 800
 
 
+@pytest.mark.dist
 @pytest.mark.slow
 @pytest.mark.parametrize("script", ["convert_to_mds", "convert_to_h5"])
 def test_twenty_random_kills_end_in_the_same_bytes(tmp_path, large_corpus, tokenizer_dir, script):
@@ -146,6 +148,7 @@ def test_another_corpus_tokenizer_or_setting_is_refused_and_nothing_is_lost(
     assert Manifest.load(interrupted).fingerprint == Manifest.load(shards).fingerprint
 
 
+@pytest.mark.dist
 def test_a_corpus_that_was_copied_is_the_same_when_the_result_is_there(tmp_path, corpus, tokenizer_dir, shards, caplog):
     caplog.set_level("INFO", "hindsight")
     shutil.copy(corpus, tmp_path / "copy.txt")
@@ -157,6 +160,7 @@ def test_a_corpus_that_was_copied_is_the_same_when_the_result_is_there(tmp_path,
         convert_to_mds.main(convert_config(tmp_path / "copy.txt", tokenizer_dir, shards, workers=2))
 
 
+@pytest.mark.dist
 def test_a_second_converter_says_so_and_stops(interrupted, corpus, tokenizer_dir):
     code = (
         "import sys; from hindsight.files import locked; from pathlib import Path\n"
@@ -291,6 +295,7 @@ def test_what_was_skipped_is_not_taken_over_by_a_conversion_that_must_not_skip(
         convert_to_mds.main(config)
 
 
+@pytest.mark.dist
 def test_what_is_skipped_is_listed_in_the_manifest(tmp_path, corpus, tokenizer_dir):
     (tmp_path / "text").mkdir()
     shutil.copy(corpus, tmp_path / "text" / "1.txt")
@@ -307,6 +312,7 @@ def test_what_is_skipped_is_listed_in_the_manifest(tmp_path, corpus, tokenizer_d
     ]
 
 
+@pytest.mark.dist
 def test_a_full_disk_loses_nothing(disk, corpus, tokenizer_dir, shards):
     (disk / "ballast").write_bytes(bytes((4 << 20) - (106 << 10)))
     arguments = [f"corpus={corpus}", f"tokenizer={tokenizer_dir}", f"out={disk / 'out'}", "block_length=64"]
@@ -321,6 +327,7 @@ def test_a_full_disk_loses_nothing(disk, corpus, tokenizer_dir, shards):
     inspect_mds.main(InspectConfig(path=str(disk / "out")))
 
 
+@pytest.mark.dist
 def test_a_worker_that_is_killed_is_reported_and_the_rest_is_kept(
     tmp_path, corpus, tokenizer_dir, small_parts, monkeypatch
 ):

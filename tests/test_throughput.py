@@ -109,6 +109,7 @@ def check_run(*settings: str, out) -> dict:
 
 
 @pytest.mark.slow
+@pytest.mark.dist
 def test_all_variants_are_measured_in_one_run_and_shown_in_one_table(tmp_path):
     written = check_run(*TINY, "microbatch_size=2", out=tmp_path)
     assert written["setup"]["model"]["name"] == "gpt_nano"
@@ -116,6 +117,7 @@ def test_all_variants_are_measured_in_one_run_and_shown_in_one_table(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.dist
 def test_a_variant_that_fails_ends_the_benchmark(tmp_path):
     setup = make_setup(compose_config("throughput", *TINY, "variants=[bare]"))
     longer = setup.model.context_length + 1
@@ -127,6 +129,7 @@ def test_a_variant_that_fails_ends_the_benchmark(tmp_path):
 
 @pytest.mark.gpu
 @pytest.mark.slow
+@pytest.mark.dist
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_the_variants_run_in_bf16_and_compiled(tmp_path):
     written = check_run(*TINY, out=tmp_path)

@@ -22,7 +22,6 @@ import train_composer
 import train_tokenizer
 from hindsight.config.direction import Direction
 from hindsight.config.tokenizer import TokenizerConfig
-from hindsight.durations import plain_duration
 from hindsight.errors import InputError
 from hindsight.orders.direction import IGNORED
 from hindsight.training.checkpoint_files import checkpoints_in, outdated
@@ -488,11 +487,6 @@ def test_what_a_start_left_that_was_killed_at_once_does_not_stop_the_next(shards
     for name in (".lock", ".metadata.json.partial", "config.yaml"):
         (tmp_path / "a" / name).write_text("")
     assert len(by_step(train(shards, tmp_path, "run_name=a"))) == 6
-
-
-@pytest.mark.parametrize(("text", "plain"), [("20_000_000tok", "20000000tok"), ("5ep", "5ep")])
-def test_composer_gets_durations_without_underscores(text, plain):
-    assert plain_duration(text) == plain
 
 
 def test_a_duration_in_tokens_ends_at_the_first_batch_that_reaches_it(shards, tmp_path):

@@ -15,7 +15,7 @@ from helpers.training_runs import lines, losses
 
 from hindsight.training.checkpoint_files import DamagedError, checkpoints_in, read_checkpoint
 
-pytestmark = [pytest.mark.slow]
+pytestmark = [pytest.mark.slow, pytest.mark.dist]
 
 
 @pytest.fixture(scope="module")

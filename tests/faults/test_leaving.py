@@ -12,6 +12,7 @@ SCRIPT = Path(__file__).parents[1] / "helpers" / "exit_race.py"
 
 
 @pytest.mark.slow
+@pytest.mark.dist
 def test_threads_that_are_late_do_not_change_the_status():
     ended = subprocess.run(
         [sys.executable, SCRIPT], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
