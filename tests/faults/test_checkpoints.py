@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.killed_runs import RUN, STEPS, ForkServer, kill_group
+from helpers.killed_runs import RUN, STEPS, kill_group
 from helpers.training_runs import lines, losses
 
 from hindsight.training.checkpoint_files import DamagedError, checkpoints_in, read_checkpoint
@@ -108,7 +108,7 @@ def test_the_checkpoints_of_another_run_are_never_taken(fork_server, shards, run
     shared = [f"checkpoint.folder={tmp_path / 'shared'}", "max_duration=100000ba"]
     processes = fork_server.start(arguments(shards, runs, "run_name=one", *shared))
     assert fork_server.reaches(lambda: lines(runs / "one") > 4), fork_server.output()
-    second = ForkServer(tmp_path)
+    second = fork_server.another(tmp_path)
     try:
         assert second.run(arguments(shards, runs, "run_name=two", *shared)) == [2], second.output()
         assert "is being trained by another process, which uses" in second.output()
@@ -185,22 +185,23 @@ def test_more_steps_are_counted_from_where_the_run_stands(fork_server, whole, sh
     assert fork_server.run(more) == [0], fork_server.output()  # the same words, to the same end
     assert [line[:2] for line in losses(runs / "run")] == [line[:2] for line in whole[1]]
     assert len(losses(runs / "run")) == STEPS
-    assert fork_server.run(arguments(shards, runs, "train.more=24ba")) == [0], (
-        fork_server.output()
-    )  # reached: from there on
+    # What they said is reached: from there on.
+    assert fork_server.run(arguments(shards, runs, "train.more=24ba")) == [0], fork_server.output()
     assert [step for step, _, _ in losses(runs / "run")] == [*range(1, STEPS + 25)]
 
 
-def test_the_shared_memory_of_datasets_that_are_opened_at_once_never_collides(shards, tmp_path, tmp_path_factory):
-    servers = [ForkServer(tmp_path_factory.mktemp("fork-server")) for _ in range(3)]
+def test_the_shared_memory_of_datasets_that_are_opened_at_once_never_collides(
+    fork_server, shards, tmp_path, tmp_path_factory
+):
+    servers = [fork_server.another(tmp_path_factory.mktemp("fork-server")) for _ in range(3)]
     run = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "max_duration=1ba", "eval_interval=100ba"]
     try:
         for round_ in range(4):
-            for i, fork_server in enumerate(servers):
-                fork_server.start([*run, f"run_name=run{round_}-{i}"])
-            for fork_server in servers:
-                assert fork_server.statuses() == [0], fork_server.output()
+            for i, server in enumerate(servers):
+                server.start([*run, f"run_name=run{round_}-{i}"])
+            for server in servers:
+                assert server.statuses() == [0], server.output()
     finally:
-        for fork_server in servers:
-            fork_server.close()
+        for server in servers:
+            server.close()
     assert len({json.dumps(losses(folder)) for folder in tmp_path.glob("run*")}) == 1

@@ -6,7 +6,6 @@ import pytest
 from helpers.killed_runs import (
     RUN,
     STEPS,
-    ForkServer,
     datasets,
     kill_at_random,
     kill_group,
@@ -61,7 +60,7 @@ def test_a_kill_at_a_chosen_moment_changes_no_loss(fork_server, whole, shards, t
 def test_a_second_run_on_the_same_data_keeps_its_shared_memory_when_a_killed_one_starts_again(
     fork_server, whole, shards, tmp_path, tmp_path_factory
 ):
-    neighbour = ForkServer(tmp_path_factory.mktemp("neighbour"))
+    neighbour = fork_server.another(tmp_path_factory.mktemp("neighbour"))
     try:
         before = segments()
         common = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "data.num_workers=2"]

@@ -26,19 +26,20 @@ def open_folder(path):
     return path
 
 
-@pytest.fixture
-def users(tmp_path):
+@pytest.fixture(scope="module")
+def users(fork_server, tmp_path_factory):
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         skip("only root can become another user, by setpriv")
     become = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *READS_ALL]
-    temporary = open_folder(tmp_path / "tmp")
+    folder = tmp_path_factory.mktemp("users")
+    temporary = open_folder(folder / "tmp")
     servers = [
-        ForkServer(open_folder(tmp_path / "root"), temporary),
-        ForkServer(open_folder(tmp_path / "nobody"), temporary, become),
+        fork_server.another(open_folder(folder / "root"), temporary),
+        ForkServer(open_folder(folder / "nobody"), temporary, become),
     ]
     yield servers
-    for fork_server in servers:
-        fork_server.close()
+    for server in servers:
+        server.close()
 
 
 def segments_of(uid):

@@ -2,8 +2,9 @@
 
 Like composer's launcher it ends all processes of an attempt, SIGTERM first, when one of them fails.
 
-A line of JSON on standard input is an attempt: {"arguments": [...], "ranks": 2, "log": path}. It is answered with the
-processes' numbers, and, when all have ended, with their exit statuses (-9 after SIGKILL).
+A line of JSON on standard input is an attempt: {"arguments": [...], "ranks": 2, "log": path, "environment": {...}}. It
+is answered with the processes' numbers, and, when all have ended, with their exit statuses (-9 after SIGKILL). The line
+{"pipes": [requests, answers]} starts another server on these named pipes, and is answered with its number.
 """
 
 import gc
@@ -12,7 +13,9 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import time
+from typing import TextIO
 
 import composer.algorithms  # noqa: F401 - Composer imports them, and with them Hugging Face's models, when it trains
 from composer.utils.collect_env import get_cpu_model
@@ -25,14 +28,24 @@ from hindsight.command_line import run_script
 TERM_TO_KILL_S = 30
 
 
-def serve() -> None:
-    """Answer attempts until standard input ends; a forked child returns from here into its own end."""
-    get_cpu_model()  # a process of its own for what Composer then remembers: 1 s of an attempt
+def warm_up() -> None:
+    """Do what each attempt would do again, and what it only does once."""
+    get_cpu_model()  # a process of its own for what Composer then remembers: 1 s
     compose_config("train_composer", "direction=forward", *TINY)  # 0.3 s for what Hydra imports
     gc.freeze()  # a child that looks at what was imported would copy it
-    print("ready", flush=True)
-    for line in sys.stdin:
+
+
+def serve(requests: TextIO) -> None:
+    """Answer until there are no more requests; a forked child returns from here into its own end."""
+    for line in requests:
         attempt = json.loads(line)
+        if "pipes" in attempt:
+            process = os.fork()
+            if process == 0:
+                become_another(*attempt["pipes"])
+                return
+            print(process, flush=True)
+            continue
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -48,6 +61,13 @@ def serve() -> None:
         print(json.dumps(processes), flush=True)
         statuses = wait_for_all(processes)
         print(json.dumps([statuses[process] for process in processes]), flush=True)
+
+
+def become_another(requests: str, answers: str) -> None:
+    """Serve on named pipes."""
+    with open(requests) as more:
+        os.dup2(os.open(answers, os.O_WRONLY), 1)
+        serve(more)
 
 
 def wait_for_all(processes: list[int]) -> dict[int, int]:
@@ -78,7 +98,8 @@ def begin(attempt: dict, rank: int, port: int) -> None:
     for number, descriptor in ((0, nothing), (1, log), (2, log)):
         os.dup2(descriptor, number)
     ranks = str(attempt["ranks"])
-    os.environ |= attempt.get("environment", {})
+    os.environ |= attempt["environment"]
+    tempfile.tempdir = None  # which is read from the environment once
     if attempt["ranks"] > 1:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
         os.environ |= {"NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -89,4 +110,6 @@ def begin(attempt: dict, rank: int, port: int) -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    warm_up()
+    print("ready", flush=True)
+    serve(sys.stdin)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from streaming.base.constant import EPOCH_DATA, EPOCH_SHAPE
@@ -47,12 +47,14 @@ class ForkServer:
 
     def __init__(self, folder: Path, temporary: Path | None = None, become: Sequence[str] = ()) -> None:
         self.log = folder / "log"
+        self.temporary = str(temporary or folder)
+        self.under_way: list[int] = []
         environment = os.environ | {
             "OMP_NUM_THREADS": "1",
             "PYTHONWARNINGS": "ignore",
-            "TMPDIR": str(temporary or folder),
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+            "TMPDIR": self.temporary,
         }
-        environment["PYTHONPATH"] = f"{ROOT}:{ROOT / 'tests'}"
         self.process = subprocess.Popen(
             [*become, sys.executable, str(Path(__file__).with_name("fork_server.py"))],
             stdin=subprocess.PIPE,
@@ -61,8 +63,28 @@ class ForkServer:
             cwd=ROOT,
             env=environment,
         )
-        self.under_way: list[int] = []
-        assert self._answer() == "ready\n"
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.pid, self.requests, self.answers = self.process.pid, self.process.stdin, self.process.stdout
+        assert self.answers.readline() == "ready\n"
+
+    def another(self, folder: Path, temporary: Path | None = None) -> "ForkServer":
+        """Fork another server of the same user, for attempts beside those of this one.
+
+        Args:
+            folder: for its output.
+            temporary: for temporary files; None for `folder`.
+        """
+        pipes = [folder / "requests", folder / "answers"]
+        for pipe in pipes:
+            os.mkfifo(pipe)
+        other = ForkServer.__new__(ForkServer)
+        other.log = folder / "log"
+        other.temporary = str(temporary or folder)
+        other.under_way = []
+        other.process, other.pid = None, self._ask({"pipes": [str(pipe) for pipe in pipes]})
+        other.requests, other.answers = pipes[0].open("w"), pipes[1].open()
+        return other
 
     def start(self, arguments: list[str], ranks: int = 1, environment: dict[str, str] | None = None) -> list[int]:
         """Begin an attempt; numbers of its processes, which are one group."""
@@ -72,15 +94,13 @@ class ForkServer:
         for path in self.log.parent.glob(self.log.name + ".*"):
             path.unlink()
         attempt = {"arguments": last_of_each(arguments), "ranks": ranks, "log": str(self.log)}
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(attempt | {"environment": environment or {}}) + "\n")
-        self.process.stdin.flush()
-        self.under_way = json.loads(self._answer())
+        attempt["environment"] = {"TMPDIR": self.temporary, **(environment or {})}
+        self.under_way = self._ask(attempt)
         return self.under_way
 
     def statuses(self) -> list[int]:
         """Wait for the end of the attempt; exit statuses of its processes."""
-        answer = json.loads(self._answer())
+        answer = json.loads(self.answers.readline())
         self.under_way = []
         return answer
 
@@ -96,8 +116,7 @@ class ForkServer:
 
     def is_running(self) -> bool:
         """Whether the attempt has not ended yet."""
-        assert self.process.stdout is not None
-        return not select.select([self.process.stdout], [], [], 0)[0]
+        return not select.select([self.answers], [], [], 0)[0]
 
     def run(self, arguments: list[str], ranks: int = 1, environment: dict[str, str] | None = None) -> list[int]:
         """Make an attempt that nobody disturbs."""
@@ -112,12 +131,16 @@ class ForkServer:
         """End it, and an attempt that a test which failed has left."""
         if self.under_way:
             kill_group(self.under_way)
-        self.process.kill()
-        self.process.communicate()
+        os.kill(self.pid, signal.SIGKILL)
+        if self.process is not None:
+            self.process.wait()
+        self.requests.close()
+        self.answers.close()
 
-    def _answer(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline()
+    def _ask(self, request: dict[str, Any]) -> Any:
+        self.requests.write(json.dumps(request) + "\n")
+        self.requests.flush()
+        return json.loads(self.answers.readline())
 
 
 def kill_group(processes: list[int], number: int = signal.SIGKILL) -> None:
