@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import compose_config, convert_config
+from helpers.small_data import convert_config
+from helpers.training_runs import compose_config, losses
 
 import convert_to_mds
 import train_composer
@@ -62,12 +63,11 @@ def test_a_run_goes_on_from_its_checkpoint_with_the_same_losses(made_before, sha
     (made_before / "run").rename(tmp_path / "resumed")
     train_composer.main(compose_config("train_composer", *RUN, f"data.path={shards}", f"runs_dir={tmp_path}"))
     assert "goes on from step 13" in caplog.text
-    lines = [json.loads(line) for line in (tmp_path / "resumed" / "metrics.jsonl").read_text().splitlines()]
-    losses = [[line["step"], line["train/loss_nats"], line.get("eval/loss_nats")] for line in lines]
+    resumed = [[*line] for line in losses(tmp_path / "resumed")]
     # The run that was made at one go was not evaluated at step 13, where the other ended for a while.
     expected = json.loads((made_before / "losses.json").read_text())
-    assert [line[:2] for line in losses] == [line[:2] for line in expected]
-    assert [line for line in losses if line[0] != 13] == [line for line in expected if line[0] != 13]
+    assert [line[:2] for line in resumed] == [line[:2] for line in expected]
+    assert [line for line in resumed if line[0] != 13] == [line for line in expected if line[0] != 13]
 
 
 def test_an_interrupted_conversion_goes_on_and_ends_in_the_same_bytes(

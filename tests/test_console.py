@@ -13,20 +13,15 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, TINY, compose_config, run_command
+from helpers.processes import ROOT, run_command
+from helpers.training_runs import settings, train
 from hypothesis import given
 from hypothesis import strategies as st
 
-import train_composer
 from hindsight.training import console
 from hindsight.training.summary import short
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
-
-
-def arguments(shards: Path, runs: Path, *changes: str) -> list[str]:
-    given = [*TINY, "direction=forward", f"data.path={shards}", f"runs_dir={runs}", "run_name=a", *changes]
-    return [*{argument.split("=", 1)[0]: argument for argument in given}.values()]
 
 
 def output_in_a_terminal(command: list[str], timeout_s: float = 120) -> str:
@@ -53,7 +48,14 @@ def output_in_a_terminal(command: list[str], timeout_s: float = 120) -> str:
 def test_a_terminal_shows_one_bar_that_fits_80_columns_also_under_composer(shards, tmp_path):
     composer = str(Path(sys.executable).with_name("composer"))
     changes = ["progress_bar=true", "max_duration=6ba", "eval_interval=3ba", "checkpoint.interval=2ba"]
-    command = [sys.executable, composer, "-n", "2", "train_composer.py", *arguments(shards, tmp_path, *changes)]
+    command = [
+        sys.executable,
+        composer,
+        "-n",
+        "2",
+        "train_composer.py",
+        *settings(shards, tmp_path, "run_name=a", *changes),
+    ]
     shown = output_in_a_terminal(command)
     bars = [line for line in re.split(r"[\r\n]", shown) if re.search(r"step \d+/6 · ", line) and "%" not in line]
     assert bars
@@ -76,7 +78,7 @@ def test_a_log_gets_plain_lines_for_steps_evaluations_checkpoints_and_resumes(sh
         "checkpoint.interval=2ba",
         "log_interval=2",
     ]
-    train_composer.main(compose_config("train_composer", *arguments(shards, tmp_path, *changes, "max_duration=4ba")))
+    train(shards, tmp_path, "run_name=a", *changes, "max_duration=4ba")
     lines = [line for record in caplog.records for line in record.getMessage().splitlines()]
     assert lines[0] == "run      a, forward"
     assert [line.split("·")[0] for line in lines if re.match(r"step \d/4 · loss", line)] == ["step 2/4 ", "step 4/4 "]
@@ -85,21 +87,21 @@ def test_a_log_gets_plain_lines_for_steps_evaluations_checkpoints_and_resumes(sh
     assert "unigram entropy" in lines[-3]
     assert "direction=backward" in lines[-1]
     caplog.clear()
-    train_composer.main(compose_config("train_composer", *arguments(shards, tmp_path, *changes, "max_duration=6ba")))
+    train(shards, tmp_path, "run_name=a", *changes, "max_duration=6ba")
     assert "a: goes on from step 4." in caplog.text
 
 
 def test_lines_about_steps_come_at_most_every_ten_seconds(shards, tmp_path, caplog):
     caplog.set_level("INFO", logger="hindsight")
     began = time.monotonic()
-    train_composer.main(compose_config("train_composer", *arguments(shards, tmp_path, "max_duration=20ba")))
+    train(shards, tmp_path, "run_name=a", "max_duration=20ba")
     shown = [record for record in caplog.records if re.match(r"step \d+/20 · loss", record.getMessage())]
     assert 1 <= len(shown) <= 1 + (time.monotonic() - began) // console.LINE_INTERVAL_S
 
 
 @pytest.mark.slow
 def test_a_redirected_run_writes_no_control_codes_and_a_finished_one_answers_without_training(shards, tmp_path):
-    command = ["train_composer.py", *arguments(shards, tmp_path, "progress_bar=true", "max_duration=3ba")]
+    command = ["train_composer.py", *settings(shards, tmp_path, "run_name=a", "progress_bar=true", "max_duration=3ba")]
     done = run_command("python", *command)
     assert done.returncode == 0, done.stderr
     assert not CONTROL.search(done.stdout + done.stderr)
@@ -134,7 +136,9 @@ runpy.run_path("train_composer.py", run_name="__main__")
 
 @pytest.mark.slow
 def test_a_machine_without_wandb_and_boto3_trains(shards, tmp_path):
-    done = run_command("python", "-c", WITHOUT, "train_composer.py", *arguments(shards, tmp_path, "max_duration=2ba"))
+    done = run_command(
+        "python", "-c", WITHOUT, "train_composer.py", *settings(shards, tmp_path, "run_name=a", "max_duration=2ba")
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "a" / "model.safetensors").is_file()
 

@@ -178,8 +178,8 @@ def test_training_is_the_same_whatever_is_logged(shards, tmp_path):
     nothing = ["tensorboard=false", "samples.interval=null", "log_interval=1000", "metrics=false"]
     with_all = train(shards, tmp_path, "run_name=a", *common, *everything)
     without = train(shards, tmp_path, "run_name=b", *common, *nothing)
-    assert not losses(without)
-    assert losses(with_all, "eval/loss_nats") == losses(without, "eval/loss_nats")
+    assert not by_step(without)
+    assert by_step(with_all, "eval/loss_nats") == by_step(without, "eval/loss_nats")
     assert (with_all / "model.safetensors").read_bytes() == (without / "model.safetensors").read_bytes()
 
 

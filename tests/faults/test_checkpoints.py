@@ -140,7 +140,7 @@ def test_a_checkpoint_that_holds_code_runs_nothing(fork_server, whole, shards, r
     assert fork_server.run(arguments(shards, runs)) == [0], fork_server.output()
     assert losses(runs / "run") == whole[1]
     with monkeypatch.context() as careless:
-        careless.delenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
+        careless.delenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", raising=False)
         torch.load(tmp_path / "hostile.pt", weights_only=False)
     assert (tmp_path / "ran").exists(), "the payload is harmless, and this test shows nothing"
 
