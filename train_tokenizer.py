@@ -23,7 +23,8 @@ from hindsight.config.tokenizer import TokenizerConfig
 from hindsight.errors import InputError
 from hindsight.files import is_free, local_path, new_folder
 from hindsight.text.digest import Digest, hash_document
-from hindsight.text.documents import Corpus, Reading
+from hindsight.text.documents import Corpus
+from hindsight.text.problems import Reading
 from hindsight.text.sampling import documents_of
 from hindsight.tokenization.bpe_training import N_BYTES, SPECIAL_TOKENS, Draft, new_draft, train
 from hindsight.tokenization.tokenizer import CONFIG_FILE, TOKENIZER_FILE, Tokenizer, require_byte_level

@@ -15,9 +15,10 @@ import make_corpus
 from hindsight.config.corpus import CorpusConfig, CorpusFormat, LineSeparators, MakeCorpusConfig, OnError
 from hindsight.errors import InputError
 from hindsight.text.digest import Digest
-from hindsight.text.documents import Corpus, Reading
+from hindsight.text.documents import Corpus
 from hindsight.text.files import find_files
 from hindsight.text.formats import SEPARATORS
+from hindsight.text.problems import Reading
 
 COMPRESS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstandard.compress}
 
@@ -161,13 +162,13 @@ def test_parts_of_any_size_hold_each_document_once_and_in_order(
     tmp_path, monkeypatch, corpus_format, suffix, small_bytes
 ):
     rng = random.Random(0)
-    monkeypatch.setattr("hindsight.text.documents.SMALL_FILE_BYTES", small_bytes)
+    monkeypatch.setattr("hindsight.text.parts.SMALL_FILE_BYTES", small_bytes)
     pieces = ["\n", "\n", "\n\n", "\r\n", "\r", "a", "bc", "é", "x y"]
     for _ in range(60):
         data = "".join(rng.choice(pieces) for _ in range(rng.randint(0, 60))).encode()
         path = write(tmp_path / f"a.txt{suffix}", COMPRESS[suffix](data) if suffix else data)
         for part_bytes in (1, 2, 3, 5, 17, 1000):
-            monkeypatch.setattr("hindsight.text.documents.CHUNK_BYTES", rng.choice([1, 2, 3, 7, 100]))
+            monkeypatch.setattr("hindsight.text.blocks.CHUNK_BYTES", rng.choice([1, 2, 3, 7, 100]))
             config = CorpusConfig(corpus=str(path), corpus_format=corpus_format)
             documents = [document.raw for document in Corpus(config, part_bytes).documents()]
             assert documents == split_slowly(data, corpus_format), (data, part_bytes)
@@ -192,7 +193,7 @@ def test_a_signature_is_of_names_sizes_times_or_of_the_text(tmp_path, monkeypatc
     assert len(set(before)) == len(before) == 2
     write(path, b"one\n\ntwo\n\nfour!\n")
     assert not set(signatures(path)) & set(before)
-    monkeypatch.setattr("hindsight.text.documents.SMALL_FILE_BYTES", 0)
+    monkeypatch.setattr("hindsight.text.parts.SMALL_FILE_BYTES", 0)
     packed = signatures(write(tmp_path / "a.txt.gz", gzip.compress(b"one\n\ntwo\n\nthree\n")))
     again = signatures(write(tmp_path / "b.txt.xz", lzma.compress(b"one\n\ntwo\n\nfour!\n")))
     assert packed[0] == again[0]
@@ -236,7 +237,7 @@ def test_jsonl_gives_the_text_under_a_key(tmp_path):
 )
 def test_a_line_that_is_no_text_is_refused_with_its_number(tmp_path, monkeypatch, suffix, line, match):
     monkeypatch.setattr("hindsight.text.documents.PART_BYTES", 1 << 14)
-    monkeypatch.setattr("hindsight.text.documents.SMALL_FILE_BYTES", 0)
+    monkeypatch.setattr("hindsight.text.parts.SMALL_FILE_BYTES", 0)
     good = b'{"text": "good"}\n'
     data = good * 5001 + b"\n" + (line if isinstance(line, bytes) else line.encode()) + b"\n" + good
     path = write(tmp_path / f"a.jsonl{suffix}", COMPRESS[suffix](data) if suffix else data)
@@ -318,8 +319,8 @@ def test_a_file_that_is_compressed_though_its_name_does_not_say_so_is_refused(tm
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 @pytest.mark.parametrize("corpus_format", [CorpusFormat.cc100, CorpusFormat.file, CorpusFormat.line])
 def test_a_document_that_is_too_long_is_refused_before_it_is_held(tmp_path, monkeypatch, suffix, corpus_format):
-    monkeypatch.setattr("hindsight.text.documents.CHUNK_BYTES", 1000)
-    monkeypatch.setattr("hindsight.text.documents.SMALL_FILE_BYTES", 0)
+    monkeypatch.setattr("hindsight.text.blocks.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("hindsight.text.parts.SMALL_FILE_BYTES", 0)
     data = b"short\n\n" + b"x" * 50_000 + b"\n\nlast\n"
     path = write(tmp_path / f"a.txt{suffix}", COMPRESS[suffix](data) if suffix else data)
     start = 0 if corpus_format is CorpusFormat.file else 7

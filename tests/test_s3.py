@@ -15,8 +15,9 @@ from hindsight.config.corpus import CorpusConfig, CorpusFormat, OnError
 from hindsight.conversion.outputs import RemoteOutput
 from hindsight.errors import InputError
 from hindsight.shards.manifest import Manifest
-from hindsight.text.documents import Corpus, Reading
+from hindsight.text.documents import Corpus
 from hindsight.text.files import find_files
+from hindsight.text.problems import Reading
 
 pytestmark = [
     pytest.mark.dist,
@@ -60,7 +61,7 @@ def test_objects_of_every_format_are_read_where_they_are(bucket, monkeypatch):
     for name, data in {"a.txt": text, "a.txt.xz": lzma.compress(text), "a.jsonl.gz": gzip.compress(lines)}.items():
         put(f"{bucket}/{name}", data)
         for small_bytes in (0, 1 << 20):
-            monkeypatch.setattr("hindsight.text.documents.SMALL_FILE_BYTES", small_bytes)
+            monkeypatch.setattr("hindsight.text.parts.SMALL_FILE_BYTES", small_bytes)
             assert texts(f"{bucket}/{name}") == expected
     assert texts(bucket) == [*expected] * 3
 
@@ -116,7 +117,7 @@ def remote(bucket, corpus, tokenizer_dir, tmp_path):
 def interrupt(config, monkeypatch, n_parts):
     """Have a conversion by one process end after some of its parts, which are small."""
     monkeypatch.setattr("hindsight.text.documents.PART_BYTES", 2000)
-    monkeypatch.setattr("hindsight.text.documents.SMALL_FILE_BYTES", 0)
+    monkeypatch.setattr("hindsight.text.parts.SMALL_FILE_BYTES", 0)
     monkeypatch.setattr("hindsight.conversion.workers.SAVE_INTERVAL_S", 0)
     config.workers = 1
     with monkeypatch.context() as limited:

@@ -257,7 +257,7 @@ def test_a_sample_depends_on_the_seed_alone(corpus, tmp_path):
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_a_sample_is_drawn_over_the_whole_corpus_and_stops_when_it_is_large_enough(tmp_path, monkeypatch, suffix):
-    monkeypatch.setattr("hindsight.text.documents.SMALL_FILE_BYTES", 0)
+    monkeypatch.setattr("hindsight.text.parts.SMALL_FILE_BYTES", 0)
     texts = [f"document number {number}\n" for number in range(50_000)]
     data = "\n".join(texts).encode()
     (tmp_path / f"a.txt{suffix}").write_bytes(gzip.compress(data) if suffix else data)

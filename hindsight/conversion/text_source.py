@@ -18,7 +18,9 @@ from hindsight.config.conversion import ConvertConfig
 from hindsight.conversion.token_part import TokenPart
 from hindsight.shards.manifest import token_dtype
 from hindsight.text.digest import HASH_BYTES, Digest, hash_document
-from hindsight.text.documents import CHECKED_FILES, Corpus, Part, Reading
+from hindsight.text.documents import CHECKED_FILES, Corpus
+from hindsight.text.parts import Part
+from hindsight.text.problems import Reading
 from hindsight.tokenization.fast_encoding import choose_encoder
 from hindsight.tokenization.tokenizer import Tokenizer
 

@@ -4,6 +4,7 @@ import fnmatch
 import glob
 import io
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,6 +18,8 @@ TEXT = (".txt", ".jsonl")
 PARQUET = ".parquet"
 MAGIC = {".gz": b"\x1f\x8b", ".bz2": b"BZh", ".xz": b"\xfd7zXZ\x00", ".zst": b"\x28\xb5\x2f\xfd", PARQUET: b"PAR1"}
 """How the content begins."""
+STDIN = "standard input"
+DATASET_PREFIX = "hf:"
 S3_ATTEMPTS = 5
 """Times that a broken connection to S3 is made anew."""
 
@@ -27,17 +30,24 @@ class WrongContentError(InputError):
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file or an S3 object.
+    """A file, an S3 object, standard input, or a dataset of Hugging Face.
+
+    The names of the class and of its fields enter the signatures of parts, which work folders keep.
 
     Args:
-        path: where it is, absolute.
-        size: its bytes as stored.
+        path: where it is, absolute; STDIN, or hf:NAME.
+        size: its bytes as stored; 0 where that is not known.
         version: what changes when its content does: the time of modification, or S3's ETag.
     """
 
     path: str
     size: int
     version: str
+
+    @property
+    def dataset(self) -> str | None:
+        """Name or folder of the dataset; None if it is none."""
+        return self.path.removeprefix(DATASET_PREFIX) if self.path.startswith(DATASET_PREFIX) else None
 
     @property
     def compression(self) -> str | None:
@@ -76,6 +86,18 @@ class StoredFile:
             raise WrongContentError(
                 f"corpus: {self.path} is a {other} file by its content; name it {self.path}{other}."
             )
+
+
+def open_stdin() -> BinaryIO:
+    """Open standard input; InputError if it is closed, or compressed."""
+    if sys.stdin is None:
+        raise InputError("corpus=-: standard input is closed; pipe text into it, or name a file.")
+    stream: Any = sys.stdin.buffer
+    head = stream.peek(8)[:8] if hasattr(stream, "peek") else b""
+    suffix = next((suffix for suffix in COMPRESSED if head.startswith(MAGIC[suffix]) and suffix != ".bz2"), None)
+    if suffix is not None:
+        raise InputError(f"corpus=- is compressed, as {suffix} files are; decompress it on the way, as xzcat does.")
+    return stream
 
 
 def find_files(path: str) -> list[StoredFile]:

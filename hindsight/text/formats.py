@@ -75,6 +75,16 @@ SEPARATORS: dict[CorpusFormat, Separator | None] = {
 }
 
 
+def format_of(file: StoredFile, corpus_format: CorpusFormat) -> CorpusFormat:
+    """Give the format of a file: jsonl if its name says so, and otherwise the one that the user gave."""
+    return CorpusFormat.jsonl if file.kind == ".jsonl" else corpus_format
+
+
+def separator_of(file: StoredFile, corpus_format: CorpusFormat) -> Separator | None:
+    """Give what separates the documents of a file; None if it is a single document."""
+    return SEPARATORS[format_of(file, corpus_format)]
+
+
 def decompressed(file: StoredFile, stored: BinaryIO) -> BinaryIO:
     """Give what an open file holds, decompressed while it is read, if its name says that it is compressed."""
     return _DECOMPRESS[file.compression](stored) if file.compression else stored

@@ -4,7 +4,10 @@ import hashlib
 from collections.abc import Iterator
 
 from hindsight.errors import InputError
-from hindsight.text.documents import PART_BYTES, STDIN, Corpus, Document, Reading
+from hindsight.text.documents import Corpus, Document
+from hindsight.text.files import STDIN
+from hindsight.text.parts import PART_BYTES
+from hindsight.text.problems import Reading
 
 LEAST_PART_BYTES = 1 << 12
 SAMPLE_PARTS = 256

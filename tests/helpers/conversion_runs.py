@@ -36,8 +36,8 @@ def large_corpus(tmp_path_factory):
 START = """
 import sys, {script}
 from hindsight.conversion import workers
-from hindsight.text import documents
-documents.PART_BYTES, documents.SMALL_FILE_BYTES = 4000, 1000
+from hindsight.text import documents, parts
+documents.PART_BYTES, parts.SMALL_FILE_BYTES = 4000, 1000
 workers.SAVE_INTERVAL_S = 0.02
 from helpers.small_data import convert_config
 from hindsight.command_line import one_line_errors

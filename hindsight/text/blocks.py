@@ -1,0 +1,152 @@
+"""A file -> blocks of complete documents, in little memory: a block, and a document of at most max_document_bytes."""
+
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, NamedTuple
+
+from hindsight.config.corpus import CorpusConfig, OnError
+from hindsight.errors import InputError
+from hindsight.text.files import StoredFile, WrongContentError
+from hindsight.text.formats import CHUNK_BYTES, decompressed, separator_of
+from hindsight.text.problems import Problem, Reading, too_long, unreadable
+
+_READ_ERRORS = (OSError, EOFError, lzma.LZMAError, zlib.error)
+
+
+class Block(NamedTuple):
+    """Complete documents with their separators.
+
+    Args:
+        offset: bytes of the file before them, after decompression.
+        line: lines of the file before them; None where nobody counted.
+        text: the documents.
+    """
+
+    offset: int
+    line: int | None
+    text: bytes
+
+
+class BlockReader:
+    """Reads a file block by block.
+
+    Args:
+        file: the file.
+        config: the format, and what happens to text that cannot be used.
+        block_bytes: size of a block, unless its last document goes beyond.
+        reading: receives the problems.
+    """
+
+    def __init__(self, file: StoredFile, config: CorpusConfig, block_bytes: int, reading: Reading) -> None:
+        self.file = file
+        self.config = config
+        self.block_bytes = block_bytes
+        self.reading = reading
+        self.separator = separator_of(file, config.corpus_format)
+
+    def all(self) -> Iterator[Block]:
+        """Yield the blocks of the file."""
+        with open_checked(self.file) as stored:
+            yield from self.of_stream(decompressed(self.file, stored))
+
+    def of_stream(self, stream: BinaryIO) -> Iterator[Block]:
+        """Yield the blocks of a stream; a document that is cut off by an error is left out."""
+        chunks = self.until_error(_chunks(stream, min(CHUNK_BYTES, self.block_bytes)))
+        if self.separator is None:
+            yield from self._single_document(chunks)
+            return
+        separator, limit = self.separator, self.config.max_document_bytes
+        buffer, offset, line, skipping, complete = bytearray(), 0, 0, False, False
+        for chunk in chunks:
+            complete = not chunk
+            buffer += chunk
+            if skipping:  # inside a document that is too long
+                end = separator.first_end(buffer)
+                dropped = end if end is not None else max(0, len(buffer) - separator.before)
+                offset, line = offset + dropped, line + buffer.count(b"\n", 0, dropped)
+                del buffer[:dropped]
+                skipping = end is None
+            if skipping or (len(buffer) < self.block_bytes and not complete):
+                continue
+            end = len(buffer) if complete else separator.last_end(buffer)
+            if end:
+                # Through a view here and below: a slice of the buffer would be one copy more.
+                yield (block := Block(offset, line, bytes(memoryview(buffer)[:end])))
+                offset, line = offset + end, line + block.text.count(b"\n")
+                del buffer[:end]
+            if len(buffer) > limit + CHUNK_BYTES:  # blank lines and half a separator may be part of it
+                self._note_too_long(offset)
+                skipping = True
+        if not complete and not skipping and (end := separator.last_end(buffer)):
+            yield Block(offset, line, bytes(memoryview(buffer)[:end]))
+
+    def _single_document(self, chunks: Iterator[bytes]) -> Iterator[Block]:
+        """Yield a stream without separators as one block, unless it cannot be read to its end."""
+        buffer, complete = bytearray(), False
+        for chunk in chunks:
+            buffer += chunk if len(buffer) <= self.config.max_document_bytes else b""
+            complete = not chunk
+        if complete:
+            yield Block(0, 0, bytes(buffer))
+
+    def of_range(self, start: int, end: int) -> Iterator[Block]:
+        """Yield those documents of an uncompressed file whose first byte lies in a range, as at most one block."""
+        separator, limit, file = self.separator, self.config.max_document_bytes, self.file
+        assert separator is not None
+        base = max(0, start - separator.before)
+        with open_checked(file, base) as stored:
+            # One byte more shows whether a line that begins in the range is blank.
+            block = stored.read(min(end + 1, file.size) - base)
+            if len(block) < min(end + 1, file.size) - base:
+                raise InputError(f"corpus: {file.path} changed while it was read; start again when it is complete.")
+            ends = (match.end() for match in separator.pattern.finditer(block))
+            first = next((place for place in ends if base + place >= start), len(block)) if start else 0
+            if base + first >= end:
+                return
+            last = max(separator.last_end(block) or 0, first)
+            buffer = bytearray(block)
+            if base + last >= end:
+                del buffer[last:]
+            while last < len(buffer):  # the last document goes on behind the range
+                searched = max(last, len(buffer) - separator.before)
+                buffer += (chunk := stored.read(min(CHUNK_BYTES, file.size - base - len(buffer))))
+                stop = separator.first_end(buffer, searched)
+                if stop is not None or not chunk:
+                    del buffer[stop if stop is not None else len(buffer) :]
+                    break
+                if len(buffer) - last > limit + CHUNK_BYTES:
+                    del buffer[last:]
+                    self._note_too_long(base + last)
+            if len(buffer) > first:
+                yield Block(base + first, None, bytes(memoryview(buffer)[first:]))
+
+    def until_error(self, items: Iterator[Any]) -> Iterator[Any]:
+        """Yield what reading the file gives, up to the first error, which becomes a problem."""
+        try:
+            yield from items
+        except WrongContentError:
+            if self.config.on_error is OnError.stop:
+                raise
+            self.reading.problems.append(Problem(self.file.path, "is not what its name says", "fetch or name it again"))
+        except _READ_ERRORS as error:
+            self.reading.note(unreadable(self.file, error), self.config.on_error)
+
+    def _note_too_long(self, offset: int) -> None:
+        self.reading.note(too_long(self.file, f"byte {offset}", self.config.max_document_bytes), self.config.on_error)
+
+
+def open_checked(file: StoredFile, start: int = 0) -> BinaryIO:
+    """Open a file from a byte on; at its beginning, WrongContentError if it is not what its name says."""
+    if start == 0:
+        file.check()
+    return file.open(start)
+
+
+def _chunks(stream: BinaryIO, size: int) -> Iterator[bytes]:
+    """Yield what a stream gives, all of it up to where it is damaged, and b"" at its end."""
+    read: Callable[[int], bytes] = getattr(stream, "read1", stream.read)  # read() would drop what precedes an error
+    while True:
+        yield (chunk := read(size))
+        if not chunk:
+            return

@@ -1,0 +1,160 @@
+"""Files -> parts of a few megabytes, each of complete documents, which any process can read.
+
+A part is either places in files that a reader finds by itself (plain text, small compressed files), or text that was
+read beforehand, sequentially (large compressed files, standard input, parquet, datasets of Hugging Face). A document
+belongs to the part in which its first byte lies, so that the parts one after the other are the documents in order.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import xxhash
+
+from hindsight.config.corpus import CorpusConfig
+from hindsight.text.blocks import BlockReader, open_checked
+from hindsight.text.files import PARQUET, STDIN, StoredFile, open_stdin
+from hindsight.text.formats import decompressed, separator_of
+from hindsight.text.problems import Problem, Reading
+from hindsight.text.tables import dataset_rows, parquet_rows
+
+PART_BYTES = 1 << 22
+"""Size of a part, unless its last document goes beyond."""
+SMALL_FILE_BYTES = 1 << 17
+"""Compressed files up to this size are left to the process that gets the part; larger ones are read by one for all."""
+
+
+class Segment(NamedTuple):
+    """Documents of a file that begin at bytes from start to end; all of its documents if end is None."""
+
+    file: int
+    start: int
+    end: int | None
+
+
+class Part(NamedTuple):
+    """Documents that are read together.
+
+    Args:
+        signature: hash that changes when the documents do: of their bytes, or of the files' names, sizes and versions;
+            may be empty where nobody asks for it.
+        stored_bytes: how much of the corpus, as stored, it takes.
+        segments: where the documents are; empty if they are in `text`.
+        text: complete documents with their separators, or one string a document.
+        file: the file that `text` is from.
+        offset: bytes (or rows) of the file before `text`.
+        line: lines of the file before `text`.
+        problems: what could not be read before `text`.
+    """
+
+    signature: str
+    stored_bytes: int
+    segments: tuple[Segment, ...] = ()
+    text: bytes | list[Any] = b""
+    file: int = 0
+    offset: int = 0
+    line: int | None = 0
+    problems: tuple[Problem, ...] = ()
+
+    def signed(self) -> "Part":
+        """Give the part with its signature; of text, that costs a pass over it."""
+        return self if self.signature else self._replace(signature=_hash_text(self.text))
+
+
+def is_sequential(file: StoredFile) -> bool:
+    """Whether a file must be read from its beginning, by one process."""
+    large = file.compression is not None and file.size > SMALL_FILE_BYTES
+    return large or file.kind == PARQUET or file.path == STDIN or file.dataset is not None
+
+
+class Divider:
+    """Divides files into parts, the same way each time.
+
+    Args:
+        files: the files, in order.
+        config: what a document is, and what happens to text that cannot be used.
+        part_bytes: size of a part.
+    """
+
+    def __init__(self, files: list[StoredFile], config: CorpusConfig, part_bytes: int) -> None:
+        self.files = files
+        self.config = config
+        self.part_bytes = part_bytes
+
+    def parts(self) -> Iterator[Part]:
+        """Yield the parts; InputError on what cannot be read, unless on_error=skip."""
+        segments: list[Segment] = []
+        size = 0
+        for number, file in enumerate(self.files):
+            if is_sequential(file):
+                if segments:
+                    yield self._part_of(segments, size)
+                    segments, size = [], 0
+                yield from self._sequential_parts(number, file)
+                continue
+            for segment in self._segments(number, file):
+                segments.append(segment)
+                size += (file.size if segment.end is None else segment.end) - segment.start
+                if size >= self.part_bytes:
+                    yield self._part_of(segments, size)
+                    segments, size = [], 0
+        if segments:
+            yield self._part_of(segments, size)
+
+    def _segments(self, number: int, file: StoredFile) -> Iterator[Segment]:
+        if file.compression is not None or separator_of(file, self.config.corpus_format) is None:
+            yield Segment(number, 0, None)
+            return
+        for start in range(0, max(file.size, 1), self.part_bytes):
+            yield Segment(number, start, min(start + self.part_bytes, file.size))
+
+    def _part_of(self, segments: list[Segment], size: int) -> Part:
+        places = [(self.files[number], start, end) for number, start, end in segments]
+        return Part(_hash(repr(places).encode()), size, tuple(segments))
+
+    def _sequential_parts(self, number: int, file: StoredFile) -> Iterator[Part]:
+        reading = Reading()
+        reader = BlockReader(file, self.config, self.part_bytes, reading)
+        in_rows = file.dataset is not None or file.kind == PARQUET
+        parts = self._parts_of_rows(number, file) if in_rows else self._parts_of_text(number, reader)
+        yield from reader.until_error(parts)
+        if reading.problems:
+            yield Part(_hash(repr(reading.problems).encode()), 0, file=number, problems=tuple(reading.problems))
+
+    def _parts_of_text(self, number: int, reader: BlockReader) -> Iterator[Part]:
+        file, reading = reader.file, reader.reading
+        with open_stdin() if file.path == STDIN else open_checked(file) as stored:
+            position = 0
+            for block in reader.of_stream(decompressed(file, stored)):
+                problems, reading.problems = tuple(reading.problems), []
+                read = stored.tell() - position if file.path != STDIN else 0
+                position += read
+                yield Part("", read, (), block.text, number, block.offset, block.line, problems)
+
+    def _parts_of_rows(self, number: int, file: StoredFile) -> Iterator[Part]:
+        dataset = file.dataset
+        rows = dataset_rows(dataset, self.config) if dataset is not None else parquet_rows(file, self.config)
+        values: list[Any] = []
+        first = size = 0
+        for value in rows:
+            values.append(value)
+            size += len(value) if isinstance(value, str) else 0
+            if size >= self.part_bytes:
+                yield Part("", 0, (), values, number, first)
+                values, first, size = [], first + len(values), 0
+        yield Part("", file.size, (), values, number, first)
+
+
+def _hash_text(text: bytes | list[Any]) -> str:
+    return _hash_rows(text) if isinstance(text, list) else _hash(text)
+
+
+def _hash_rows(values: list[Any]) -> str:
+    digest = xxhash.xxh3_128()
+    for value in values:
+        raw = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else repr(value).encode()
+        digest.update(len(raw).to_bytes(8, "little") + raw)
+    return digest.hexdigest()
+
+
+def _hash(content: bytes) -> str:
+    return xxhash.xxh3_128_hexdigest(content)

@@ -1,0 +1,81 @@
+"""Text that cannot be used: what is wrong with it, where it is, and what reading it found."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from hindsight.config.corpus import OnError
+from hindsight.errors import InputError
+from hindsight.text.files import StoredFile
+from hindsight.text.formats import CHUNK_BYTES
+
+
+class Problem(NamedTuple):
+    """Text that cannot be used.
+
+    The names of the class and of its fields enter the signatures of parts, which work folders keep.
+    """
+
+    path: str
+    what: str
+    advice: str
+
+    @property
+    def message(self) -> str:
+        """The line that the user reads."""
+        return f"corpus: {self.path} {self.what}; {self.advice}, or leave it out with on_error=skip."
+
+
+@dataclass
+class Reading:
+    """What reading found besides documents."""
+
+    problems: list[Problem] = field(default_factory=list)
+    empty: int = 0
+    """Documents without any text (an empty file, string or row), which are left out."""
+
+    def note(self, problem: Problem, on_error: OnError) -> None:
+        """Keep a problem; InputError with its message unless such text is to be skipped."""
+        if on_error is OnError.stop:
+            raise InputError(problem.message)
+        self.problems.append(problem)
+
+
+class Place(NamedTuple):
+    """Where a document begins, for messages."""
+
+    file: StoredFile
+    offset: int
+    line: int | None
+    """Lines of the file before the document; None if they are not counted yet."""
+    counted: dict[StoredFile, tuple[int, int]]
+    """For each file whose lines were counted: up to which byte, and how many there are."""
+
+    def byte(self, more: int) -> str:
+        """Name a byte of the document."""
+        return f"byte {self.offset + more}{' of its decompressed text' if self.file.compression else ''}"
+
+    def line_number(self) -> str:
+        """Name the document's line, counted from 1."""
+        line = self.line
+        if line is None:
+            start, line = self.counted.get(self.file, (0, 0))
+            start, line = (start, line) if start <= self.offset else (0, 0)
+            with self.file.open(start) as stored:
+                left = self.offset - start
+                while left and (chunk := stored.read(min(left, CHUNK_BYTES))):
+                    line, left = line + chunk.count(b"\n"), left - len(chunk)
+            self.counted[self.file] = self.offset, line
+        return f"line {line + 1}"
+
+
+def unreadable(file: StoredFile, error: BaseException) -> Problem:
+    """Describe a file whose bytes cannot be read."""
+    if isinstance(error, EOFError):
+        return Problem(file.path, "is cut off: its compressed data has no end", "fetch it again")
+    return Problem(file.path, f"cannot be read ({getattr(error, 'strerror', None) or error})", "fetch it again")
+
+
+def too_long(file: StoredFile, place: str, max_document_bytes: int) -> Problem:
+    """Describe a document that exceeds max_document_bytes."""
+    what = f"holds a document of more than max_document_bytes={max_document_bytes} at {place}"
+    return Problem(file.path, what, "see whether corpus_format= is the right one, or raise max_document_bytes=")
