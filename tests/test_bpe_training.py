@@ -17,7 +17,7 @@ from hindsight.config.tokenizer import TokenizerConfig, TrainerName
 from hindsight.errors import InputError
 from hindsight.text.documents import Corpus
 from hindsight.text.sampling import documents_of
-from hindsight.tokenization import bpe_training
+from hindsight.tokenization import bpe_training, hf_folder
 from hindsight.tokenization.fast_encoding import HARD_TEXTS
 from hindsight.tokenization.tokenizer import Tokenizer
 
@@ -80,7 +80,7 @@ def test_the_files_are_those_that_transformers_writes_for_the_same_settings(vari
     empty = PreTrainedTokenizerFast(
         tokenizer_object=backend, clean_up_tokenization_spaces=False, split_special_tokens=True
     )
-    train_tokenizer.add_special_tokens(empty)
+    hf_folder.add_special_tokens(empty)
     documents = documents_of(Corpus(CorpusConfig(corpus=str(varied))), None, 0)
     expected = empty.train_new_from_iterator(([document.text] for document in documents), 400, show_progress=False)
     expected.save_pretrained(tmp_path / "theirs", legacy_format=False)

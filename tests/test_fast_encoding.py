@@ -18,7 +18,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 import train_tokenizer
 from hindsight.config.conversion import EncoderName
 from hindsight.config.tokenizer import TokenizerConfig
-from hindsight.tokenization import fast_encoding
+from hindsight.tokenization import bpe_training, fast_encoding
 from hindsight.tokenization.fast_encoding import (
     HARD_TEXTS,
     LOOKAHEAD,
@@ -35,7 +35,7 @@ LLAMA3_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-SPECIAL = train_tokenizer.SPECIAL_TOKENS
+SPECIAL = bpe_training.SPECIAL_TOKENS
 ROLES: dict[str, str | None] = {"bos": "<|bos|>", "eos": "<|eos|>", "pad": "<|pad|>"}
 KINDS = ["ours", "permuted", "llama3", "llama3_by_merges"]
 

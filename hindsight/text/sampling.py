@@ -1,13 +1,20 @@
 """Documents drawn over a whole corpus, by a seed."""
 
 import hashlib
+import logging
+from collections import deque
 from collections.abc import Iterator
 
+from tqdm import tqdm
+
 from hindsight.errors import InputError
+from hindsight.text.digest import Digest, hash_document
 from hindsight.text.documents import Corpus, Document
-from hindsight.text.files import STDIN
+from hindsight.text.files import PARQUET, STDIN
 from hindsight.text.parts import PART_BYTES
 from hindsight.text.problems import Reading
+
+log = logging.getLogger("hindsight")
 
 LEAST_PART_BYTES = 1 << 12
 SAMPLE_PARTS = 256
@@ -64,3 +71,47 @@ def _order(n_parts: int, seed: int) -> list[int]:
         return hashlib.blake2b(f"{seed} {number}".encode(), person=b"sample").digest()
 
     return sorted(range(n_parts), key=draw)
+
+
+class Sample:
+    """A sample that is counted and hashed while it is read, with a progress bar.
+
+    Args:
+        corpus: the corpus.
+        sample_bytes: size to reach; None for the complete corpus.
+        seed: seed of the draw.
+    """
+
+    def __init__(self, corpus: Corpus, sample_bytes: int | None, seed: int) -> None:
+        self.corpus = corpus
+        self.sample_bytes = sample_bytes
+        self.seed = seed
+        self.bytes = 0
+        self._digest = Digest()
+        self._reading = Reading()
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what was read."""
+        return self._digest.fingerprint
+
+    def texts(self) -> Iterator[str]:
+        """Yield the documents, with a progress bar; InputError if there is none."""
+        files = self.corpus.files
+        plain = all(file.compression is None and file.kind != PARQUET for file in files)
+        total = self.sample_bytes or (sum(file.size for file in files) or None if plain else None)
+        with tqdm(total=total, desc="reading", unit="B", unit_scale=True, disable=None) as bar:
+            for document in documents_of(self.corpus, self.sample_bytes, self.seed, self._reading):
+                self.bytes += len(document.raw)
+                self._digest = self._digest.then(Digest.of([hash_document(document.raw)]))
+                bar.update(len(document.raw))
+                yield document.text
+        for problem in self._reading.problems:
+            log.warning("%s", problem.message)
+        if not self.bytes:
+            raise InputError(f"corpus={self.corpus.config.corpus} is empty: it holds no document; give one with text.")
+
+    def read(self) -> "Sample":
+        """Only count and hash."""
+        deque(self.texts(), maxlen=0)
+        return self

@@ -98,6 +98,16 @@ def train(draft: Draft, texts: Iterable[str], vocab_size: int, wanted: TrainerNa
     return trained, "ffbpe" if fit else "tokenizers"
 
 
+def check_vocab_size(vocab_size: int, draft: Draft) -> None:
+    """Raise InputError if the bytes and the special tokens alone exceed the vocabulary."""
+    n_special = len(draft.special)
+    if vocab_size < N_BYTES + n_special:
+        raise InputError(
+            f"vocab_size={vocab_size} is too small: {N_BYTES} bytes and {n_special} special tokens need at "
+            f"least {N_BYTES + n_special}."
+        )
+
+
 def beginning(texts: Iterator[str]) -> deque[str]:
     """Take the texts on which ffbpe is tried."""
     first: deque[str] = deque()

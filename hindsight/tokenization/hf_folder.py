@@ -1,0 +1,120 @@
+"""A tokenizer folder of Hugging Face: how it is written, used as a reference and copied, and the record in it.
+
+The files are those that transformers writes, so that its AutoTokenizer loads them; transformers itself is imported only
+for a reference, because that takes seconds. Beside them lies hindsight.json, the record of how the tokenizer was made.
+"""
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hindsight.errors import InputError
+from hindsight.tokenization.bpe_training import SPECIAL_TOKENS, Draft
+from hindsight.tokenization.tokenizer import CONFIG_FILE, TOKENIZER_FILE, Tokenizer, require_byte_level
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+ROLES = {"bos_token": "<|bos|>", "eos_token": "<|eos|>", "pad_token": "<|pad|>"}
+RECORD_NAME = "hindsight.json"
+FILES = ("tokenizer*.json", "*_tokens*.json", "vocab.json", "merges.txt", RECORD_NAME)
+"""What belongs to a tokenizer in a folder that may also hold a model."""
+
+
+def load_reference(reference: str) -> Draft:
+    """Load the tokenizer whose settings are taken over; InputError if there is none or it is not byte-level."""
+    from transformers import AutoTokenizer
+
+    if reference.startswith(("/", ".", "~")) and not Path(reference).expanduser().is_dir():
+        raise InputError(f"reference={reference} does not exist: give a tokenizer folder, or a name on the Hub.")
+    try:
+        base = AutoTokenizer.from_pretrained(str(Path(reference).expanduser()))
+    except Exception as error:  # whatever the files in question make transformers raise
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"reference={reference} cannot be loaded ({reason}); give a tokenizer folder, or a name on the Hub and a "
+            "connection to it."
+        ) from error
+    if not base.is_fast:
+        raise InputError(f"reference={reference} has no tokenizer.json; give a tokenizer that has.")
+    require_byte_level(json.loads(base.backend_tokenizer.to_str()), f"reference={reference}")
+    if base.bos_token is None or base.eos_token is None:
+        add_special_tokens(base)
+    base.init_kwargs["split_special_tokens"] = True
+    return Draft(json.loads(base.backend_tokenizer.to_str()), base)
+
+
+def add_special_tokens(base: "PreTrainedTokenizerFast") -> None:
+    """Add those of our special tokens that a tokenizer lacks, and give them the roles that it leaves open."""
+    base.add_tokens(list(SPECIAL_TOKENS), special_tokens=True)
+    base.add_special_tokens({role: token for role, token in ROLES.items() if getattr(base, role) is None})
+    base.add_special_tokens({"additional_special_tokens": without_role()}, replace_additional_special_tokens=False)
+
+
+def without_role() -> list[str]:
+    """Our special tokens that are no BOS, EOS or padding."""
+    return [token for token in SPECIAL_TOKENS if token not in ROLES.values()]
+
+
+def save(draft: Draft, folder: Path) -> Tokenizer:
+    """Write a tokenizer so that transformers' AutoTokenizer loads it; the files are those that transformers writes.
+
+    Returns:
+        What `Tokenizer.load` gives for the folder.
+    """
+    if draft.theirs is not None:
+        draft.theirs.save_pretrained(folder, legacy_format=False)
+        roles = {role: getattr(draft.theirs, role) for role in ROLES}
+    else:
+        roles = ROLES
+        form = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        others = {"additional_special_tokens": without_role()}
+        _write(
+            folder / CONFIG_FILE,
+            {
+                "added_tokens_decoder": {
+                    token["id"]: {key: value for key, value in token.items() if key != "id"} for token in draft.special
+                },
+                **ROLES,
+                **others,
+                "clean_up_tokenization_spaces": False,
+                "extra_special_tokens": {},
+                "model_max_length": int(1e30),  # none
+                "split_special_tokens": True,  # AutoTokenizer too shall take "<|eos|>" in a text for seven characters
+                "tokenizer_class": "PreTrainedTokenizerFast",
+            },
+        )
+        _write(
+            folder / "special_tokens_map.json",
+            {role: {"content": name, **form} for role, name in ROLES.items()} | others,
+        )
+    special = {role.removesuffix("_token"): name for role, name in roles.items()}
+    tokenizer = Tokenizer(draft.spec, special, "the new tokenizer")
+    tokenizer.save(folder / TOKENIZER_FILE)
+    # How transformers writes the roles is its own affair: see that they are read as they were meant.
+    return tokenizer if draft.theirs is None else Tokenizer.load(folder, key="out")
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def copy_tokenizer(folder: Path, copy: Path) -> None:
+    """Copy a tokenizer folder, without models that may lie in it."""
+    copy.mkdir(exist_ok=True)
+    for path in sorted({path for pattern in FILES for path in folder.glob(pattern)}):
+        shutil.copyfile(path, copy / path.name)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read how a tokenizer was made; nothing where there is no record, or none that can be read."""
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
+    return {}
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write how a tokenizer was made."""
+    (folder / RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
