@@ -249,8 +249,8 @@ def test_uint32_is_stored_where_the_vocabulary_needs_it(tmp_path, corpus, tokeni
 
 def test_a_corpus_larger_than_the_buffers_is_stored_whole(tmp_path, corpus, tokenizer_dir, shards, monkeypatch):
     monkeypatch.setattr("hindsight.text.documents.PART_BYTES", 300)  # as much smaller as the corpus is, each of these
-    monkeypatch.setattr("hindsight.conversion.token_sources.BUFFER_TOKENS", 100)
-    monkeypatch.setattr("convert_to_h5.BUFFER_TOKENS", 100)
+    monkeypatch.setattr("hindsight.conversion.token_sources.PART_TOKENS", 100)
+    monkeypatch.setattr("hindsight.shards.h5.BUFFER_TOKENS", 100)
     monkeypatch.setattr("hindsight.tokenization.tokenizer.PIECE_CHARS", 20)
     convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "mds"))
     convert_to_h5.main(convert_config(tmp_path / "mds", tokenizer_dir, tmp_path / "h5"))

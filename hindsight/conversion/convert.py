@@ -1,14 +1,14 @@
-"""Bring a corpus into stored tokens: what the converters share.
+"""A conversion from its configuration to its result: corpus -> parts -> tokens -> files of a format.
 
-sources.py and stored.py divide what there is into parts; workers.py has processes make their tokens, and cluster.py
-those of other machines; assembly.py puts them together in order, and remembers what is done; mds.py writes shards. The
-result appears as a whole, the manifest last.
+source.py, text_source.py and token_sources.py divide what there is into parts, and make the tokens of each; workers.py
+has processes of this machine do so, and dask_workers.py those of others. assembly.py takes the parts in order, and
+work_folder.py keeps what is done. sinks.py stores the tokens, and outputs.py brings the files to their place: a local
+folder appears atomically, and on S3 the manifest is the last file.
 """
 
 import logging
 import os
 import shutil
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -16,56 +16,55 @@ import numpy as np
 
 from hindsight.config.conversion import ConvertConfig, Engine
 from hindsight.config.corpus import OnError
-from hindsight.conversion.assembly import RESULT_NAME, Assembly, Sink
+from hindsight.conversion.assembly import Assembly
 from hindsight.conversion.corpus_statistics import length_summary, vocabulary_use
 from hindsight.conversion.outputs import Output, open_output
-from hindsight.conversion.text_source import Source, Text
-from hindsight.conversion.token_sources import H5_NAME, ConvertedTokens, PublishedTokens
+from hindsight.conversion.sinks import Sink
+from hindsight.conversion.source import Source
+from hindsight.conversion.text_source import Text
+from hindsight.conversion.token_sources import ConvertedTokens, PublishedTokens
+from hindsight.conversion.work_folder import WorkFolder
 from hindsight.conversion.workers import OpenWorkers, available_cores, fingerprint_of, forked, here, run
 from hindsight.errors import DISK_FULL, InputError
 from hindsight.files import locked
+from hindsight.shards.h5 import H5_NAME, H5_SUFFIXES
 from hindsight.shards.manifest import MANIFEST_NAME, TOKENIZER_FOLDER, Manifest, token_dtype
+from hindsight.tokenization.hf_folder import copy_tokenizer
 from hindsight.tokenization.tokenizer import Tokenizer
 
 log = logging.getLogger("hindsight")
 
-TOKENIZER_FILES = ("tokenizer*.json", "*_tokens*.json", "vocab.json", "merges.txt", "hindsight.json")
-OpenSink = Callable[[Path, Manifest, int, Output], Sink]
 
-
-def convert(
-    config: ConvertConfig, format_name: str, storage: dict[str, str | list[str] | None], sink: OpenSink
-) -> None:
+def convert(config: ConvertConfig, sink: type[Sink]) -> None:
     """Convert a corpus, unless the same result is there; go on where an earlier attempt was.
 
     Args:
-        config: the script's configuration.
-        format_name: mds or h5.
-        storage: the settings of the format that the stored files depend on.
-        sink: opens the sink in a folder, for a conversion with that plan, with the id that fills up blocks.
+        config: the command's configuration.
+        sink: the format to store.
     """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # here processes are what is parallel, and threads forbid to fork
+    settings = sink.settings(config)
     out = open_output(config)
     tokenizer = Tokenizer.load(config.tokenizer)
     source = open_source(config, tokenizer)
     open_workers = engine_of(config, out.work)
-    plan = plan_of(config, format_name, storage, source, tokenizer)
+    manifest = manifest_of(config, sink.format, settings, source, tokenizer)
     if out.is_done():
-        check_done(out, plan, source, open_workers, config.on_error)
+        check_done(out, manifest, source, open_workers, config.on_error)
         out.clean()
         return
     with locked(out.work, f"out={config.out}: another process converts into it"):
         out.check_free()
+        files = WorkFolder(out.work, keep_hashes=source.counts_documents and source.fingerprint is None)
         assembly = Assembly(
-            out.work,
-            plan,
-            sink(out.work / RESULT_NAME, plan, tokenizer.pad_id or 0, out),
-            keep_hashes=source.counts_documents and source.fingerprint is None,
+            files,
+            manifest,
+            sink(files.result, manifest, tokenizer.pad_id or 0, out),
             out=out.name,
             val_below=source.val_below,
             may_skip=config.on_error is OnError.skip,
         )
-        begun = assembly.is_begun()
+        begun = files.is_begun()
         try:
             assembly.resume()
             if begun:
@@ -83,11 +82,11 @@ def convert(
             log.info("out=%s: interrupted; the same command goes on where it was.", config.out)
             raise SystemExit(130) from None
         except InputError as error:
-            if not begun and assembly.val_below is None:  # nothing is stored, and hardly anything done
+            if not begun and assembly.progress.val_below is None:  # nothing is stored, and hardly anything done
                 shutil.rmtree(out.work)
                 raise
             raise InputError(f"{error} What is done stays in {out.work}.") from error
-    log_summary(config.out, plan)
+    log_summary(config.out, manifest)
 
 
 def open_source(config: ConvertConfig, tokenizer: Tokenizer) -> Source:
@@ -96,7 +95,7 @@ def open_source(config: ConvertConfig, tokenizer: Tokenizer) -> Source:
     folder = path if path.is_dir() else path.parent
     if (folder / MANIFEST_NAME).is_file() and (path.is_dir() or path.name == H5_NAME):
         return ConvertedTokens(folder, Manifest.load(folder, key="corpus"), tokenizer)
-    if path.suffix in (".h5", ".hdf5") and path.is_file():
+    if path.suffix in H5_SUFFIXES and path.is_file():
         return PublishedTokens(path, config, tokenizer)
     return Text(config, tokenizer)
 
@@ -111,14 +110,14 @@ def engine_of(config: ConvertConfig, work: Path) -> OpenWorkers:
     return partial(on_dask, config=config, work=work)
 
 
-def plan_of(
+def manifest_of(
     config: ConvertConfig,
     format_name: str,
-    storage: dict[str, str | list[str] | None],
+    settings: dict[str, str | list[str] | None],
     source: Source,
     tokenizer: Tokenizer,
 ) -> Manifest:
-    """Say what is to be made; counts and the corpus fingerprint are not known yet."""
+    """Describe what is to be made; counts and the corpus fingerprint are not known yet."""
     dtype = token_dtype(tokenizer.vocab_size)
     return Manifest(
         format=format_name,
@@ -130,20 +129,20 @@ def plan_of(
         dtype=dtype,
         seed=source.seed,
         val_share=source.val_share,
-        settings={**source.origin, **storage},
+        settings={**source.origin, **settings},
         corpus={"path": config.corpus, "files": source.files, "stored": source.total, "stamp": source.stamp},
     )
 
 
-def check_done(out: Output, plan: Manifest, source: Source, open_workers: OpenWorkers, on_error: OnError) -> None:
-    """Say that there is nothing to do; InputError if `out` holds something else than what this plan would make."""
+def check_done(out: Output, manifest: Manifest, source: Source, open_workers: OpenWorkers, on_error: OnError) -> None:
+    """Say that there is nothing to do; InputError if `out` holds another conversion."""
     there = out.manifest()
-    difference = there.difference(plan, ignored=("corpus_fingerprint",))
+    difference = there.difference(manifest, ignored=("corpus_fingerprint",))
     if there.summary.get("skipped") and on_error is OnError.stop:
         difference = "on_error=skip (now stop), which left something out"
     if difference is None and (there.corpus.get("stamp") is None or there.corpus["stamp"] != source.stamp):
-        plan.corpus_fingerprint = source.fingerprint or fingerprint_of(source, open_workers).fingerprint
-        difference = there.difference(plan)
+        manifest.corpus_fingerprint = source.fingerprint or fingerprint_of(source, open_workers).fingerprint
+        difference = there.difference(manifest)
     if difference is not None:
         raise InputError(f"out={out.name} holds a conversion with {difference}; choose another out, or remove it.")
     log.info("out=%s: already there, nothing to do.", out.name)
@@ -151,32 +150,25 @@ def check_done(out: Output, plan: Manifest, source: Source, open_workers: OpenWo
 
 def complete(out: Output, assembly: Assembly, source: Source, tokenizer: Tokenizer, tokenizer_folder: Path) -> None:
     """Write what is last, the manifest last of all, and bring the result to its place."""
-    plan, result = assembly.plan, out.work / RESULT_NAME
-    plan.splits, said = assembly.finish()
+    manifest, result, progress = assembly.manifest, assembly.files.result, assembly.progress
+    manifest.splits, added = assembly.finish()
     if not source.counts_documents:
-        for counts in plan.splits.values():
+        for counts in manifest.splits.values():
             counts.documents = None
-    plan.corpus_fingerprint = source.fingerprint or assembly.digest.fingerprint
-    counts = sum(assembly.token_counts.values(), np.zeros(tokenizer.vocab_size, np.int64))
-    plan.summary = {
-        "tokens_per_document": length_summary(assembly.lengths),
+    manifest.corpus_fingerprint = source.fingerprint or progress.digest.fingerprint
+    counts = sum(progress.token_counts.values(), np.zeros(tokenizer.vocab_size, np.int64))
+    manifest.summary = {
+        "tokens_per_document": length_summary(progress.lengths),
         "duplicate_documents": assembly.duplicates(),
-        "empty_documents": assembly.empty,
-        "skipped": assembly.n_problems,
-        "skipped_list": assembly.problems,
+        "empty_documents": progress.empty,
+        "skipped": progress.n_problems,
+        "skipped_list": progress.problems,
         **(source.summary or vocabulary_use(counts, tokenizer)),
-        **said,
+        **added,
     }
     copy_tokenizer(tokenizer_folder, result / TOKENIZER_FOLDER)
-    plan.save(result)
+    manifest.save(result)
     out.complete(result)
-
-
-def copy_tokenizer(folder: Path, copy: Path) -> None:
-    """Copy a tokenizer folder, without models that may lie in it."""
-    copy.mkdir(exist_ok=True)
-    for path in sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)}):
-        shutil.copyfile(path, copy / path.name)
 
 
 def log_summary(out: str, manifest: Manifest) -> None:

@@ -29,7 +29,7 @@ from distributed.deploy.spec import SpecCluster
 from distributed.security import Security
 
 from hindsight.config.conversion import ConvertConfig, Engine
-from hindsight.conversion.text_source import Source
+from hindsight.conversion.source import Source
 from hindsight.conversion.workers import WORKER_LOST, Workers, available_cores, forget, know, work_on
 from hindsight.errors import InputError
 

@@ -11,10 +11,11 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from hindsight.config.conversion import ConvertConfig
-from hindsight.conversion.assembly import STATE_NAME
+from hindsight.conversion.work_folder import STATE_NAME
 from hindsight.errors import InputError
 from hindsight.files import is_free, local_path, locked, partial_of
 from hindsight.shards.manifest import MANIFEST_NAME, Manifest
+from hindsight.shards.mds import INDEX_NAME
 
 
 class Output(Protocol):
@@ -167,7 +168,7 @@ class RemoteOutput:
     def complete(self, result: Path) -> None:
         """Upload what is left, the indices and then the manifest at the end."""
         names = sorted(str(path.relative_to(result)) for path in result.rglob("*") if path.is_file())
-        last = [name for name in names if name.endswith("index.json")] + [MANIFEST_NAME]
+        last = [name for name in names if name.endswith(INDEX_NAME)] + [MANIFEST_NAME]
         for name in [*(name for name in names if name not in last), *last]:
             self._upload(result, name)
         shutil.rmtree(self.work)

@@ -7,29 +7,23 @@ split by pieces of a block's length.
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hindsight.config.conversion import ConvertConfig
-from hindsight.conversion.text_source import Source, draws_of
+from hindsight.conversion.source import Source, draws_of
 from hindsight.conversion.token_part import TokenPart
 from hindsight.errors import InputError
-from hindsight.shards.manifest import SPLITS, Manifest, token_dtype
-from hindsight.shards.mds import read_index, read_shard_bytes
+from hindsight.shards.h5 import H5_NAME, open_tokens
+from hindsight.shards.manifest import MDS, SPLITS, TOKENIZER_FOLDER, Manifest, token_dtype
+from hindsight.shards.mds import STORAGE_SETTINGS, read_index, read_shard
 from hindsight.text.digest import Digest, hash_document
 from hindsight.tokenization.tokenizer import Tokenizer
 
-if TYPE_CHECKING:
-    import h5py  # below, where it is used
-
-BUFFER_TOKENS = 1 << 20
-"""Tokens that are read at once."""
-H5_NAME = "tokens.h5"
-H5_DATASET = "tokens"
-STORAGE_SETTINGS = ("compression", "hashes")
-"""Settings of a conversion that say how tokens are stored, not which."""
+PART_TOKENS = 1 << 20
+"""Tokens in a part of an h5 file."""
 
 
 class TokenRange(NamedTuple):
@@ -56,8 +50,6 @@ class PublishedTokens(Source):
     counts_documents = False
 
     def __init__(self, path: Path, config: ConvertConfig, tokenizer: Tokenizer) -> None:
-        import h5py
-
         self.seed = config.seed
         self.val_share = config.val_share
         self.origin = {"corpus_format": "tokens", "piece_length": config.block_length}
@@ -66,21 +58,13 @@ class PublishedTokens(Source):
         self.tokenizer = tokenizer
         self.piece_length = config.block_length
         self.summary = {}
-        with open_h5(path) as file:
-            tokens = file.get(H5_DATASET)
-            if not isinstance(tokens, h5py.Dataset) or tokens.ndim != 1 or tokens.dtype.kind not in "iu":
-                raise InputError(
-                    f"corpus={path} has no one-dimensional dataset `{H5_DATASET}` of integers; give one that has."
-                )
-            _tokens_in(file)
-            self.n_tokens = len(tokens)
-        self.total = self.n_tokens
+        self.n_tokens = self.total = count_h5(path)
         status = path.stat()
         self.stamp = hashlib.blake2b(f"{path} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
 
     def parts(self) -> Iterator[TokenRange]:
         """Cut the file."""
-        at_once = max(1, BUFFER_TOKENS // self.piece_length) * self.piece_length
+        at_once = max(1, PART_TOKENS // self.piece_length) * self.piece_length
         for start in range(0, self.n_tokens, at_once):
             end = min(start + at_once, self.n_tokens)
             yield TokenRange(f"{self.stamp}-{start}-{end}", end - start, "", start, end)
@@ -107,8 +91,7 @@ class PublishedTokens(Source):
         return self._digest(self._tokens(part))
 
     def _tokens(self, part: TokenRange) -> NDArray[np.int64]:
-        with open_h5(self.path) as file:
-            return _tokens_in(file)[part.start : part.end].astype(np.int64)
+        return read_h5(self.path, part.start, part.end).astype(np.int64)
 
     def _digest(self, tokens: NDArray[np.int64]) -> Digest:
         pieces = (tokens[start : start + self.piece_length] for start in range(0, len(tokens), self.piece_length))
@@ -127,7 +110,7 @@ class ConvertedTokens(Source):
         if manifest.tokenizer_fingerprint != tokenizer.fingerprint:
             raise InputError(
                 f"corpus={folder} was made with another tokenizer than tokenizer= names; give the one in "
-                f"{folder / 'tokenizer'}."
+                f"{folder / TOKENIZER_FOLDER}."
             )
         self.seed = manifest.seed
         self.val_share = manifest.val_share
@@ -147,17 +130,19 @@ class ConvertedTokens(Source):
         for split in SPLITS:
             n_tokens = self.manifest.splits[split].tokens
             shard_tokens = self.manifest.block_length * self.manifest.blocks_per_shard
-            step = shard_tokens if self.manifest.format == "mds" else BUFFER_TOKENS
+            step = shard_tokens if self.manifest.format == MDS else PART_TOKENS
             for number, start in enumerate(range(0, n_tokens, step)):
                 end = min(start + step, n_tokens)
-                place = (start, end) if self.manifest.format == "mds" else (begin + start, begin + end)
+                place = (start, end) if self.manifest.format == MDS else (begin + start, begin + end)
                 yield TokenRange(f"{self.stamp}-{split}-{start}", end - start, split, *place, number)
             begin += n_tokens
 
     def read(self, part: TokenRange) -> TokenPart:
         """Read tokens; InputError if they are not what the manifest says."""
-        read = read_shard if self.manifest.format == "mds" else read_h5
-        tokens = read(self.folder, self.manifest, part)
+        if self.manifest.format == MDS:
+            tokens = self._read_shard(part)
+        else:
+            tokens = read_h5(self.folder / H5_NAME, part.start, part.end)
         if len(tokens) < part.end - part.start:
             raise InputError(f"corpus={self.folder}: {part.split} lacks tokens; copy or convert it again.")
         check_ids(tokens, self.manifest.vocab_size)
@@ -176,25 +161,51 @@ class ConvertedTokens(Source):
         """Nothing to hash: the fingerprint is known."""
         return Digest()
 
+    def window(self, split: str, start: int, length: int) -> list[int]:
+        """Give the tokens of a window, (length,) or fewer at the end of the split."""
+        tokens: list[int] = []
+        begin = 0
+        for part in (part for part in self.parts() if part.split == split):
+            size = part.end - part.start
+            if begin + size > start and begin < start + length:
+                inside = slice(max(start - begin, 0), start + length - begin)
+                tokens += self.read(part).tokens[inside].tolist()
+            begin += size
+        return tokens
 
-def read_h5(folder: Path, manifest: Manifest, part: TokenRange) -> NDArray[np.integer]:
-    """Read tokens from tokens.h5, where val lies behind train."""
-    with open_h5(folder / H5_NAME) as file:
-        return _tokens_in(file)[part.start : part.end]
+    def _read_shard(self, part: TokenRange) -> NDArray[np.integer]:
+        """Read the tokens of an MDS shard, without the filling; InputError if it is not what the index says."""
+        folder, manifest = self.folder / part.split, self.manifest
+        try:
+            tokens = read_shard(folder, read_index(folder)[part.number], manifest.dtype, manifest.block_length)
+        except Exception as error:  # each decompressor has errors of its own
+            raise InputError(
+                f"corpus={self.folder}: {part.split} is damaged ({error}); copy or convert it again."
+            ) from error
+        return tokens[: part.end - part.start]
 
 
-def read_shard(folder: Path, manifest: Manifest, part: TokenRange) -> NDArray[np.integer]:
-    """Read the tokens of an MDS shard; InputError if it is not what the index says."""
+def count_h5(path: Path) -> int:
+    """Count the tokens of an h5 file; InputError if it has none that can be read."""
+    tokens = _open_h5(path)
+    with tokens.file:
+        return len(tokens)
+
+
+def read_h5(path: Path, start: int, end: int) -> NDArray[np.integer]:
+    """Read tokens of an h5 file; InputError if it has none that can be read."""
+    tokens = _open_h5(path)
+    with tokens.file:
+        return tokens[start:end]
+
+
+def _open_h5(path: Path) -> Any:
     try:
-        shard = read_index(folder / part.split)[part.number]
-        data = read_shard_bytes(folder / part.split, shard)
-        # A shard is its number of samples, the offset of each (uint32), its settings, and the blocks.
-        offset = int(np.frombuffer(data, "<u4", count=1, offset=4)[0])
-        return np.frombuffer(data, manifest.dtype, shard["samples"] * manifest.block_length, offset)[
-            : part.end - part.start
-        ]
-    except Exception as error:  # each decompressor has errors of its own
-        raise InputError(f"corpus={folder}: {part.split} is damaged ({error}); copy or convert it again.") from error
+        return open_tokens(path)
+    except OSError as error:
+        raise InputError(f"corpus={path} cannot be read as h5 ({error}); copy or convert it again.") from error
+    except ValueError as error:
+        raise InputError(f"corpus={path}: {error}; give an h5 file that holds its tokens.") from error
 
 
 def check_ids(tokens: NDArray[np.integer], vocab_size: int) -> None:
@@ -205,23 +216,6 @@ def check_ids(tokens: NDArray[np.integer], vocab_size: int) -> None:
             f"corpus= holds the token id {low if low < 0 else high}, but tokenizer= has only ids below {vocab_size}; "
             "give the tokenizer that made these tokens."
         )
-
-
-def open_h5(path: Path) -> "h5py.File":
-    """Open an h5 file; InputError if it is none."""
-    import h5py
-
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(f"corpus={path} cannot be read as h5 ({error}); copy or convert it again.") from error
-
-
-def _tokens_in(file: "h5py.File") -> Any:
-    tokens: Any = file[H5_DATASET]
-    if tokens.external or tokens.is_virtual:  # the file may come from somebody else
-        raise InputError(f"corpus={file.filename} has its `{H5_DATASET}` in other files; give one that holds them.")
-    return tokens
 
 
 def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -20,7 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from hindsight.conversion.assembly import Assembly
-from hindsight.conversion.text_source import Source
+from hindsight.conversion.source import Source
 from hindsight.errors import InputError
 from hindsight.text.digest import Digest
 
@@ -112,14 +112,14 @@ def run(source: Source, assembly: Assembly, open_workers: OpenWorkers) -> None:
         number = -1
         for number, part in enumerate(source.parts()):
             if number < assembly.taken:
-                signature, digest = assembly.logged(number)
+                signature, digest = assembly.files.logged(number)
                 if signature != part.signature:
                     workers.submit(_verify, part, digest)
                 _skip(bar, part.stored_bytes)
             elif assembly.waits(number, part.signature):
                 _skip(bar, part.stored_bytes)
             elif source.costly:
-                workers.submit(_make, part, assembly.part_path(number))
+                workers.submit(_make, part, assembly.files.part_path(number))
             else:
                 assembly.put(number, tokens := source.read(part))
                 rate.add(part.stored_bytes, 0, len(tokens.tokens))

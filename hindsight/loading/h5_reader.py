@@ -18,8 +18,7 @@ from streaming.base.world import World
 from hindsight.errors import InputError
 from hindsight.loading.mds_reader import map_bytes
 from hindsight.loading.windows import SplitWindows, shard_extent
-
-H5_NAME = "tokens.h5"
+from hindsight.shards.h5 import H5_NAME, open_tokens
 
 
 class H5WindowReader(JointReader):
@@ -63,8 +62,7 @@ class H5WindowReader(JointReader):
     def _tokens(self) -> h5py.Dataset | NDArray:
         """All tokens of the file: memory-mapped if they are stored contiguously, which is faster than h5py's slices."""
         if self.opened is None or self.opened[0] != os.getpid():  # an h5 handle does not survive a fork
-            tokens = h5py.File(self.path, "r")["tokens"]
-            assert isinstance(tokens, h5py.Dataset)
+            tokens = open_tokens(self.path)
             begin, dtype, n_bytes = tokens.id.get_offset(), tokens.dtype, tokens.nbytes
             if begin is not None:
                 tokens.file.close()
@@ -85,12 +83,10 @@ class H5Stream(Stream):
         """Divide the split into pieces of as many blocks as an MDS shard has."""
         path = Path(self.windows.folder, H5_NAME)
         try:
-            with h5py.File(path, "r") as file:
-                tokens = file["tokens"]
-                if not isinstance(tokens, h5py.Dataset) or tokens.external or tokens.is_virtual:
-                    raise KeyError("tokens are not in the file itself")  # it may come from somebody else
+            tokens = open_tokens(path)
+            with tokens.file:
                 n_stored = len(tokens)
-        except (OSError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise InputError(f"{path} is missing or damaged ({error}); convert or copy the data again.") from error
         if n_stored < self.split_start + self.windows.n_tokens:
             raise InputError(f"{path} has fewer tokens than manifest.json says; convert or copy the data again.")

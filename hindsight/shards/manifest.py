@@ -17,7 +17,9 @@ from hindsight.files import write_atomically
 
 MANIFEST_NAME = "manifest.json"
 TOKENIZER_FOLDER = "tokenizer"
-"""Folder, in that of the dataset, with a copy of the tokenizer that made its tokens."""
+"""Folder beside the manifest with a copy of the tokenizer."""
+MDS, H5 = "mds", "h5"
+"""The formats."""
 VERSION = 1
 SPLITS = ("train", "val")
 
@@ -87,7 +89,7 @@ class Manifest:
             ) from error
         sizes = (manifest.block_length, manifest.blocks_per_shard, manifest.vocab_size)
         counts = [count for split in splits.values() for count in (split.tokens, split.bytes)]
-        if not all(isinstance(n, int) and n > 0 for n in (*sizes, *counts)) or manifest.format not in ("mds", "h5"):
+        if not all(isinstance(n, int) and n > 0 for n in (*sizes, *counts)) or manifest.format not in (MDS, H5):
             raise InputError(f"{key}={folder}: {MANIFEST_NAME} is damaged; convert or copy the corpus again.")
         if manifest.version != VERSION:
             raise InputError(

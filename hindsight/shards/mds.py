@@ -1,4 +1,4 @@
-"""MDS shards of blocks of tokens, byte for byte what Streaming's MDSWriter writes.
+"""The MDS format: shards of blocks of tokens, byte for byte what Streaming's MDSWriter writes, and how they are read.
 
 MDSWriter takes a sample at a time and cannot go on where another process was; here a shard is written at once, from an
 array. `import streaming` takes four seconds, and is only needed for compression and for hashes beyond xxh64.
@@ -15,27 +15,61 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from hindsight.errors import InputError
 from hindsight.files import write_atomically
 from hindsight.shards.manifest import Manifest, check_names
 
+INDEX_NAME = "index.json"
 COLUMN = "tokens"
-OFFSET_BYTES = 4
-"""What MDS stores for every sample beside it."""
 VERSION = 2
+OFFSET_BYTES = 4
+"""Bytes that a shard holds for every sample beside it."""
+HEAD_BYTES = 1 << 12
+"""More than the head of a shard takes."""
+STORAGE_SETTINGS = ("compression", "hashes")
+"""The settings of a conversion that say how the tokens are stored, not which they are."""
+QUICK_HASHES = {"xxh64"}
+"""Hashes that need no import of Streaming."""
 
 
-def write_shard(folder: Path, number: int, blocks: NDArray, plan: Manifest) -> dict[str, Any]:
+def check_storage(compression: str | None, hashes: list[str], block_length: int, shard_bytes: int) -> None:
+    """Raise InputError for settings with which Streaming could not read the shards."""
+    if compression is not None:
+        from streaming.base.compression import get_compressions
+
+        if compression not in get_compressions():
+            names = ", ".join(sorted({name.split(":")[0] for name in get_compressions()}))
+            raise InputError(
+                f"compression={compression} is not known; choose one of {names}, with a level as in zstd:7, or null."
+            )
+    if not set(hashes) <= QUICK_HASHES:
+        from streaming.base.hashing import get_hashes
+
+        unknown = sorted(set(hashes) - get_hashes())
+        if unknown:
+            raise InputError(f"hashes={unknown} are not known; choose from {', '.join(sorted(get_hashes()))}.")
+    for itemsize in (2, 4):
+        block_bytes = block_length * itemsize
+        n_blocks = max(1, shard_bytes // block_bytes)
+        if n_blocks * (block_bytes + OFFSET_BYTES) + HEAD_BYTES >= 1 << 32:
+            raise InputError(
+                f"shard_bytes={shard_bytes} with block_length={block_length} makes shards of more than the 4 GiB that "
+                "MDS can hold; choose less, e.g. shard_bytes=67108864."
+            )
+
+
+def write_shard(folder: Path, number: int, blocks: NDArray, manifest: Manifest) -> dict[str, Any]:
     """Write a shard, and give its entry in the index.
 
     Args:
         folder: folder of the split.
         number: the shard's place in the split.
         blocks: (blocks, block_length) token ids.
-        plan: the conversion.
+        manifest: the conversion.
     """
-    encoding = f"ndarray:{plan.dtype}:{plan.block_length}"
-    compression, hashes = plan.settings["compression"], plan.settings["hashes"]
-    sample_bytes = plan.block_length * np.dtype(plan.dtype).itemsize
+    encoding = f"ndarray:{manifest.dtype}:{manifest.block_length}"
+    compression, hashes = manifest.settings["compression"], manifest.settings["hashes"]
+    sample_bytes = manifest.block_length * np.dtype(manifest.dtype).itemsize
     config: dict[str, Any] = {
         "column_encodings": [encoding],
         "column_names": [COLUMN],
@@ -46,14 +80,14 @@ def write_shard(folder: Path, number: int, blocks: NDArray, plan: Manifest) -> d
         "version": VERSION,
     }
     # The index tells a limit that exactly `blocks_per_shard` blocks reach; the head, whose length counts, tells none.
-    full = plan.blocks_per_shard * (sample_bytes + OFFSET_BYTES)
+    full = manifest.blocks_per_shard * (sample_bytes + OFFSET_BYTES)
     config["size_limit"] = None
     head = json.dumps(config, sort_keys=True).encode()
     entry = config | {"size_limit": 4 + 4 + len(head) + full}
     n_blocks = len(blocks)
     begin = 4 + OFFSET_BYTES * (n_blocks + 1) + len(head)
     offsets = (np.arange(n_blocks + 1, dtype=np.int64) * sample_bytes + begin).astype("<u4")
-    body = np.ascontiguousarray(blocks, plan.dtype).reshape(-1).view(np.uint8).data
+    body = np.ascontiguousarray(blocks, manifest.dtype).reshape(-1).view(np.uint8).data
     pieces = [np.uint32(n_blocks).tobytes(), offsets.tobytes(), head, body]
     name = f"shard.{number:05}.mds"
     entry |= {"samples": n_blocks, "raw_data": _file(name, pieces, hashes), "zip_data": None}
@@ -67,9 +101,22 @@ def write_shard(folder: Path, number: int, blocks: NDArray, plan: Manifest) -> d
     return entry
 
 
+def read_shard(folder: Path, entry: dict[str, Any], dtype: str, block_length: int) -> NDArray[np.integer]:
+    """Read the tokens of a shard, (blocks * block_length,); errors as for `read_shard_bytes`."""
+    data = read_shard_bytes(folder, entry)
+    # A shard is its number of samples, the offset of each (uint32), its settings, and the blocks.
+    offset = int(np.frombuffer(data, "<u4", count=1, offset=4)[0])
+    return np.frombuffer(data, dtype, entry["samples"] * block_length, offset)
+
+
 def read_shard_bytes(folder: Path, entry: dict[str, Any]) -> bytes:
-    """Read a shard, decompressed; OSError or ValueError if it is not what its entry in the index says."""
-    info = entry["zip_data"] or entry["raw_data"]
+    """Read a shard, decompressed.
+
+    Raises:
+        OSError: the file is missing.
+        ValueError: it is not what its entry in the index says; decompressors may raise errors of their own.
+    """
+    info = stored_file(entry)
     data = (folder / info["basename"]).read_bytes()
     if len(data) != info["bytes"] or any(hash_of(name, [data]) != value for name, value in info["hashes"].items()):
         raise ValueError(f"{info['basename']} is not what the index says")
@@ -80,17 +127,28 @@ def read_shard_bytes(folder: Path, entry: dict[str, Any]) -> bytes:
     return data
 
 
-@lru_cache(maxsize=2)
-def _parsed(path: Path, modified_ns: int) -> list[dict[str, Any]]:
-    shards = json.loads(path.read_text(encoding="utf-8"))["shards"]
-    check_names(info["basename"] for shard in shards for info in (shard["raw_data"], shard["zip_data"]) if info)
-    return shards
+def stored_file(entry: dict[str, Any]) -> dict[str, Any]:
+    """Give name, size and hashes of a shard's file: of the compressed one, if it is compressed."""
+    return entry["zip_data"] or entry["raw_data"]
 
 
 def read_index(folder: Path) -> list[dict[str, Any]]:
-    """Read the entries of a split's shards, once for all shards; OSError, ValueError, KeyError or TypeError if none."""
-    path = folder / "index.json"
-    return _parsed(path, path.stat().st_mtime_ns)
+    """Read the entries of a split's shards, once for all shards; OSError or ValueError if it is missing or damaged."""
+    path = folder / INDEX_NAME
+    return _parse_index(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _parse_index(path: Path, modified_ns: int) -> list[dict[str, Any]]:
+    try:
+        shards = json.loads(path.read_text(encoding="utf-8"))["shards"]
+        for shard in shards:
+            info = stored_file(shard)
+            _ = info["basename"] + str(info["bytes"] + shard["samples"]), info["hashes"].items()
+            check_names(each["basename"] for each in (shard["raw_data"], shard["zip_data"]) if each)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(repr(error)) from error
+    return shards
 
 
 def index_of(shards: list[dict[str, Any]]) -> str:
@@ -100,7 +158,7 @@ def index_of(shards: list[dict[str, Any]]) -> str:
 
 def hash_of(algorithm: str, pieces: list[Any]) -> str:
     """Hash the pieces of a file as Streaming does."""
-    if algorithm == "xxh64":
+    if algorithm in QUICK_HASHES:
         digest = xxhash.xxh64()
         for piece in pieces:
             digest.update(piece)

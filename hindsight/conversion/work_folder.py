@@ -1,0 +1,211 @@
+"""The folder in which a conversion is made; what is done survives the process.
+
+    parts/NUMBER.npz         tokens of parts that wait to be taken, in order
+    .SPLIT.SHARDS.tokens     tokens of a split behind its first SHARDS shards: they do not fill another yet
+    parts.log                signature and digest of every part that was taken, a line each
+    hashes                   64 bits of every document's hash
+    state.npz                Progress, which says how much of the files above counts; replaced atomically
+    result/                  becomes the output when it is complete
+
+A process that is killed leaves more in the files than its last state says; the next one cuts that off. Work folders
+that an earlier version of this code began go on, so that names and layout of all files stay as they are.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hindsight.conversion.corpus_statistics import LengthCounts
+from hindsight.conversion.token_part import DAMAGED
+from hindsight.errors import InputError
+from hindsight.shards.manifest import SPLITS, Manifest
+from hindsight.text.digest import Digest
+
+STATE_NAME = "state.npz"
+RESULT_NAME = "result"
+HASH_BYTES = 8
+"""What a document takes in the file of hashes."""
+
+
+@dataclass
+class SplitProgress:
+    """What a split holds so far."""
+
+    documents: int = 0
+    bytes: int = 0
+    tokens: int = 0
+    waiting: int = 0
+    """Tokens that do not fill a shard yet."""
+    shards: list[dict[str, Any]] = field(default_factory=list)
+    """Entries of the index."""
+
+
+@dataclass
+class Progress:
+    """How far a conversion is.
+
+    Args:
+        token_counts: (vocab_size,) how often each split has each id.
+        val_below: draws below it go to val; None until train and val are known to get something.
+    """
+
+    token_counts: dict[str, NDArray[np.int64]]
+    val_below: float | None
+    taken: int = 0
+    """Parts that were taken."""
+    digest: Digest = field(default_factory=Digest)
+    """Digest of the documents in them."""
+    splits: dict[str, SplitProgress] = field(default_factory=lambda: {split: SplitProgress() for split in SPLITS})
+    lengths: LengthCounts = field(default_factory=LengthCounts)
+    problems: list[str] = field(default_factory=list)
+    """The first messages about text that was left out."""
+    n_problems: int = 0
+    empty: int = 0
+    """Documents without text."""
+
+
+class WorkFolder:
+    """Reads and writes the files of a conversion in progress.
+
+    Args:
+        folder: the folder.
+        keep_hashes: whether units are documents, whose hashes show duplicates.
+    """
+
+    def __init__(self, folder: Path, keep_hashes: bool) -> None:
+        self.folder = folder
+        self.keep_hashes = keep_hashes
+        self.parts = folder / "parts"
+        self.result = folder / RESULT_NAME
+        self.hashes = folder / "hashes"
+        self._state = folder / STATE_NAME
+        self._log = folder / "parts.log"
+        self._logged: list[tuple[str, Digest]] = []
+        self._n_written = 0
+        self._outdated: list[Path] = []
+
+    def part_path(self, number: int) -> Path:
+        """Give the place where a part waits."""
+        return self.parts / f"{number:08}.npz"
+
+    def waiting_path(self, split: str, n_shards: int) -> Path:
+        """Give the file of a split's tokens behind its first shards."""
+        return self.folder / f".{split}.{n_shards:05}.tokens"
+
+    def add_hashes(self, hashes: NDArray[np.uint64]) -> None:
+        """Append the hashes of documents."""
+        with self.hashes.open("ab") as file:
+            file.write(hashes.astype("<u8").tobytes())
+
+    def log(self, signature: str, digest: Digest) -> None:
+        """Note that the next part was taken."""
+        self._logged.append((signature, digest))
+
+    def logged(self, number: int) -> tuple[str, Digest]:
+        """Give signature and digest of a part that was taken."""
+        return self._logged[number]
+
+    def remove_later(self, path: Path) -> None:
+        """Remove a file when the next state is saved: until then, a process that begins anew needs it."""
+        self._outdated.append(path)
+
+    def is_begun(self) -> bool:
+        """Whether an earlier process saved its state."""
+        return self._state.is_file()
+
+    def clear(self) -> None:
+        """Remove what a process left that was killed before it first saved its state, or while it cleaned up."""
+        for rest in (self.parts, self.result):
+            shutil.rmtree(rest, ignore_errors=True)
+        for file in (*self.folder.glob(".*.tokens"), self._log, self.hashes):
+            file.unlink(missing_ok=True)
+        self.parts.mkdir(parents=True)
+
+    def load(self) -> tuple[Manifest, str, Progress]:
+        """Read the state: the conversion that was begun, the name of its output, and how far it is."""
+        try:
+            with np.load(self._state) as stored:
+                state = json.loads(stored["state"].tobytes())
+                progress = Progress(
+                    token_counts={split: stored[f"counts_{split}"] for split in SPLITS},
+                    val_below=state["val_below"],
+                    taken=state["taken"],
+                    digest=Digest(*state["digest"]),
+                    splits={split: SplitProgress(**state["splits"][split]) for split in SPLITS},
+                    lengths=LengthCounts(stored["lengths"], stored["length_counts"]),
+                    problems=state["problems"],
+                    n_problems=state["n_problems"],
+                    empty=state["empty"],
+                )
+                return Manifest(**state["plan"]), state["out"], progress
+        except DAMAGED as error:
+            raise InputError(f"{self._state} is damaged; remove {self.folder} and start again.") from error
+
+    def cut(self, progress: Progress, dtype: str) -> None:
+        """Cut every file to what counts, and remove what does not."""
+        lines = self._log.read_text(encoding="utf-8").splitlines()[: progress.taken] if progress.taken else []
+        self._logged = [(line.split()[0], Digest(*map(int, line.split()[1:]))) for line in lines]
+        self._n_written = len(lines)
+        _cut(self._log, sum(len(line) + 1 for line in lines))
+        if self.keep_hashes:
+            _cut(self.hashes, progress.digest.documents * HASH_BYTES)
+        for split, state in progress.splits.items():
+            waiting = self.waiting_path(split, len(state.shards))
+            for file in self.folder.glob(f".{split}.*.tokens"):
+                if file != waiting:
+                    file.unlink()
+            _cut(waiting, state.waiting * np.dtype(dtype).itemsize)
+        for file in self.parts.iterdir():
+            if not file.stem.isdigit() or int(file.stem) < progress.taken:
+                file.unlink()
+
+    def remove_partial_files(self) -> None:
+        """Remove what a process left of files that it was writing when it was killed."""
+        for rest in self.folder.rglob(".*.partial"):
+            rest.unlink(missing_ok=True)
+
+    def save(self, manifest: Manifest, out: str, progress: Progress) -> None:
+        """Write the state, so that what was taken counts, and remove what is no longer needed."""
+        with self._log.open("a", encoding="utf-8") as file:
+            for signature, digest in self._logged[self._n_written :]:
+                file.write(f"{signature} {digest.documents} {digest.value}\n")
+        self._n_written = len(self._logged)
+        state = {
+            "plan": asdict(manifest),
+            "out": out,
+            "taken": progress.taken,
+            "digest": progress.digest,
+            "val_below": progress.val_below,
+            "splits": {split: asdict(state) for split, state in progress.splits.items()},
+            "problems": progress.problems,
+            "n_problems": progress.n_problems,
+            "empty": progress.empty,
+        }
+        counts: dict[str, Any] = {f"counts_{split}": array for split, array in progress.token_counts.items()}
+        partial = self._state.with_name(f".{STATE_NAME}")
+        with partial.open("wb") as file:
+            np.savez(
+                file,
+                state=np.frombuffer(json.dumps(state).encode(), np.uint8),
+                lengths=progress.lengths.values,
+                length_counts=progress.lengths.counts,
+                **counts,
+            )
+        os.replace(partial, self._state)
+        for path in self._outdated:
+            path.unlink(missing_ok=True)
+        self._outdated = []
+
+
+def _cut(path: Path, n_bytes: int) -> None:
+    """Cut a file to what counts of it; InputError if it has less."""
+    with path.open("ab") as file:
+        if file.tell() < n_bytes:
+            raise InputError(f"{path} is damaged: it lacks what was done; remove {path.parent} and start again.")
+        file.truncate(n_bytes)

@@ -1,0 +1,72 @@
+"""The h5 format: one file of tokens, in the layout of the published code (arXiv:2401.17505).
+
+The file holds one dataset with one dimension. What our converter writes holds the training stream followed by the
+validation stream, stored contiguously; the manifest says where one ends.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import xxhash
+
+if TYPE_CHECKING:
+    import h5py  # imported where a file is opened, because only h5 needs it
+
+H5_NAME = "tokens.h5"
+"""Name of the file in a converted folder."""
+H5_DATASET = "tokens"
+H5_SUFFIXES = (".h5", ".hdf5")
+BUFFER_TOKENS = 1 << 20
+"""Tokens that are copied at once."""
+
+
+def open_tokens(path: Path) -> "h5py.Dataset":
+    """Open the dataset of tokens; whoever is done closes its file.
+
+    Raises:
+        OSError: the file is missing, or no h5.
+        ValueError: it has no one-dimensional dataset of integers, or has it in other files, which are not read: the
+            file may come from somebody else.
+    """
+    import h5py
+
+    file = h5py.File(path, "r")
+    tokens = file.get(H5_DATASET)
+    fault = None
+    if not isinstance(tokens, h5py.Dataset) or tokens.ndim != 1 or tokens.dtype.kind not in "iu":
+        fault = f"it has no one-dimensional dataset `{H5_DATASET}` of integers"
+    elif tokens.external or tokens.is_virtual:
+        fault = f"its {H5_DATASET} are not in the file itself, but in other files"
+    if fault is not None:
+        file.close()
+        raise ValueError(fault)
+    return cast("h5py.Dataset", tokens)
+
+
+def write_tokens(path: Path, dtype: str, streams: Iterable[Path]) -> list[str]:
+    """Write the h5 file from plain files of tokens, one after the other.
+
+    Its length must be known beforehand, since it is stored contiguously.
+
+    Returns:
+        The xxh64 of each stream.
+    """
+    import h5py
+
+    streams = list(streams)
+    n_tokens = sum(stream.stat().st_size for stream in streams) // np.dtype(dtype).itemsize
+    hashes = []
+    with h5py.File(path, "w") as file:
+        stored = file.create_dataset(H5_DATASET, shape=(n_tokens,), dtype=dtype)
+        start = 0
+        for stream in streams:
+            digest = xxhash.xxh64()
+            with stream.open("rb") as tokens_file:
+                while len(tokens := np.fromfile(tokens_file, dtype, BUFFER_TOKENS)):
+                    stored[start : start + len(tokens)] = tokens
+                    digest.update(tokens.data)
+                    start += len(tokens)
+            hashes.append(digest.hexdigest())
+    return hashes
