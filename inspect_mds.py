@@ -26,7 +26,7 @@ log = logging.getLogger("hindsight")
 
 
 def main(config: InspectConfig) -> None:
-    """Show and verify; SystemExit with status 1 if something is damaged."""
+    """Show and verify; SystemExit with status 1 if anything is damaged."""
     folder = Path(config.path).expanduser()
     if (folder / INDEX_NAME).is_file() and not (folder / MANIFEST_NAME).is_file():
         show_index(folder)
@@ -44,11 +44,11 @@ def main(config: InspectConfig) -> None:
     if faults:
         raise SystemExit(1)
     if config.verify:
-        log.info("path=%s: whole, by its hashes and counts.", config.path)
+        log.info("path=%s: intact, by its hashes and counts.", config.path)
 
 
 def show(folder: Path, manifest: Manifest) -> None:
-    """Show how it is stored, and the statistics."""
+    """Show the settings, the sizes and the statistics of a converted corpus."""
     log.info("%s: %s, blocks of %d tokens, %s", folder, manifest.format, manifest.block_length, manifest.dtype)
     log.info("settings: %s", json.dumps(manifest.settings | {"seed": manifest.seed, "val_share": manifest.val_share}))
     log.info("corpus: %s", json.dumps(manifest.corpus))
@@ -63,14 +63,14 @@ def show(folder: Path, manifest: Manifest) -> None:
 
 
 def show_index(folder: Path) -> None:
-    """Show the index of an MDS folder that no converter of ours made."""
+    """Show the index of an MDS folder without a manifest."""
     shards = open_index(folder)
     samples = sum(shard["samples"] for shard in shards)
     log.info("%s: %d shards, %d samples, columns %s", folder, len(shards), samples, shards[0]["column_encodings"])
 
 
 def show_windows(config: InspectConfig, source: ConvertedTokens, tokenizer: Tokenizer) -> None:
-    """Show windows of a split as text, in the order in which a model of that direction sees their tokens."""
+    """Show windows of a split as text, in the order in which a model of the direction sees their tokens."""
     n_windows = max(1, source.manifest.splits[config.split].tokens // config.context_length)
     drawn = np.random.default_rng(config.seed).choice(n_windows, min(config.windows, n_windows), replace=False)
     for number in sorted(drawn.tolist()):
@@ -78,7 +78,7 @@ def show_windows(config: InspectConfig, source: ConvertedTokens, tokenizer: Toke
         order = tokens if config.direction is Direction.forward else tokens[::-1]
         text = "".join(tokenizer.detokenize([token]) if token != tokenizer.eos_id else "⏎EOS⏎" for token in order)
         if config.direction is Direction.forward and tokenizer.eos_id not in tokens:
-            text = tokenizer.detokenize(tokens)  # characters of several tokens are whole
+            text = tokenizer.detokenize(tokens)  # so that characters of several tokens are shown
         log.info("%s window %d, %s: %r", config.split, number, config.direction.value, text)
 
 

@@ -1,9 +1,9 @@
 """Train a byte-level BPE tokenizer on a corpus and save it as a folder that transformers' AutoTokenizer loads.
 
-Words are split by GPT-2's pattern, every byte is in the alphabet, and nothing is normalized, so that any text comes
-back as it was. With reference=, the normalizer, pre-tokenizer, decoder and special tokens are those of another
-tokenizer (text comes back as its normalizer leaves it); if it lacks a BOS or an EOS token, our five special tokens join
-its own and take the roles that it leaves open.
+Words are those of GPT-2's pattern, every byte is in the alphabet, and nothing is normalized, so that decoding gives
+back any text. With reference=, the normalizer, pre-tokenizer, decoder and special tokens are those of another tokenizer
+(decoding then gives the normalized text); if it lacks a BOS or an EOS token, our five special tokens are added, and get
+the roles that none of its own tokens has.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ log = logging.getLogger("hindsight")
 
 
 def main(config: TokenizerConfig) -> None:
-    """Train and save, unless the same tokenizer is there."""
+    """Train and save a tokenizer, unless the same one is there."""
     out = local_path("out", config.out)
     corpus = Corpus(config)
     draft = new_draft() if config.reference is None else load_reference(config.reference)
@@ -43,18 +43,19 @@ def main(config: TokenizerConfig) -> None:
     with new_folder(out) as folder:
         trained, library = train(draft, sample.texts(), config.vocab_size, config.trainer)
         record |= {"corpus_fingerprint": sample.fingerprint, "stamp": corpus.stamp}
-        libraries = ["tokenizers", library, *([] if trained.theirs is None else ["transformers"])]
+        libraries = ["tokenizers", library, *([] if trained.hf_tokenizer is None else ["transformers"])]
         record["versions"] = {name: version(name) for name in libraries}
         tokenizer = save(trained, folder)
         record["fingerprint"] = tokenizer.fingerprint
         write_record(folder, record)
-    log.info("out=%s: %d token ids, learned from %.1f MB of text.", out, tokenizer.vocab_size, sample.bytes / 1e6)
+    log.info("out=%s: %d token ids, trained on %.1f MB of text.", out, tokenizer.vocab_size, sample.bytes / 1e6)
 
 
 def settings_of(config: TokenizerConfig, draft: Draft) -> dict[str, Any]:
-    """All that the tokenizer depends on, the corpus aside."""
-    theirs = draft.theirs
-    content = "" if theirs is None else theirs.backend_tokenizer.to_str() + json.dumps(theirs.special_tokens_map)
+    """Give everything that the tokenizer depends on, except the corpus."""
+    reference, content = draft.hf_tokenizer, ""
+    if reference is not None:
+        content = reference.backend_tokenizer.to_str() + json.dumps(reference.special_tokens_map)
     return {
         "vocab_size": config.vocab_size,
         "reference": hashlib.sha256(content.encode()).hexdigest() if content else None,
@@ -66,7 +67,7 @@ def settings_of(config: TokenizerConfig, draft: Draft) -> dict[str, Any]:
 
 
 def check_out(out: Path, record: dict[str, Any]) -> None:
-    """Raise InputError if `out` holds something else than what this record describes, as far as it goes."""
+    """Raise InputError if `out` holds anything but a tokenizer with these entries in its record."""
     if is_free(out):
         return
     there = read_record(out)

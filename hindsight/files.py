@@ -1,6 +1,6 @@
-"""Files and folders that scripts write: whole or not at all, and never over something else.
+"""Files and folders that are written atomically, and never over something else.
 
-Each is made beside its place under a hidden name and renamed when it is complete.
+Each is made under a hidden name beside its final one, and renamed when it is complete.
 """
 
 import fcntl
@@ -15,7 +15,7 @@ from hindsight.errors import InputError
 
 
 def write_atomically(path: Path, *content: str | bytes | memoryview) -> None:
-    """Write a file from its pieces, text as UTF-8, so that no reader ever sees half of it."""
+    """Write a file from its pieces, text as UTF-8, so that no reader ever sees an incomplete one."""
     partial = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
@@ -28,7 +28,7 @@ def write_atomically(path: Path, *content: str | bytes | memoryview) -> None:
 
 
 def sync(path: Path) -> None:
-    """Let a file, or the names in a folder, reach the disk, so that a power cut does not take them."""
+    """Flush a file, or the entries of a folder, to the disk, so that they survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -37,27 +37,27 @@ def sync(path: Path) -> None:
 
 
 def local_path(key: str, path: str) -> Path:
-    """Give a path as absolute; InputError for an address such as s3://, which would become a folder of that name."""
+    """Make a path absolute; InputError for an address such as s3://, which would become a folder of that name."""
     if "://" in path:
         raise InputError(f"{key}={path} is not on this machine; give a local path, and copy the result to the remote.")
     return Path(os.path.abspath(os.path.expanduser(path)))
 
 
 def is_free(out: Path) -> bool:
-    """Whether a folder can be made at this place: nothing is there, or an empty folder."""
+    """Whether a folder can be made here: nothing is there, or an empty folder."""
     return not out.exists() or (out.is_dir() and not any(out.iterdir()))
 
 
 def partial_of(out: Path) -> Path:
-    """Name the hidden folder beside `out` in which it is made."""
+    """Give the hidden folder beside `out` in which it is made."""
     return out.parent / f".{out.name}.partial"
 
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """Give a folder beside `out`, inside a hidden one, to write into; rename it to `out` at the end.
+    """Give a folder to write into, inside a hidden one beside `out`; rename it to `out` at the end.
 
-    What a killed process left of an earlier attempt is removed first, and all of it on any error.
+    Files that a killed process left are removed first; on any error, everything is removed.
 
     Raises:
         InputError: another process makes the same folder.
@@ -78,7 +78,7 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path, doing: str) -> Iterator[None]:
-    """Hold a folder, made if need be, for this process; InputError, with what another is doing, if that holds it.
+    """Lock a folder, made if it is missing, for this process; InputError that begins with `doing` if another holds it.
 
     The lock ends with the process, however that ends, and forked children do not inherit it.
     """

@@ -1,4 +1,4 @@
-"""S3, or a server that speaks its language (S3_ENDPOINT_URL); keys come from the environment or the usual files."""
+"""S3, or a compatible server (S3_ENDPOINT_URL); keys come from the environment or the usual files."""
 
 import os
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from typing import Any
 from hindsight.errors import InputError
 
 ATTEMPTS = 8
-"""Times that a request is made, with waits that double up to 20 s: a server may be away for half a minute."""
+"""Attempts for a request, with waits that double up to 20 s: a server may be away for half a minute."""
 
 
 @dataclass(frozen=True)
 class Folder:
-    """Everything below an address.
+    """All objects below an address.
 
     Args:
         url: s3://BUCKET/FOLDER.
@@ -26,7 +26,7 @@ class Folder:
     key: str
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of every object by its name below the folder; InputError if the place cannot be reached."""
+        """List the objects: size in bytes by the name below the folder; InputError if the address cannot be reached."""
         bucket, prefix = self._place("")
         try:
             pages = s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
@@ -38,17 +38,17 @@ class Folder:
         return {item["Key"].removeprefix(prefix): item["Size"] for item in objects}
 
     def upload(self, path: Path, name: str) -> None:
-        """Store a file, which nobody changes meanwhile, under a name; it appears as a whole."""
+        """Store a file under a name, atomically; the file must not change meanwhile."""
         bucket, key = self._place(name)
         s3_client().upload_file(str(path), bucket, key)
 
     def store(self, data: bytes, name: str) -> None:
-        """Store bytes under a name; they appear as a whole."""
+        """Store bytes under a name, atomically."""
         bucket, key = self._place(name)
         s3_client().upload_fileobj(BytesIO(data), bucket, key)
 
     def download(self, name: str, path: Path) -> None:
-        """Fetch an object; InputError if that fails."""
+        """Download an object to a path; InputError if that fails."""
         bucket, key = self._place(name)
         try:
             s3_client().download_file(bucket, key, str(path))
@@ -66,7 +66,7 @@ class Folder:
 
 @lru_cache(maxsize=1)
 def _client_of(process: int) -> Any:
-    import boto3  # here, because it takes half a second that only S3 needs
+    import boto3  # imported late: it takes half a second, and only S3 needs it
     from botocore.config import Config
 
     attempts = int(os.environ.get("AWS_MAX_ATTEMPTS", ATTEMPTS))  # boto3's own variable, which a config would overrule

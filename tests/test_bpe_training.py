@@ -114,7 +114,7 @@ def falls_back(caplog, corpus, folder, reason):
 
 def test_without_ffbpe_tokenizers_learns_and_the_log_says_so(corpus, tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "ffbpe", None)  # an import of it fails, as where it is not installed
-    falls_back(caplog, corpus, tmp_path, "ffbpe is not installed: the slower tokenizers learns.")
+    falls_back(caplog, corpus, tmp_path, "ffbpe is not installed: tokenizers, which is slower, trains.")
 
 
 @needs_ffbpe
@@ -126,7 +126,7 @@ def test_merges_that_differ_are_noticed_and_tokenizers_learns(varied, tmp_path, 
         return [*merges[:-2], merges[-1], merges[-2]]
 
     monkeypatch.setattr(bpe_training, "ffbpe_merges", exchanged)
-    falls_back(caplog, varied, tmp_path, "(other merges): the slower tokenizers learns.")
+    falls_back(caplog, varied, tmp_path, "(other merges): tokenizers, which is slower, trains.")
 
 
 @needs_ffbpe
@@ -174,7 +174,7 @@ def test_a_reference_with_other_words_is_learned_by_tokenizers(corpus, tmp_path,
     reference = save_reference(tmp_path / "reference", backend, bos_token="<s>", eos_token="</s>")  # noqa: S106 - a token
     _, record = learn_with(trainer, corpus, tmp_path / "out", vocab_size=290, reference=reference)
     assert list(record["versions"]) == ["tokenizers", "transformers"]
-    assert "ffbpe cannot learn for this reference=" in caplog.text
+    assert "ffbpe cannot train for this reference=" in caplog.text
     assert ("WARNING" in caplog.text) == (trainer is TrainerName.ffbpe)
 
 

@@ -59,7 +59,7 @@ def documents_of(folder, split):
 
 
 def split_text(path):
-    """The documents of a cc100 text, cut in another way than corpus.py does."""
+    """The documents of a cc100 text, cut in another way than hindsight.text does."""
     return [text + "\n" for text in path.read_text(encoding="utf-8").removesuffix("\n").split("\n\n")]
 
 

@@ -17,8 +17,8 @@ from helpers.small_data import convert_config
 
 import convert_to_mds
 from hindsight.config.conversion import Engine
-from hindsight.conversion.dask_workers import Knows, on_dask
-from hindsight.conversion.text_source import Text
+from hindsight.conversion.dask_workers import SourcePlugin, on_dask
+from hindsight.conversion.text_source import TextSource
 from hindsight.conversion.workers import _sources, fingerprint_of
 from hindsight.errors import InputError
 from hindsight.tokenization.tokenizer import Tokenizer
@@ -163,12 +163,12 @@ def test_jobs_need_the_program_that_submits_them(tmp_path, corpus, tokenizer_dir
 def test_text_that_cannot_be_used_is_told_as_everywhere(tmp_path, corpus, tokenizer_dir):
     (tmp_path / "a.txt").write_bytes(b"ab\n\n\xff\n")
     config = convert_config(tmp_path / "a.txt", tokenizer_dir, tmp_path / "out", engine=Engine.dask)
-    source = Text(config, Tokenizer.load(tokenizer_dir))
+    source = TextSource(config, Tokenizer.load(tokenizer_dir))
     with pytest.raises(InputError, match=r"a.txt is not UTF-8 at byte 4"):
         fingerprint_of(source, lambda source: on_dask(source, config, tmp_path))
 
 
-class Deadly(Text):
+class Deadly(TextSource):
     """Text that ends whoever reads it."""
 
     def digest(self, part):
@@ -184,9 +184,9 @@ def test_a_part_that_ends_every_worker_ends_the_conversion(tmp_path, corpus, tok
 
 
 def test_a_worker_on_which_ids_could_differ_or_files_are_missing_makes_nothing(tmp_path, corpus, tokenizer_dir):
-    source = Text(convert_config(corpus, tokenizer_dir, tmp_path / "out"), Tokenizer.load(tokenizer_dir))
+    source = TextSource(convert_config(corpus, tokenizer_dir, tmp_path / "out"), Tokenizer.load(tokenizer_dir))
     (part,) = source.parts()
-    knows = Knows("test", source, [str(tmp_path)])
+    knows = SourcePlugin("test", source, [str(tmp_path)])
     knows.setup(None)
     known: Any = _sources["test"]
     assert known.digest(part) == source.digest(part)
@@ -194,7 +194,7 @@ def test_a_worker_on_which_ids_could_differ_or_files_are_missing_makes_nothing(t
     knows.setup(None)
     assert "tokenizers" in str(_sources["test"])
     assert "not 0.0 as here; start it in the same environment." in str(_sources["test"])
-    Knows("test", source, [str(tmp_path / "none")]).setup(None)
+    SourcePlugin("test", source, [str(tmp_path / "none")]).setup(None)
     assert f"{tmp_path / 'none'} is not there for a worker on" in str(_sources["test"])
     knows.teardown(None)
     assert "test" not in _sources

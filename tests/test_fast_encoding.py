@@ -27,7 +27,7 @@ from hindsight.tokenization.fast_encoding import (
     TokenizersEncoder,
     choose_encoder,
     first_difference,
-    spaces_meet,
+    has_adjacent_spaces,
 )
 from hindsight.tokenization.tokenizer import GPT2_PATTERN, Tokenizer
 
@@ -166,15 +166,15 @@ def test_white_space_after_white_space_is_seen_whatever_it_is():
     spaces = [chr(code) for code in range(sys.maxunicode + 1) if chr(code).isspace()]
     assert len(spaces) > 20
     for left, right in itertools.product(spaces, repeat=2):
-        assert spaces_meet(f"a{left}{right}b".encode()), (left, right)
-        assert spaces_meet(f"{left}{right}".encode())
+        assert has_adjacent_spaces(f"a{left}{right}b".encode()), (left, right)
+        assert has_adjacent_spaces(f"{left}{right}".encode())
 
 
 @pytest.mark.parametrize(
     "text", ["", " ", "a b\nc\td ", "“Is it?” — l'été, d'où… à Noël", "漢字 かな。 한국어 عالم 🙂"]
 )
 def test_where_spaces_stand_alone_tiktoken_has_a_pattern_without_lookahead(made, text, monkeypatch):
-    assert not spaces_meet(text.encode())
+    assert not has_adjacent_spaces(text.encode())
     _, ours, reference = made["ours"]
     assert ours._without_lookahead._pat_str == GPT2_PATTERN.replace(LOOKAHEAD, "") != GPT2_PATTERN
     monkeypatch.setattr(ours, "_encoding", None)  # whoever asks the one with lookahead fails

@@ -37,7 +37,7 @@ def copy(shards, tmp_path):
 def test_a_whole_corpus_is_described_and_found_whole(name, request, caplog):
     text, status = look(request.getfixturevalue(name), caplog)
     assert status == 0
-    assert "whole, by its hashes and counts" in text
+    assert "intact, by its hashes and counts" in text
     for part in (
         "train: ",
         "val: ",
@@ -137,7 +137,7 @@ def test_what_is_no_corpus_is_refused(tmp_path, copy):
 def test_a_path_alone_is_enough_and_the_status_tells(copy):
     done = run_command("python", "inspect_mds.py", str(copy), "windows=1")
     assert done.returncode == 0, done.stderr
-    assert "whole" in done.stdout.splitlines()[-1]
+    assert "intact" in done.stdout.splitlines()[-1]
     damage(copy / "val" / "shard.00000.mds")
     done = run_command("python", "inspect_mds.py", str(copy))
     assert done.returncode == 1

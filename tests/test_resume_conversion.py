@@ -81,11 +81,11 @@ def small_parts(monkeypatch):
 
 def count_reads(monkeypatch):
     """Count the parts that are made from now on."""
-    from hindsight.conversion.text_source import Text
+    from hindsight.conversion.text_source import TextSource
 
     made = []
-    read = Text.read
-    monkeypatch.setattr(Text, "read", lambda self, part: (made.append(part), read(self, part))[1])
+    read = TextSource.read
+    monkeypatch.setattr(TextSource, "read", lambda self, part: (made.append(part), read(self, part))[1])
     return made
 
 
@@ -331,9 +331,9 @@ def test_a_full_disk_loses_nothing(disk, corpus, tokenizer_dir, shards):
 def test_a_worker_that_is_killed_is_reported_and_the_rest_is_kept(
     tmp_path, corpus, tokenizer_dir, small_parts, monkeypatch
 ):
-    from hindsight.conversion.text_source import Text
+    from hindsight.conversion.text_source import TextSource
 
-    read, parent = Text.read, os.getpid()
+    read, parent = TextSource.read, os.getpid()
 
     def killed(self, part):
         if part.segments[0].start == 16_000 and os.getpid() != parent:
@@ -342,7 +342,7 @@ def test_a_worker_that_is_killed_is_reported_and_the_rest_is_kept(
 
     config = convert_config(corpus, tokenizer_dir, tmp_path / "out", workers=2)
     with monkeypatch.context() as limited:
-        limited.setattr(Text, "read", killed)
+        limited.setattr(TextSource, "read", killed)
         with pytest.raises(InputError, match=r"A worker was ended from outside, perhaps because memory ran out"):
             convert_to_mds.main(config)
     convert_to_mds.main(config)

@@ -1,4 +1,4 @@
-"""Parts, in order -> stored tokens: an assembly takes each part when all before it are taken, and splits it."""
+"""Parts -> stored tokens: an assembly takes parts in order, splits their documents, and passes tokens to the sink."""
 
 import os
 import time
@@ -18,19 +18,19 @@ from hindsight.shards.manifest import SPLITS, Manifest, SplitCounts, entropy_nat
 LISTED_PROBLEMS = 1000
 """Problems that the manifest lists; more are only counted."""
 SEEN_WITHIN_S = 120.0
-"""How long a shared file system may take to show a file; NFS keeps what it knows of a folder for up to a minute."""
+"""Seconds that a shared file system may take to show a file; NFS caches a folder for up to a minute."""
 
 
 class Assembly:
-    """Puts parts together.
+    """Takes the parts of a conversion, in order.
 
     Args:
         files: the work folder.
         manifest: the conversion; its counts are still empty.
         sink: stores the tokens.
         out: name of the output.
-        val_below: draws below it go to val; None to find out.
-        may_skip: whether parts may have left something out.
+        val_below: documents with a smaller draw go to val; None if that depends on all of them.
+        may_skip: whether text may be left out.
     """
 
     def __init__(
@@ -42,9 +42,9 @@ class Assembly:
         self.out = out
         self.may_skip = may_skip
         self.progress = Progress({split: np.zeros(manifest.vocab_size, np.int64) for split in SPLITS}, val_below)
-        self._looked = 0
+        self._n_inspected = 0
         self._extremes = np.empty(0)
-        self._at_hand: dict[int, TokenPart] = {}
+        self._in_memory: dict[int, TokenPart] = {}
         self._expected: dict[int, str] = {}
 
     @property
@@ -53,7 +53,7 @@ class Assembly:
         return self.progress.taken
 
     def resume(self) -> None:
-        """Take up what an earlier process did, if one did. InputError if it was another conversion."""
+        """Continue what an earlier process saved, if there was one; InputError if that was another conversion."""
         self.files.remove_partial_files()
         if not self.files.is_begun():
             self.files.clear()
@@ -66,18 +66,18 @@ class Assembly:
                 f"out= was begun with {difference}; start again with what it was, choose another out, or remove "
                 f"{self.files.folder}."
             )
-        self.progress, self._looked = progress, progress.taken
+        self.progress, self._n_inspected = progress, progress.taken
         self._refuse_skipped(progress.problems)
-        self.files.cut(progress, self.manifest.dtype)
+        self.files.truncate(progress, self.manifest.dtype)
 
     def save(self) -> None:
-        """Save the state, so that what was taken need not be taken again."""
+        """Save the state: after a kill, the next process continues from here."""
         self.files.save(self.manifest, self.out, self.progress)
 
-    # ------------------------------------------------------------------------------------------------ parts that come
+    # --------------------------------------------------------------------------------------------- parts that were made
 
-    def waits(self, number: int, signature: str) -> bool:
-        """Whether a part is there, intact, to be taken; what is there instead is removed. No other will be taken."""
+    def is_waiting(self, number: int, signature: str) -> bool:
+        """Whether the file of this part is there, intact; a file of another part in its place is removed."""
         self._expected[number] = signature
         path = self.files.part_path(number)
         if not path.is_file():
@@ -88,13 +88,13 @@ class Assembly:
             return False
         return True
 
-    def put(self, number: int, part: TokenPart) -> None:
-        """Have a part at hand that is made so fast that it need not survive the process."""
-        self._at_hand[number] = part
+    def add(self, number: int, part: TokenPart) -> None:
+        """Keep a part in memory that is made so fast that it need not survive the process."""
+        self._in_memory[number] = part
 
     def _load(self, number: int) -> TokenPart | None:
-        if number in self._at_hand:
-            return self._at_hand[number]
+        if number in self._in_memory:
+            return self._in_memory[number]
         path = self.files.part_path(number)
         if not path.is_file():
             return None
@@ -107,18 +107,18 @@ class Assembly:
         return part
 
     def wait_for_files(self, end: int) -> None:
-        """Wait until all parts that were made are seen here: a shared file system may show them late.
+        """Wait until the files of all parts are visible here: a shared file system may show them late.
 
         Args:
             end: number behind the last part.
 
         Raises:
-            InputError: one is not seen.
+            InputError: one does not appear.
         """
         deadline = time.monotonic() + SEEN_WITHIN_S
         for number in range(self.taken, end):
             path = self.files.part_path(number)
-            while number not in self._at_hand and not path.is_file():
+            while number not in self._in_memory and not path.is_file():
                 if time.monotonic() > deadline:
                     raise InputError(f"{path} was made, but is not seen here; see to the file system.")
                 os.scandir(self.files.parts).close()
@@ -126,8 +126,11 @@ class Assembly:
 
     # -------------------------------------------------------------------------------------------- the rule of the split
 
-    def _look(self, part: TokenPart) -> None:
-        """Wait until both sides of the split have a document: if none falls to val, the one with least draw goes."""
+    def _inspect(self, part: TokenPart) -> None:
+        """Fix the rule of the split once both sides have a document.
+
+        The rule is val_share, unless no draw at all is below it: then the document with the smallest draw goes to val.
+        """
         self._extremes = np.sort(np.concatenate([self._extremes, part.draws]))[
             [0, -1] if len(part.draws) else slice(None)
         ]
@@ -135,8 +138,8 @@ class Assembly:
         if len(self._extremes) and self._extremes[0] < share <= self._extremes[-1]:
             self.progress.val_below = share
 
-    def settle(self, where: str) -> None:
-        """Fix the rule of the split when there is no more to read; InputError if a side would be empty."""
+    def settle_split(self, where: str) -> None:
+        """Fix the rule of the split when all parts are known; InputError if a side would be empty."""
         if self.progress.val_below is not None:
             return
         draws = np.unique(self._extremes)
@@ -157,15 +160,19 @@ class Assembly:
     # ------------------------------------------------------------------------------------------------ taking parts
 
     def take(self, end: int) -> int:
-        """Take the parts that are next in order, as far as the rule of the split is known; give their number.
+        """Take the parts that are next in order, if the rule of the split is known; give their number.
 
         Args:
-            end: number behind the last part that was handed out; what lies there of later ones is not checked yet.
+            end: number behind the last part that was handed out; files of later parts were not checked yet.
         """
         progress, before = self.progress, self.taken
-        while progress.val_below is None and self._looked < end and (part := self._load(self._looked)) is not None:
-            self._look(part)
-            self._looked += 1
+        while (
+            progress.val_below is None
+            and self._n_inspected < end
+            and (part := self._load(self._n_inspected)) is not None
+        ):
+            self._inspect(part)
+            self._n_inspected += 1
         while progress.val_below is not None and self.taken < end and (part := self._load(self.taken)) is not None:
             self._take(part, progress.val_below)
         return self.taken - before
@@ -190,7 +197,7 @@ class Assembly:
         progress.digest = progress.digest.then(part.digest)
         self.files.log(part.signature, part.digest)
         self.files.remove_later(self.files.part_path(self.taken))
-        self._at_hand.pop(self.taken, None)
+        self._in_memory.pop(self.taken, None)
         self._expected.pop(self.taken, None)
         progress.taken += 1
 
@@ -199,7 +206,7 @@ class Assembly:
             raise InputError(f"{problems[0]} It was left out when the conversion began; on_error=stop forbids that.")
 
     def _append(self, split: str, tokens: NDArray) -> None:
-        """Let tokens wait, and write the shards that are full."""
+        """Append tokens to those that wait, and write the shards that they fill."""
         state, path = self.progress.splits[split], self._waiting_path(split)
         with path.open("ab") as file:
             file.write(tokens.astype(self.manifest.dtype, copy=False).tobytes())
@@ -222,7 +229,7 @@ class Assembly:
     # ------------------------------------------------------------------------------------------------------ the end
 
     def finish(self) -> tuple[dict[str, SplitCounts], dict[str, Any]]:
-        """Store what waits, and give the counts, and what the sink adds to the summary."""
+        """Complete the result; give the counts, and the entries of the sink for the summary."""
         progress = self.progress
         shards = {split: list(state.shards) for split, state in progress.splits.items()}
         added = self.sink.finish(shards, {split: self._waiting_path(split) for split in SPLITS})
@@ -234,5 +241,5 @@ class Assembly:
         return counts, added
 
     def duplicates(self) -> int | None:
-        """Count documents that say what an earlier one says; None where documents are not known."""
+        """Count documents that repeat an earlier one; None if documents are unknown."""
         return count_duplicates(self.files.hashes) if self.files.keep_hashes else None

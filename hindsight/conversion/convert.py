@@ -1,9 +1,9 @@
-"""A conversion from its configuration to its result: corpus -> parts -> tokens -> files of a format.
+"""A conversion, from its configuration to its result: corpus -> parts -> tokens -> files of a format.
 
-source.py, text_source.py and token_sources.py divide what there is into parts, and make the tokens of each; workers.py
-has processes of this machine do so, and dask_workers.py those of others. assembly.py takes the parts in order, and
-work_folder.py keeps what is done. sinks.py stores the tokens, and outputs.py brings the files to their place: a local
-folder appears atomically, and on S3 the manifest is the last file.
+source.py, text_source.py and token_sources.py divide the corpus into parts, and make the tokens of a part; workers.py
+has processes of this machine do that, dask_workers.py those of other machines. assembly.py takes the parts in order;
+work_folder.py keeps what is done. sinks.py stores the tokens, outputs.py moves the files to their place: a local folder
+appears atomically, and on object storage the manifest is the last file.
 """
 
 import logging
@@ -21,10 +21,10 @@ from hindsight.conversion.corpus_statistics import length_summary, vocabulary_us
 from hindsight.conversion.outputs import Output, open_output
 from hindsight.conversion.sinks import Sink
 from hindsight.conversion.source import Source
-from hindsight.conversion.text_source import Text
+from hindsight.conversion.text_source import TextSource
 from hindsight.conversion.token_sources import ConvertedTokens, PublishedTokens
 from hindsight.conversion.work_folder import WorkFolder
-from hindsight.conversion.workers import OpenWorkers, available_cores, fingerprint_of, forked, here, run
+from hindsight.conversion.workers import OpenWorkers, available_cores, fingerprint_of, forked, in_this_process, run
 from hindsight.errors import DISK_FULL, InputError
 from hindsight.files import locked
 from hindsight.shards.h5 import H5_NAME, H5_SUFFIXES
@@ -36,13 +36,13 @@ log = logging.getLogger("hindsight")
 
 
 def convert(config: ConvertConfig, sink: type[Sink]) -> None:
-    """Convert a corpus, unless the same result is there; go on where an earlier attempt was.
+    """Convert a corpus, unless the same result is there; continue an earlier attempt.
 
     Args:
         config: the command's configuration.
-        sink: the format to store.
+        sink: the class for the format.
     """
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # here processes are what is parallel, and threads forbid to fork
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # processes run in parallel; threads would make forking unsafe
     settings = sink.settings(config)
     out = open_output(config)
     tokenizer = Tokenizer.load(config.tokenizer)
@@ -82,7 +82,7 @@ def convert(config: ConvertConfig, sink: type[Sink]) -> None:
             log.info("out=%s: interrupted; the same command goes on where it was.", config.out)
             raise SystemExit(130) from None
         except InputError as error:
-            if not begun and assembly.progress.val_below is None:  # nothing is stored, and hardly anything done
+            if not begun and assembly.progress.val_below is None:  # nothing is stored, and next to nothing done
                 shutil.rmtree(out.work)
                 raise
             raise InputError(f"{error} What is done stays in {out.work}.") from error
@@ -90,22 +90,22 @@ def convert(config: ConvertConfig, sink: type[Sink]) -> None:
 
 
 def open_source(config: ConvertConfig, tokenizer: Tokenizer) -> Source:
-    """Recognize what corpus= names: a folder that was converted before, an h5 file of tokens, or text."""
+    """Recognize what corpus= names: a converted folder, an h5 file of tokens, or text."""
     path = Path(config.corpus).expanduser()
     folder = path if path.is_dir() else path.parent
     if (folder / MANIFEST_NAME).is_file() and (path.is_dir() or path.name == H5_NAME):
         return ConvertedTokens(folder, Manifest.load(folder, key="corpus"), tokenizer)
     if path.suffix in H5_SUFFIXES and path.is_file():
         return PublishedTokens(path, config, tokenizer)
-    return Text(config, tokenizer)
+    return TextSource(config, tokenizer)
 
 
 def engine_of(config: ConvertConfig, work: Path) -> OpenWorkers:
-    """Choose what makes the tokens."""
+    """Choose the workers that make the tokens."""
     n_workers = config.workers or available_cores()
     if config.engine is Engine.local:
-        return partial(forked, n_workers=n_workers) if n_workers > 1 else here
-    from hindsight.conversion.dask_workers import on_dask  # here, because its imports take a second
+        return partial(forked, n_workers=n_workers) if n_workers > 1 else in_this_process
+    from hindsight.conversion.dask_workers import on_dask  # imported late: it takes a second
 
     return partial(on_dask, config=config, work=work)
 
@@ -117,7 +117,7 @@ def manifest_of(
     source: Source,
     tokenizer: Tokenizer,
 ) -> Manifest:
-    """Describe what is to be made; counts and the corpus fingerprint are not known yet."""
+    """Describe the conversion; its counts and mostly its corpus fingerprint are not known yet."""
     dtype = token_dtype(tokenizer.vocab_size)
     return Manifest(
         format=format_name,
@@ -135,7 +135,7 @@ def manifest_of(
 
 
 def check_done(out: Output, manifest: Manifest, source: Source, open_workers: OpenWorkers, on_error: OnError) -> None:
-    """Say that there is nothing to do; InputError if `out` holds another conversion."""
+    """Log that there is nothing to do; InputError if `out` holds another conversion."""
     there = out.manifest()
     difference = there.difference(manifest, ignored=("corpus_fingerprint",))
     if there.summary.get("skipped") and on_error is OnError.stop:
@@ -149,7 +149,7 @@ def check_done(out: Output, manifest: Manifest, source: Source, open_workers: Op
 
 
 def complete(out: Output, assembly: Assembly, source: Source, tokenizer: Tokenizer, tokenizer_folder: Path) -> None:
-    """Write what is last, the manifest last of all, and bring the result to its place."""
+    """Complete the result, write the manifest as its last file, and move it to its place."""
     manifest, result, progress = assembly.manifest, assembly.files.result, assembly.progress
     manifest.splits, added = assembly.finish()
     if not source.counts_documents:
@@ -172,6 +172,6 @@ def complete(out: Output, assembly: Assembly, source: Source, tokenizer: Tokeniz
 
 
 def log_summary(out: str, manifest: Manifest) -> None:
-    """Tell the user what was made."""
+    """Log counts and statistics of the result."""
     for line in manifest.describe():
         log.info("out=%s: %s", out, line)

@@ -1,4 +1,4 @@
-"""What a corpus is like, counted while it is converted: documents and their lengths, tokens, the vocabulary's use."""
+"""Statistics of a corpus, counted during its conversion: lengths of documents, duplicates, use of the vocabulary."""
 
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,15 @@ QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 LISTED_TOKENS = 20
 HASHES_AT_ONCE = 1 << 22
 TOKENS_AT_ONCE = 1 << 18
-"""So that what `bincount` makes of them, 64 bits each, stays in the processor's cache."""
+"""So few that the 64-bit copies that `bincount` makes stay in the processor's cache."""
 
 
 class LengthCounts:
-    """How many documents have each length, in tokens.
+    """Number of documents of each length, in tokens.
 
     Args:
         values: lengths, ascending.
-        counts: documents of each.
+        counts: number of documents of each length.
     """
 
     def __init__(self, values: NDArray[np.int64] | None = None, counts: NDArray[np.int64] | None = None) -> None:
@@ -28,7 +28,7 @@ class LengthCounts:
         self.counts = np.empty(0, np.int64) if counts is None else counts
 
     def add(self, lengths: NDArray[np.int64]) -> None:
-        """Count more documents."""
+        """Count documents of these lengths."""
         values, counts = np.unique(lengths, return_counts=True)
         together, place = np.unique(np.concatenate([self.values, values]), return_inverse=True)
         sums = np.zeros(len(together), np.int64)
@@ -48,7 +48,7 @@ def add_counts(counts: NDArray[np.int64], tokens: NDArray[np.integer]) -> None:
 
 
 def count_duplicates(path: Path) -> int:
-    """Count, in a file of 64-bit hashes, those that were there before, some millions at a time."""
+    """Count the hashes in a file of 64-bit hashes that repeat an earlier one, some millions at a time."""
     if not path.is_file() or path.stat().st_size == 0:
         return 0
     hashes = np.memmap(path, "<u8", "r")
@@ -61,7 +61,7 @@ def count_duplicates(path: Path) -> int:
 
 
 def vocabulary_use(counts: NDArray[np.int64], tokenizer: Tokenizer) -> dict[str, Any]:
-    """Tell which tokens a corpus is made of.
+    """Describe which tokens a corpus consists of.
 
     Args:
         counts: (vocab_size,) how often each id occurs.
@@ -69,7 +69,7 @@ def vocabulary_use(counts: NDArray[np.int64], tokenizer: Tokenizer) -> dict[str,
 
     Returns:
         most_frequent: the tokens that occur most, as [text, times]; longest: of those that occur, as [text, bytes];
-        fragment_share: share of all tokens that are not whole UTF-8 characters; unused: ids that never occur.
+        fragment_share: share of all tokens that are not complete UTF-8 characters; unused: ids that never occur.
     """
     total = max(int(counts.sum()), 1)
     frequent = np.argsort(-counts, kind="stable")[:LISTED_TOKENS]
@@ -85,5 +85,5 @@ def vocabulary_use(counts: NDArray[np.int64], tokenizer: Tokenizer) -> dict[str,
 
 
 def length_summary(lengths: LengthCounts) -> dict[str, int]:
-    """Give the quantiles of the documents' lengths by their name, such as "50%"."""
+    """Give quantiles of the documents' lengths by name, such as "50%"."""
     return {f"{share:.0%}": lengths.quantile(share) for share in QUANTILES} if len(lengths.values) else {}

@@ -1,7 +1,7 @@
 """Workers of Dask: on this machine, in jobs of Slurm or Grid Engine, or those of a scheduler that runs already.
 
-A piece of work is a part of the corpus: it puts the part's tokens into the work folder, whole or not at all, and does
-the same when it is done twice. Dask gives the work of a worker that is lost to another.
+Work on a part writes the part's tokens into the work folder. It is atomic and idempotent, so that Dask may give the
+work of a lost worker to another one.
 """
 
 import logging
@@ -30,7 +30,14 @@ from distributed.security import Security
 
 from hindsight.config.conversion import ConvertConfig, Engine
 from hindsight.conversion.source import Source
-from hindsight.conversion.workers import WORKER_LOST, Workers, available_cores, forget, know, work_on
+from hindsight.conversion.workers import (
+    WORKER_LOST,
+    Workers,
+    available_cores,
+    register_source,
+    run_on_source,
+    unregister_source,
+)
 from hindsight.errors import InputError
 
 log = logging.getLogger("hindsight")
@@ -38,101 +45,104 @@ log = logging.getLogger("hindsight")
 ROOT = Path(__file__).resolve().parents[2]
 SAME_VERSIONS: tuple[str, ...] = ("tokenizers", "tiktoken", "numpy")
 """Packages that the ids of a text depend on."""
-LOST = "The scheduler of Dask was lost; see what ended it, and start again."
-CONNECT_S = 10
-"""How long a scheduler may take to answer."""
-COUNT_S = 1.0
-"""How long the number of workers is not asked for again."""
-TELL_S = 60
-"""How often it is told that there are no workers."""
-RENEW_S = 30
-"""How often jobs that have ended are submitted again."""
-MEMORY = "2GB"
-"""Of a job, unless Dask's configuration says something else."""
-HERE = "127.0.0.1:0"
-"""Dask's pages, which need no password, are for this machine alone; any port."""
-ROLES = ("scheduler", "worker", "client")
-KEYS = ("tls_ca_file", *(f"tls_{role}_cert" for role in ROLES), *(f"tls_{role}_key" for role in ROLES))
+SCHEDULER_LOST = "The scheduler of Dask was lost; see what ended it, and start again."
+CONNECT_TIMEOUT_S = 10
+"""Seconds that a scheduler may take to answer."""
+COUNT_INTERVAL_S = 1.0
+"""Seconds for which the number of workers is cached."""
+NO_WORKER_LOG_INTERVAL_S = 60
+"""Seconds between two log lines that there is no worker."""
+RESUBMIT_INTERVAL_S = 30
+"""Seconds after which jobs that have ended are submitted again."""
+JOB_MEMORY = "2GB"
+"""Memory of a job, unless Dask's configuration sets it."""
+DASHBOARD_ADDRESS = "127.0.0.1:0"
+"""Dask's dashboard has no password: it listens on this machine only, at any port."""
+TLS_ROLES = ("scheduler", "worker", "client")
+TLS_KEYS = ("tls_ca_file", *(f"tls_{role}_cert" for role in TLS_ROLES), *(f"tls_{role}_key" for role in TLS_ROLES))
 
 
 @contextmanager
 def on_dask(source: Source, config: ConvertConfig, work: Path) -> Iterator[Workers]:
-    """Open workers of Dask, and close what was opened here.
+    """Open workers of Dask; at the end, close those that were started here.
 
     Args:
-        source: what they work on.
+        source: the source that they work on.
         config: engine, workers and dask_scheduler.
-        work: folder for the tokens of parts, which all must see.
+        work: folder for the tokens of parts, which all workers must see.
 
     Raises:
-        InputError: they cannot be had, do not see the files, or are lost again and again.
+        InputError: workers cannot be started, do not see the files, or are lost repeatedly.
     """
-    logging.getLogger("distributed").setLevel(logging.ERROR)  # it tells of every connection
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # it logs every connection
     name = f"hindsight-{uuid4().hex}"
-    folder = work if work.is_dir() else work.parent  # nothing is written where the result is there and only compared
+    # Where the result exists and is only compared, there is no work folder, and nothing to write.
+    folder = work if work.is_dir() else work.parent
     with _cluster(config, folder) as cluster, _client(config, cluster) as client:
         try:
             for run in (client.run_on_scheduler, client.run):
-                run(exec, f"import {__name__}")  # what comes from here names its parts
+                run(exec, f"import {__name__}")  # objects that are sent refer to this module
         except ImportError as error:
             raise InputError(
                 f"dask_scheduler={config.dask_scheduler}: it or a worker lacks this project ({error}); start them with "
                 f"PYTHONPATH={ROOT}."
             ) from error
-        client.register_plugin(Knows(name, source, [str(folder), *source.paths()]))
+        client.register_plugin(SourcePlugin(name, source, [str(folder), *source.paths()]))
         try:
             yield DaskWorkers(source, name, client)
         except KilledWorker as error:
             raise InputError(WORKER_LOST) from error
         except (CancelledError, CommClosedError) as error:
-            raise InputError(LOST) from error
+            raise InputError(SCHEDULER_LOST) from error
         finally:
             if config.dask_scheduler is not None and client.status == "running":
-                with suppress(KeyError, OSError, ValueError):  # workers that have not, or no longer, known it
+                with suppress(KeyError, OSError, ValueError):  # workers that do not have it yet, or no longer
                     client.unregister_worker_plugin(name)
 
 
 class DaskWorkers(Workers):
-    """Workers of Dask, of which some may come later and go earlier."""
+    """Workers of Dask, the number of which may change."""
 
     def __init__(self, source: Source, name: str, client: Client) -> None:
         super().__init__(source, name)
         self.client = client
-        self.counted, self.counted_at = 1, -COUNT_S
+        self.counted, self.counted_at = 1, -COUNT_INTERVAL_S
 
     def count(self) -> int:
-        """How many threads they have, at least 1; the scheduler is asked now and then."""
-        if self.client.status == "running" and time.monotonic() - self.counted_at > COUNT_S:
+        """Count their threads, at least 1; the scheduler is asked every COUNT_INTERVAL_S."""
+        if self.client.status == "running" and time.monotonic() - self.counted_at > COUNT_INTERVAL_S:
             try:
                 threads = cast(dict[str, int], self.client.nthreads())
             except OSError as error:
-                raise InputError(LOST) from error
+                raise InputError(SCHEDULER_LOST) from error
             self.counted, self.counted_at = max(1, sum(threads.values())), time.monotonic()
         return self.counted
 
-    def begin(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        """Begin work on one of them."""
+    def start(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Start work on one of the workers."""
         if self.client.status != "running":
-            raise InputError(LOST)
-        return self.client.submit(work_on, self.name, work, *arguments, pure=False)
+            raise InputError(SCHEDULER_LOST)
+        return self.client.submit(run_on_source, self.name, work, *arguments, pure=False)
 
     def wait(self) -> set[Any]:
-        """Wait, as long as it takes jobs to begin, but not in silence."""
+        """Wait until a future is done, as long as jobs are queued; the log says so meanwhile."""
         while True:
             try:
-                return cast(Any, wait(self.pending, timeout=TELL_S, return_when="FIRST_COMPLETED")).done
+                return cast(
+                    Any, wait(self.pending, timeout=NO_WORKER_LOG_INTERVAL_S, return_when="FIRST_COMPLETED")
+                ).done
             except TimeoutError:
                 if self.client.status == "running" and not self.client.nthreads():
                     log.info("There is no worker of Dask yet, or none is left; see the queue, and logs/.")
 
 
-class Knows(WorkerPlugin):
-    """Lets every worker, also one that comes later, know the source, once it has seen that it can work on it.
+class SourcePlugin(WorkerPlugin):
+    """Registers a source on every worker, also on later ones, after a check that the worker can work on it.
 
     Args:
-        name: the source's.
-        source: what to work on.
-        paths: files and folders that it must see.
+        name: name of the source.
+        source: the source.
+        paths: files and folders that a worker must see.
     """
 
     def __init__(self, name: str, source: Source, paths: list[str]) -> None:
@@ -142,7 +152,7 @@ class Knows(WorkerPlugin):
         self.versions = versions()
 
     def setup(self, worker: Any) -> None:
-        """Check a worker; it must not fail here, or it would be of no use to others."""
+        """Check a worker, and register the source, or why not; an exception would spoil the worker for others too."""
         host = socket.gethostname()
         unseen = next((path for path in self.paths if not os.path.exists(path)), None)
         here = versions()
@@ -154,19 +164,20 @@ class Knows(WorkerPlugin):
             problem = f"A worker on {host} has {difference}; start it in the same environment."
         else:
             try:
-                know(self.name, pickle.loads(self.source))  # noqa: S301 - from whom this object was unpickled, too
+                source = pickle.loads(self.source)  # noqa: S301 - it came with this object
+                register_source(self.name, source)
                 return
-            except Exception as error:  # whatever another environment lacks
+            except Exception as error:  # another environment may lack anything
                 problem = f"A worker on {host} cannot do this work ({error!r}); start it in the same environment."
-        know(self.name, InputError(problem))
+        register_source(self.name, InputError(problem))
 
     def teardown(self, worker: Any) -> None:
-        """Forget the source."""
-        forget(self.name)
+        """Unregister the source."""
+        unregister_source(self.name)
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages on which ids depend."""
+    """Look up the versions of SAME_VERSIONS here."""
     found: dict[str, str] = dict.fromkeys(SAME_VERSIONS, "missing")
     for package in SAME_VERSIONS:
         with suppress(PackageNotFoundError):
@@ -175,27 +186,31 @@ def versions() -> dict[str, str]:
 
 
 def _cluster(config: ConvertConfig, folder: Path) -> AbstractContextManager[Any]:
-    """Start a cluster, whose processes trust each other only (TLS), or give the address of one that runs already."""
+    """Start a cluster whose processes authenticate each other by TLS, or give the address of one that runs already."""
     if config.dask_scheduler is not None:
         return nullcontext(config.dask_scheduler)
     if config.engine is not Engine.dask:
         return _jobs(config, folder)
     n_workers = config.workers or available_cores()
-    # Ctrl-C is for this process: those that it starts inherit what is blocked (which starting the tracker would undo).
+    # SIGINT is for this process only: its children inherit the mask. Starting the tracker later would unblock it.
     resource_tracker.ensure_running()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return LocalCluster(
-            n_workers=n_workers, threads_per_worker=1, dashboard_address=HERE, protocol="tls://", security=True
+            n_workers=n_workers,
+            threads_per_worker=1,
+            dashboard_address=DASHBOARD_ADDRESS,
+            protocol="tls://",
+            security=True,
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _client(config: ConvertConfig, cluster: Any) -> Client:
-    """Connect."""
+    """Connect to a cluster; InputError if it does not answer."""
     try:
-        return Client(cluster, timeout=CONNECT_S)
+        return Client(cluster, timeout=CONNECT_TIMEOUT_S)
     except (OSError, ValueError, TypeError) as error:  # TypeError: tls:// without keys in Dask's configuration
         raise InputError(f"dask_scheduler={config.dask_scheduler}: {error}; see whether it runs there.") from error
 
@@ -204,7 +219,7 @@ def _client(config: ConvertConfig, cluster: Any) -> Client:
 def _jobs(config: ConvertConfig, folder: Path) -> Iterator[SpecCluster]:
     """Submit jobs of one process each; those that end too early are submitted again.
 
-    That works with one process a job only: of others, dask-jobqueue 0.9.0 does not notice the end.
+    A job has one process only, because dask-jobqueue 0.9.0 does not notice the end of jobs with several.
     """
     from dask_jobqueue.sge import SGECluster
     from dask_jobqueue.slurm import SLURMCluster
@@ -223,25 +238,25 @@ def _jobs(config: ConvertConfig, folder: Path) -> Iterator[SpecCluster]:
     prepare = f"export TOKENIZERS_PARALLELISM=false PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}"
     with TemporaryDirectory(prefix=".dask-", dir=folder) as private:
         keys = Security.temporary()
-        for key in KEYS:
+        for key in TLS_KEYS:
             Path(private, key).write_text(getattr(keys, key))
         cluster = kind(
             job_name=f"convert-{Path(config.out).name}",
             cores=1,
             processes=1,
-            memory=setting("memory") or MEMORY,
+            memory=setting("memory") or JOB_MEMORY,
             job_script_prologue=[*(setting("job-script-prologue") or []), prepare],
             worker_extra_args=[*(setting("worker-extra-args") or []), "--no-dashboard"],
-            scheduler_options={"dashboard_address": HERE, **(setting("scheduler-options") or {})},
+            scheduler_options={"dashboard_address": DASHBOARD_ADDRESS, **(setting("scheduler-options") or {})},
             log_directory=setting("log-directory") or "logs",
-            security=Security(require_encryption=True, **{key: str(Path(private, key)) for key in KEYS}),
+            security=Security(require_encryption=True, **{key: str(Path(private, key)) for key in TLS_KEYS}),
         )
         with cluster:
             answer = subprocess.run(try_out, input=cluster.job_script(), capture_output=True, text=True, check=False)
-            if answer.returncode:  # Dask itself would try again for ever
+            if answer.returncode:  # Dask itself would retry forever
                 said = " ".join((answer.stderr + answer.stdout).split())
                 raise InputError(f"engine={name}: no such job can be submitted ({said}); see docs/clusters.md.")
             cluster.scale(jobs=config.workers)
-            cluster.adapt(minimum_jobs=config.workers, maximum_jobs=config.workers, interval=RENEW_S)
+            cluster.adapt(minimum_jobs=config.workers, maximum_jobs=config.workers, interval=RESUBMIT_INTERVAL_S)
             log.info("engine=%s: %d jobs are submitted, and work begins with the first.", name, config.workers)
             yield cluster

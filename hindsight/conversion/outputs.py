@@ -1,4 +1,4 @@
-"""Where a conversion goes: a folder here, or a place on S3 and such, to which Streaming uploads."""
+"""Where the result of a conversion goes: a local folder, or object storage such as S3, to which Streaming uploads."""
 
 import hashlib
 import logging
@@ -19,44 +19,44 @@ from hindsight.shards.mds import INDEX_NAME
 
 
 class Output(Protocol):
-    """Where the result goes."""
+    """The place of the result."""
 
     name: str
-    """How messages call it."""
+    """Its name in messages."""
     work: Path
-    """Folder for what is in progress."""
+    """The work folder."""
 
     def is_done(self) -> bool:
-        """Whether something complete is there; InputError if it is something else than a conversion."""
+        """Whether a complete conversion is there; InputError if anything else is."""
         ...
 
     def check_free(self) -> None:
-        """Raise InputError if something is there."""
+        """Raise InputError if something appeared there meanwhile."""
         ...
 
     def clean(self) -> None:
-        """Remove what a process that was killed at the very end left of its work."""
+        """Remove a work folder that a process left which was killed after the result was complete."""
         ...
 
     def manifest(self) -> Manifest:
-        """Read the manifest that is there."""
+        """Read the manifest of the conversion that is there."""
         ...
 
     def stored(self, result: Path, name: str) -> None:
-        """Take over a file of the result that is complete."""
+        """Accept a complete file of the result."""
         ...
 
     def missing(self, result: Path, sizes: dict[str, int]) -> list[str]:
-        """Name the files of the result that were stored, but are not there with these sizes."""
+        """Name the files of the result that were stored, but are missing or have another size."""
         ...
 
     def complete(self, result: Path) -> None:
-        """Take over everything that is left, the manifest last."""
+        """Accept all remaining files, the manifest last, and remove the work folder."""
         ...
 
 
 def open_output(config: ConvertConfig) -> Output:
-    """Recognize what out= names."""
+    """Recognize the kind of place that out= names."""
     if "://" not in config.out:
         if config.work_dir is not None:
             raise InputError("work_dir= is for an out= on S3 and such; elsewhere it lies beside out; leave it out.")
@@ -65,7 +65,7 @@ def open_output(config: ConvertConfig) -> Output:
 
 
 class LocalOutput:
-    """A folder, made as a whole."""
+    """A local folder, which appears atomically."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -83,7 +83,7 @@ class LocalOutput:
         return True
 
     def check_free(self) -> None:
-        """Raise InputError if another process was faster."""
+        """Raise InputError if another process made the folder meanwhile."""
         if not is_free(self.folder):
             raise InputError(f"out={self.name} was made by another process meanwhile; see what it holds.")
 
@@ -96,15 +96,15 @@ class LocalOutput:
         return Manifest.load(self.folder, key="out")
 
     def stored(self, result: Path, name: str) -> None:
-        """Leave the file where it is."""
+        """Leave the file in the result."""
 
     def missing(self, result: Path, sizes: dict[str, int]) -> list[str]:
-        """Look in the result."""
+        """Compare with the files in the result."""
         paths = {name: result / name for name in sizes}
         return [str(p) for name, p in paths.items() if not p.is_file() or p.stat().st_size != sizes[name]]
 
     def complete(self, result: Path) -> None:
-        """Put the result in its place, and remove what was in progress."""
+        """Rename the result to its final name, and remove the work folder."""
         if self.folder.exists():
             self.folder.rmdir()  # only if it is empty
         result.rename(self.folder)
@@ -112,11 +112,11 @@ class LocalOutput:
 
 
 class RemoteOutput:
-    """A place to which each file goes as soon as it is complete; this disk holds what is in progress.
+    """Object storage, to which each file is uploaded as soon as it is complete; the work folder is on this disk.
 
     Args:
         url: s3://BUCKET/FOLDER, or another address that Streaming uploads to.
-        work_dir: folder in which a hidden one for what is in progress is made; None for the current folder.
+        work_dir: folder in which the hidden work folder is made; None for the current folder.
     """
 
     def __init__(self, url: str, work_dir: str | None) -> None:
@@ -130,7 +130,7 @@ class RemoteOutput:
         self._uploader: Any = None
 
     def is_done(self) -> bool:
-        """Whether the place holds a manifest; InputError if it holds something that was not begun here."""
+        """Whether the place holds a manifest; InputError for anything else that was not begun with this work folder."""
         there = self._list()
         if f"{self.key}/{MANIFEST_NAME}" in there:
             return True
@@ -142,14 +142,14 @@ class RemoteOutput:
         return False
 
     def check_free(self) -> None:
-        """Nothing to do: what is there was begun here."""
+        """Do nothing: `is_done` has checked that what is there belongs to this conversion."""
 
     def clean(self) -> None:
         """Remove the work folder, unless another process holds it."""
         _remove_unless_held(self.work)
 
     def manifest(self) -> Manifest:
-        """Fetch the manifest and read it."""
+        """Download the manifest and read it."""
         from streaming.base.storage import CloudDownloader
 
         with tempfile.TemporaryDirectory() as folder:
@@ -157,16 +157,16 @@ class RemoteOutput:
             return Manifest.load(folder, key="out")
 
     def stored(self, result: Path, name: str) -> None:
-        """Upload a file, and remove it here."""
+        """Upload a file; the uploader removes the local one."""
         self._upload(result, name)
 
     def missing(self, result: Path, sizes: dict[str, int]) -> list[str]:
-        """Look at the place; sizes are not listed."""
+        """List the names at the place; sizes are not listed, and not compared."""
         there = set(self._list())
         return [f"{self.name}/{name}" for name in sizes if f"{self.key}/{name}" not in there]
 
     def complete(self, result: Path) -> None:
-        """Upload what is left, the indices and then the manifest at the end."""
+        """Upload what is left: at the end the indices, and then the manifest."""
         names = sorted(str(path.relative_to(result)) for path in result.rglob("*") if path.is_file())
         last = [name for name in names if name.endswith(INDEX_NAME)] + [MANIFEST_NAME]
         for name in [*(name for name in names if name not in last), *last]:
@@ -177,7 +177,7 @@ class RemoteOutput:
         try:
             self._uploader = self._uploader or _open_uploader(result, self.name)
             self._uploader.upload_file(name)
-        except Exception as error:  # each provider has errors of its own
+        except Exception as error:  # every provider raises errors of its own
             raise InputError(
                 f"out={self.name}: {name} cannot be uploaded ({error}); the same command goes on where it was."
             ) from error
@@ -186,17 +186,18 @@ class RemoteOutput:
         with tempfile.TemporaryDirectory() as folder:
             try:
                 return _open_uploader(Path(folder), self.name).list_objects("") or []
-            except Exception as error:  # each provider has errors of its own
+            except Exception as error:  # every provider raises errors of its own
                 raise InputError(
                     f"out={self.name} cannot be reached ({error}); check the address, S3_ENDPOINT_URL and the keys."
                 ) from error
 
 
 def _open_uploader(folder: Path, url: str) -> Any:
-    """Open Streaming's uploader, which removes from the folder what it has uploaded."""
-    from streaming.base.storage import CloudUploader  # here, because it takes seconds that only a remote needs
+    """Open Streaming's uploader, which removes each file from the folder after its upload."""
+    from streaming.base.storage import CloudUploader  # imported late: it takes seconds
 
-    logging.getLogger("streaming.base.storage.upload").setLevel(logging.ERROR)  # a folder in use is no surprise
+    # It warns of a place that is not empty, as ours is on purpose.
+    logging.getLogger("streaming.base.storage.upload").setLevel(logging.ERROR)
     return CloudUploader.get((str(folder), url), exist_ok=True)
 
 

@@ -11,7 +11,7 @@ from hindsight.config.conversion import ConvertConfig
 from hindsight.conversion.outputs import Output
 from hindsight.errors import InputError
 from hindsight.files import write_atomically
-from hindsight.shards.h5 import H5_NAME, write_tokens
+from hindsight.shards.h5 import H5_NAME, HASH_KEY, write_tokens
 from hindsight.shards.manifest import H5, MDS, SPLITS, Manifest
 from hindsight.shards.mds import INDEX_NAME, check_storage, index_of, stored_file, write_shard
 
@@ -22,8 +22,8 @@ class Sink(ABC):
     Args:
         folder: where the result is made.
         manifest: the conversion.
-        pad_id: id that pads the last block of a split.
-        out: receives files that are complete.
+        pad_id: id of the padding in the last block of a split.
+        out: receives complete files.
     """
 
     format: ClassVar[str]
@@ -38,27 +38,27 @@ class Sink(ABC):
     @classmethod
     @abstractmethod
     def settings(cls, config: ConvertConfig) -> dict[str, Any]:
-        """Give the settings that only this format has; InputError for what it cannot store."""
+        """Give the manifest's settings for this format; InputError for what it cannot store."""
 
     @abstractmethod
     def finish(self, shards: dict[str, list[dict[str, Any]]], waiting: dict[str, Path]) -> dict[str, Any]:
         """Complete the result.
 
         Args:
-            shards: entries of the shards of each split that are stored.
-            waiting: a file of each split's tokens that are not.
+            shards: for each split, the index entries of its stored shards.
+            waiting: for each split, a file of the tokens behind them.
 
         Returns:
-            What the manifest's summary says of the files.
+            Entries for the manifest's summary.
         """
 
 
 class ShardSink(Sink):
-    """A sink that stores the tokens of a split in shards, each as soon as it is full."""
+    """A sink that stores the tokens of a split in shards, each as soon as it can be filled."""
 
     @abstractmethod
     def write_shard(self, split: str, number: int, blocks: NDArray) -> dict[str, Any]:
-        """Store (blocks, block_length) token ids as a shard of a split, for good; give its entry in the index."""
+        """Store (blocks, block_length) token ids as a shard of a split; give its entry in the index."""
 
 
 class MdsSink(ShardSink):
@@ -73,7 +73,7 @@ class MdsSink(ShardSink):
         return {"compression": config.compression, "hashes": sorted(set(config.hashes))}
 
     def write_shard(self, split: str, number: int, blocks: NDArray) -> dict[str, Any]:
-        """Write a shard, and hand it to the output."""
+        """Write a shard, and pass it to the output."""
         (self.folder / split).mkdir(parents=True, exist_ok=True)
         entry = write_shard(self.folder / split, number, blocks, self.manifest)
         self.out.stored(self.folder, f"{split}/{stored_file(entry)['basename']}")
@@ -86,7 +86,8 @@ class MdsSink(ShardSink):
         for split in SPLITS:
             n_tokens = waiting[split].stat().st_size // np.dtype(dtype).itemsize
             if n_tokens:
-                with waiting[split].open("ab") as file:  # a process that begins anew cuts the padding off
+                # Should this process be killed, the next one truncates the file again.
+                with waiting[split].open("ab") as file:
                     np.full(-n_tokens % block_length, self.pad_id, dtype).tofile(file)
                 blocks = np.memmap(waiting[split], dtype, "r").reshape(-1, block_length)
                 shards[split].append(self.write_shard(split, len(shards[split]), blocks))
@@ -94,7 +95,7 @@ class MdsSink(ShardSink):
         return {}
 
     def _check(self, shards: dict[str, list[dict[str, Any]]]) -> None:
-        """Raise InputError if a shard that was stored before is no longer there."""
+        """Raise InputError if a shard that was stored earlier is missing."""
         infos = ((split, stored_file(entry)) for split in SPLITS for entry in shards[split])
         missing = self.out.missing(self.folder, {f"{split}/{info['basename']}": info["bytes"] for split, info in infos})
         if missing:
@@ -108,7 +109,7 @@ class H5Sink(Sink):
 
     @classmethod
     def settings(cls, config: ConvertConfig) -> dict[str, Any]:
-        """There are none; InputError for those of MDS."""
+        """Give no settings; InputError for those of MDS, and for an address."""
         if "://" in config.out:
             raise InputError(f"out={config.out}: one file is not made to be streamed; give a local folder, or use MDS.")
         for key, default in (("compression", None), ("hashes", ["xxh64"])):
@@ -117,7 +118,7 @@ class H5Sink(Sink):
         return {}
 
     def finish(self, shards: dict[str, list[dict[str, Any]]], waiting: dict[str, Path]) -> dict[str, Any]:
-        """Join the plain files; the summary gets a hash of each split."""
+        """Join the files of both splits; the summary gets a hash of each."""
         self.folder.mkdir(exist_ok=True)
         hashes = write_tokens(self.folder / H5_NAME, self.manifest.dtype, [waiting[split] for split in SPLITS])
-        return {"xxh64": dict(zip(SPLITS, hashes, strict=True))}
+        return {HASH_KEY: dict(zip(SPLITS, hashes, strict=True))}

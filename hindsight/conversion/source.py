@@ -1,4 +1,4 @@
-"""What a conversion reads: a source divides itself into parts, and makes the tokens of each."""
+"""Sources of a conversion: a source divides itself into parts, and makes the tokens of each."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -13,40 +13,40 @@ from hindsight.text.digest import Digest
 
 
 class Source(ABC):
-    """Where tokens come from."""
+    """What is converted: text, or tokens that were stored before."""
 
     seed: int
     val_share: float
     origin: dict[str, Any]
-    """What else the documents and the split depend on."""
+    """The other settings that the documents and the split depend on."""
     where: str
-    """What the units are, for messages."""
-    doing: str
-    """What is done to it, for the progress bar."""
+    """The corpus and its units, for messages."""
+    action: str
+    """A verb for the progress bar."""
     unit: str
-    """What `stored_bytes` of its parts counts, for the progress bar."""
+    """The unit of `stored_bytes` and `total`, for the progress bar."""
     costly: bool
-    """Whether making tokens takes long enough to have several processes do it."""
+    """Whether making tokens takes long enough for several processes."""
     total: int | None
-    """How much of it there is; None where that is not known."""
+    """Size of the source; None if unknown."""
     fingerprint: str | None = None
-    """Fingerprint of the corpus; None where it is that of what is read."""
+    """Fingerprint of the corpus; None if it is only known when all was read."""
     stamp: str | None
-    """Hash that changes when the corpus does; None where there is none."""
+    """Hash that changes with the corpus, and costs no reading of it; None if there is none."""
     files: int = 1
     """Number of files."""
     counts_documents: bool = True
-    """Whether documents are known."""
+    """Whether documents can be told apart."""
     summary: dict[str, Any]
-    """Statistics that are known beforehand."""
+    """Statistics from an earlier conversion; empty if there was none."""
     val_below: float | None = None
-    """Draws below it are val's; None where that depends on all documents, as at least one is held out."""
+    """Documents with a smaller draw go to val; None if that depends on all of them, as at least one is held out."""
 
     def prepare(self) -> None:  # noqa: B027 - stored tokens need nothing
-        """Get ready to read, once."""
+        """Prepare for reading; called once, before any part is read."""
 
     def paths(self) -> list[str]:
-        """Name files that whoever reads a part must see; a few of many."""
+        """Name some files that a process must see to read parts."""
         return []
 
     @abstractmethod
@@ -55,15 +55,15 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, part: Any) -> TokenPart:
-        """Make the tokens of a part."""
+        """Make the tokens of a part, which `parts` gave."""
 
     @abstractmethod
     def digest(self, part: Any) -> Digest:
-        """Read a part again, without making tokens."""
+        """Compute the digest of a part without making its tokens."""
 
 
 def draws_of(hashes: NDArray[np.uint64], seed: int) -> NDArray[np.float64]:
-    """Draw a number in [0, 1) for each hash and a seed: the finalizer of SplitMix64 (doi:10.1145/2660193.2660195)."""
+    """Draw a number in [0, 1) for each hash, by a seed: the finalizer of SplitMix64 (doi:10.1145/2660193.2660195)."""
     salt = hashlib.blake2b(f"split {seed}".encode(), digest_size=8).digest()
     mixed = hashes ^ np.frombuffer(salt, "<u8")
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -1,7 +1,6 @@
 """Text as a source of a conversion: documents -> tokens.
 
-Text is split by documents, before anything is cut into blocks, and by what they say: equal documents are on the same
-side.
+Documents are split before anything is cut into blocks, by a hash of their text: equal documents are on the same side.
 """
 
 import hashlib
@@ -25,14 +24,15 @@ from hindsight.tokenization.fast_encoding import choose_encoder
 from hindsight.tokenization.tokenizer import Tokenizer
 
 SAMPLE_BYTES = 1 << 18
-"""Text of the corpus on which an encoder is checked."""
+"""Bytes of the corpus on which an encoder is checked."""
 SAMPLE_PARTS = 8
+"""Parts that they are from, if the corpus allows random access."""
 
 
-class Text(Source):
-    """Documents. EOS follows each."""
+class TextSource(Source):
+    """Documents; EOS follows each."""
 
-    doing = "tokenizing"
+    action = "tokenizing"
     unit = "B"
     costly = True
 
@@ -50,32 +50,29 @@ class Text(Source):
         self.tokenizer = tokenizer
         self.dtype = token_dtype(tokenizer.vocab_size)
         self.key = f"{tokenizer.fingerprint} {self.seed} {self.origin}"
-        """What the tokens of a part depend on, beside its text."""
+        """What the tokens of a part depend on, besides its text; it enters the signatures of parts."""
         self._parts = self.corpus.parts()
 
     def prepare(self) -> None:
-        """Choose the encoder, checked on a sample of the corpus."""
+        """Choose the encoder, by a check on a sample of the corpus."""
         if self.corpus.random_access:
             parts = list(self.corpus.parts())
             chosen = parts[:: max(1, len(parts) // SAMPLE_PARTS)]
         else:
             chosen = list(itertools.islice(self._parts, 1))
             self._parts = itertools.chain(chosen, self._parts)
-        texts = (text for part in chosen for text in self._beginning(part, SAMPLE_BYTES // len(chosen)))
+        texts = (text for part in chosen for text in self._first_texts(part, SAMPLE_BYTES // len(chosen)))
         self.encoder = choose_encoder(self.tokenizer, self.config.encoder, texts)
 
     def paths(self) -> list[str]:
-        """Name some of the files."""
-        return (
-            []
-            if not self.corpus.random_access
-            else [file.path for file in self.corpus.files[:CHECKED_FILES] if os.path.isfile(file.path)]
-        )
+        """Name some of the files, if parts are read from them."""
+        files = self.corpus.files[:CHECKED_FILES] if self.corpus.random_access else []
+        return [file.path for file in files if os.path.isfile(file.path)]
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_parts": iter(())}  # who divides the corpus is the process that hands out its parts
+        return self.__dict__ | {"_parts": iter(())}  # only the process that hands out parts divides the corpus
 
-    def _beginning(self, part: Part, n_bytes: int) -> Iterator[str]:
+    def _first_texts(self, part: Part, n_bytes: int) -> Iterator[str]:
         for document in self.corpus.read(part, Reading()):
             yield document.text[:n_bytes]
             n_bytes -= len(document.raw)
@@ -83,7 +80,7 @@ class Text(Source):
                 return
 
     def parts(self) -> Iterator[Part]:
-        """Divide the corpus."""
+        """Divide the corpus; the signatures cover the settings too."""
         for part in self._parts:
             yield part._replace(signature=hashlib.blake2b(f"{self.key} {part.signature}".encode()).hexdigest()[:32])
         self._parts = self.corpus.parts()

@@ -1,4 +1,4 @@
-"""The tokens of a part, on disk between the process that made them and the one that puts parts together."""
+"""The tokens of a part, in a file between the process that makes them and the one that assembles them."""
 
 import io
 import json
@@ -15,23 +15,23 @@ from hindsight.files import write_atomically
 from hindsight.text.digest import Digest
 
 DAMAGED = (EOFError, KeyError, TypeError, ValueError, struct.error, zipfile.BadZipFile)
-"""What reading a damaged .npz file raises; other errors are not the file's fault."""
+"""Raised by reading a damaged .npz file; other errors have other causes."""
 
 
 @dataclass
 class TokenPart:
-    """Tokens of a part in reading order, made up of units: documents, or what stands in for them.
+    """Tokens of a part in reading order, consisting of units: documents, or pieces where documents are unknown.
 
     Args:
-        signature: that of the part.
+        signature: the signature of the part.
         digest: digest of the units' contents.
         tokens: (N,) token ids.
         lengths: (U,) tokens in each unit.
-        draws: (U,) in [0, 1); a unit with a draw below the share of validation belongs to it.
-        documents: (U,) documents that a unit stands for.
+        draws: (U,) in [0, 1); units whose draw is below the share of validation belong to it.
+        documents: (U,) number of documents in each unit.
         bytes: (U,) UTF-8 bytes of each unit.
-        hashes: (U,) hash of each document, or none.
-        problems: what was left out, as the user reads it.
+        hashes: (U,) hash of each document; empty if documents are unknown.
+        problems: messages about text that was left out.
         empty: documents without text.
     """
 
@@ -47,7 +47,7 @@ class TokenPart:
     empty: int = 0
 
     def save(self, path: Path) -> None:
-        """Write the part; its checksums tell later whether it is whole."""
+        """Write the part; the checksums of .npz show later whether it is intact."""
         head = [self.signature, *self.digest, self.problems, self.empty]
         file = io.BytesIO()
         arrays = {name: getattr(self, name) for name in _ARRAYS}
@@ -56,7 +56,7 @@ class TokenPart:
 
     @classmethod
     def load(cls, path: Path) -> "TokenPart | None":
-        """Read a part; None if there is none, or it is damaged."""
+        """Read a part; None if the file is damaged."""
         try:
             with np.load(path) as stored:
                 signature, documents, value, problems, empty = json.loads(stored["head"].tobytes())

@@ -1,7 +1,7 @@
-"""Tokens that were stored before, as sources: by a converter here, or by the published code (arXiv:2401.17505).
+"""Stored tokens as sources of a conversion: of our converter, or of the published code (arXiv:2401.17505).
 
-Tokens of a former conversion keep their split. The h5 files of the published code tell no documents apart: they are
-split by pieces of a block's length.
+Tokens of an earlier conversion keep their split. The h5 files of the published code do not show where documents begin:
+they are split by pieces of a block's length.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from hindsight.config.conversion import ConvertConfig
 from hindsight.conversion.source import Source, draws_of
 from hindsight.conversion.token_part import TokenPart
 from hindsight.errors import InputError
-from hindsight.shards.h5 import H5_NAME, open_tokens
+from hindsight.shards.h5 import H5_NAME, HASH_KEY, open_tokens
 from hindsight.shards.manifest import MDS, SPLITS, TOKENIZER_FOLDER, Manifest, token_dtype
 from hindsight.shards.mds import STORAGE_SETTINGS, read_index, read_shard
 from hindsight.text.digest import Digest, hash_document
@@ -27,7 +27,7 @@ PART_TOKENS = 1 << 20
 
 
 class TokenRange(NamedTuple):
-    """A part of stored tokens: `number` is a shard (MDS), or `start` to `end` a place in the file (h5)."""
+    """A part of stored tokens: the shard `number` (MDS), or the tokens from `start` to `end` of the file (h5)."""
 
     signature: str
     stored_bytes: int
@@ -38,13 +38,12 @@ class TokenRange(NamedTuple):
 
 
 class PublishedTokens(Source):
-    """An h5 file of the published code: a one-dimensional `tokens`, in which documents cannot be told apart.
+    """An h5 file of the published code: one dataset of tokens, in which documents cannot be told apart.
 
-    Pieces of `block_length` tokens are what is split. Tokens are taken as they are, without any EOS added; the bytes
-    are those that the tokens stand for.
+    The split is by pieces of `block_length` tokens. No EOS is added, and the bytes are those of the tokens.
     """
 
-    doing = "converting"
+    action = "converting"
     unit = "tok"
     costly = False
     counts_documents = False
@@ -63,14 +62,14 @@ class PublishedTokens(Source):
         self.stamp = hashlib.blake2b(f"{path} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
 
     def parts(self) -> Iterator[TokenRange]:
-        """Cut the file."""
-        at_once = max(1, PART_TOKENS // self.piece_length) * self.piece_length
-        for start in range(0, self.n_tokens, at_once):
-            end = min(start + at_once, self.n_tokens)
+        """Divide the file, between pieces."""
+        part_tokens = max(1, PART_TOKENS // self.piece_length) * self.piece_length
+        for start in range(0, self.n_tokens, part_tokens):
+            end = min(start + part_tokens, self.n_tokens)
             yield TokenRange(f"{self.stamp}-{start}-{end}", end - start, "", start, end)
 
     def read(self, part: TokenRange) -> TokenPart:
-        """Read pieces, and check that the tokenizer has their ids."""
+        """Read the pieces of a part; InputError if the tokenizer lacks an id."""
         tokens = self._tokens(part)
         check_ids(tokens, self.tokenizer.vocab_size)
         first, starts = part.start // self.piece_length, np.arange(0, len(tokens), self.piece_length)
@@ -81,13 +80,13 @@ class PublishedTokens(Source):
             self._digest(tokens),
             tokens.astype(token_dtype(self.tokenizer.vocab_size)),
             np.diff(starts, append=len(tokens)),
-            draws_of(_mixed(numbers), self.seed),
+            draws_of(_spread(numbers), self.seed),
             np.zeros(units, np.int64),
             np.add.reduceat(self.tokenizer.bytes_per_token[tokens], starts),
         )
 
     def digest(self, part: TokenRange) -> Digest:
-        """Hash the pieces."""
+        """Hash the pieces of a part."""
         return self._digest(self._tokens(part))
 
     def _tokens(self, part: TokenRange) -> NDArray[np.int64]:
@@ -99,9 +98,9 @@ class PublishedTokens(Source):
 
 
 class ConvertedTokens(Source):
-    """A folder that a converter made, MDS or h5. Documents and their split stay as they are."""
+    """A folder of our converter, MDS or h5; documents and their split stay as they are."""
 
-    doing = "converting"
+    action = "converting"
     unit = "tok"
     costly = False
     val_below = 0.5
@@ -120,12 +119,12 @@ class ConvertedTokens(Source):
         self.manifest = manifest
         self.fingerprint = manifest.corpus_fingerprint
         self.stamp = manifest.fingerprint
-        self.summary = {key: value for key, value in manifest.summary.items() if key != "xxh64"}
+        self.summary = {key: value for key, value in manifest.summary.items() if key != HASH_KEY}
         self.counts_documents = all(counts.documents is not None for counts in manifest.splits.values())
         self.total = sum(counts.tokens for counts in manifest.splits.values())
 
     def parts(self) -> Iterator[TokenRange]:
-        """Give all of train, then all of val: shard by shard, or cut."""
+        """Give the shards of train and then of val; an h5 file is divided in the same order."""
         begin = 0
         for split in SPLITS:
             n_tokens = self.manifest.splits[split].tokens
@@ -138,7 +137,7 @@ class ConvertedTokens(Source):
             begin += n_tokens
 
     def read(self, part: TokenRange) -> TokenPart:
-        """Read tokens; InputError if they are not what the manifest says."""
+        """Read the tokens of a part; InputError if they are not what the manifest says."""
         if self.manifest.format == MDS:
             tokens = self._read_shard(part)
         else:
@@ -158,7 +157,7 @@ class ConvertedTokens(Source):
         )
 
     def digest(self, part: TokenRange) -> Digest:
-        """Nothing to hash: the fingerprint is known."""
+        """Give the empty digest: the manifest knows the fingerprint."""
         return Digest()
 
     def window(self, split: str, start: int, length: int) -> list[int]:
@@ -174,11 +173,11 @@ class ConvertedTokens(Source):
         return tokens
 
     def _read_shard(self, part: TokenRange) -> NDArray[np.integer]:
-        """Read the tokens of an MDS shard, without the filling; InputError if it is not what the index says."""
+        """Read the tokens of an MDS shard, without padding; InputError if it is not what the index says."""
         folder, manifest = self.folder / part.split, self.manifest
         try:
             tokens = read_shard(folder, read_index(folder)[part.number], manifest.dtype, manifest.block_length)
-        except Exception as error:  # each decompressor has errors of its own
+        except Exception as error:  # every decompressor raises errors of its own
             raise InputError(
                 f"corpus={self.folder}: {part.split} is damaged ({error}); copy or convert it again."
             ) from error
@@ -209,7 +208,7 @@ def _open_h5(path: Path) -> Any:
 
 
 def check_ids(tokens: NDArray[np.integer], vocab_size: int) -> None:
-    """Raise InputError unless all token ids are the tokenizer's."""
+    """Raise InputError unless the tokenizer has all of these ids."""
     low, high = int(tokens.min()), int(tokens.max())
     if low < 0 or high >= vocab_size:
         raise InputError(
@@ -218,6 +217,6 @@ def check_ids(tokens: NDArray[np.integer], vocab_size: int) -> None:
         )
 
 
-def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Spread small numbers over all of uint64."""
+def _spread(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Spread small numbers over the range of uint64."""
     return (numbers + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)

@@ -1,4 +1,4 @@
-"""Whether a converted corpus is intact: every file against its index, all tokens against the manifest."""
+"""Checks that a converted corpus is intact: every file against its index, all tokens against the manifest."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,16 +12,17 @@ from tqdm import tqdm
 from hindsight.conversion.corpus_statistics import add_counts
 from hindsight.conversion.token_sources import ConvertedTokens, TokenRange
 from hindsight.errors import InputError
+from hindsight.shards.h5 import HASH_KEY
 from hindsight.shards.manifest import MANIFEST_NAME, MDS, SPLITS, Manifest, entropy_nats
 from hindsight.shards.mds import INDEX_NAME, read_index, read_shard_bytes, stored_file
 from hindsight.tokenization.tokenizer import Tokenizer
 
 
 def verify_tokens(source: ConvertedTokens, tokenizer: Tokenizer) -> Iterator[str]:
-    """Read everything, and yield what is not as the index and the manifest say."""
+    """Read everything, and yield a line for each deviation from the index or the manifest."""
     manifest = source.manifest
     token_counts: dict[str, NDArray[np.int64]] = {split: np.zeros(manifest.vocab_size, np.int64) for split in SPLITS}
-    whole: dict[str, bool] = dict.fromkeys(SPLITS, True)
+    is_readable: dict[str, bool] = dict.fromkeys(SPLITS, True)
     digests = {split: xxhash.xxh64() for split in SPLITS}
     with tqdm(total=source.total, desc="checking", unit="tok", unit_scale=True, disable=None) as bar:
         for part in source.parts():
@@ -30,13 +31,13 @@ def verify_tokens(source: ConvertedTokens, tokenizer: Tokenizer) -> Iterator[str
                 add_counts(token_counts[part.split], tokens)
                 digests[part.split].update(tokens.tobytes())
             except (InputError, OSError) as error:
-                whole[part.split] = False
+                is_readable[part.split] = False
                 yield _where(part, error)
             bar.update(part.stored_bytes)
     for split in SPLITS:
-        if whole[split]:
+        if is_readable[split]:
             yield from verify_counts(split, manifest, token_counts[split], tokenizer)
-            if "xxh64" in manifest.summary and manifest.summary["xxh64"][split] != digests[split].hexdigest():
+            if HASH_KEY in manifest.summary and manifest.summary[HASH_KEY][split] != digests[split].hexdigest():
                 yield f"{split} has other tokens than when it was written, by their hash"
         if manifest.format == MDS:
             listed = {stored_file(shard)["basename"] for shard in open_index(source.folder / split)}
@@ -48,7 +49,7 @@ def verify_tokens(source: ConvertedTokens, tokenizer: Tokenizer) -> Iterator[str
 def verify_counts(
     split: str, manifest: Manifest, token_counts: NDArray[np.int64], tokenizer: Tokenizer
 ) -> Iterator[str]:
-    """Yield what the manifest counts otherwise than the tokens do."""
+    """Yield a line for each count of the manifest that is not that of the tokens."""
     counts = manifest.splits[split]
     if counts.documents is not None and counts.documents != token_counts[tokenizer.eos_id]:
         yield f"{split} has {token_counts[tokenizer.eos_id]} documents, {MANIFEST_NAME} says {counts.documents}"
@@ -60,7 +61,7 @@ def verify_counts(
 
 
 def verify_shards(folder: Path) -> Iterator[str]:
-    """Read the shards of an MDS folder that no converter of ours made, and yield what is not as its index says."""
+    """Read the shards of any MDS folder, and yield a line for each that is not what the index says."""
     for shard in open_index(folder):
         try:
             read_shard_bytes(folder, shard)

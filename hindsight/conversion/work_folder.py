@@ -1,14 +1,14 @@
-"""The folder in which a conversion is made; what is done survives the process.
+"""The folder in which a conversion is made, so that what is done survives the process.
 
-    parts/NUMBER.npz         tokens of parts that wait to be taken, in order
-    .SPLIT.SHARDS.tokens     tokens of a split behind its first SHARDS shards: they do not fill another yet
+    parts/NUMBER.npz         tokens of parts that were made, and wait until all parts before them are taken
+    .SPLIT.SHARDS.tokens     tokens of a split behind its first SHARDS shards, which do not fill another one yet
     parts.log                signature and digest of every part that was taken, a line each
     hashes                   64 bits of every document's hash
-    state.npz                Progress, which says how much of the files above counts; replaced atomically
+    state.npz                Progress, which says how much of the files above is valid; replaced atomically
     result/                  becomes the output when it is complete
 
-A process that is killed leaves more in the files than its last state says; the next one cuts that off. Work folders
-that an earlier version of this code began go on, so that names and layout of all files stay as they are.
+A process that is killed leaves more in the files than its last state says; the next one truncates them. Work folders of
+earlier versions of this code must go on: names and layout of these files must not change.
 """
 
 import json
@@ -30,41 +30,41 @@ from hindsight.text.digest import Digest
 STATE_NAME = "state.npz"
 RESULT_NAME = "result"
 HASH_BYTES = 8
-"""What a document takes in the file of hashes."""
+"""Bytes per document in the file of hashes."""
 
 
 @dataclass
 class SplitProgress:
-    """What a split holds so far."""
+    """Counts of a split so far, and its shards."""
 
     documents: int = 0
     bytes: int = 0
     tokens: int = 0
     waiting: int = 0
-    """Tokens that do not fill a shard yet."""
+    """Tokens behind the last shard."""
     shards: list[dict[str, Any]] = field(default_factory=list)
-    """Entries of the index."""
+    """Entries of the index, one for each shard."""
 
 
 @dataclass
 class Progress:
-    """How far a conversion is.
+    """The state of a conversion.
 
     Args:
-        token_counts: (vocab_size,) how often each split has each id.
-        val_below: draws below it go to val; None until train and val are known to get something.
+        token_counts: for each split, (vocab_size,) how often each id occurs.
+        val_below: documents with a smaller draw go to val; None until both splits are known to get some.
     """
 
     token_counts: dict[str, NDArray[np.int64]]
     val_below: float | None
     taken: int = 0
-    """Parts that were taken."""
+    """Number of parts that were taken."""
     digest: Digest = field(default_factory=Digest)
     """Digest of the documents in them."""
     splits: dict[str, SplitProgress] = field(default_factory=lambda: {split: SplitProgress() for split in SPLITS})
     lengths: LengthCounts = field(default_factory=LengthCounts)
     problems: list[str] = field(default_factory=list)
-    """The first messages about text that was left out."""
+    """Messages about text that was left out; only the first ones are kept."""
     n_problems: int = 0
     empty: int = 0
     """Documents without text."""
@@ -75,7 +75,7 @@ class WorkFolder:
 
     Args:
         folder: the folder.
-        keep_hashes: whether units are documents, whose hashes show duplicates.
+        keep_hashes: whether documents are known, and their hashes are kept to count duplicates.
     """
 
     def __init__(self, folder: Path, keep_hashes: bool) -> None:
@@ -91,11 +91,11 @@ class WorkFolder:
         self._outdated: list[Path] = []
 
     def part_path(self, number: int) -> Path:
-        """Give the place where a part waits."""
+        """Give the file of a part that waits."""
         return self.parts / f"{number:08}.npz"
 
     def waiting_path(self, split: str, n_shards: int) -> Path:
-        """Give the file of a split's tokens behind its first shards."""
+        """Give the file of a split's tokens behind its first `n_shards` shards."""
         return self.folder / f".{split}.{n_shards:05}.tokens"
 
     def add_hashes(self, hashes: NDArray[np.uint64]) -> None:
@@ -104,7 +104,7 @@ class WorkFolder:
             file.write(hashes.astype("<u8").tobytes())
 
     def log(self, signature: str, digest: Digest) -> None:
-        """Note that the next part was taken."""
+        """Log that the next part was taken."""
         self._logged.append((signature, digest))
 
     def logged(self, number: int) -> tuple[str, Digest]:
@@ -112,7 +112,7 @@ class WorkFolder:
         return self._logged[number]
 
     def remove_later(self, path: Path) -> None:
-        """Remove a file when the next state is saved: until then, a process that begins anew needs it."""
+        """Remove a file after the next save: until then, a process that resumes from the last one needs it."""
         self._outdated.append(path)
 
     def is_begun(self) -> bool:
@@ -120,7 +120,7 @@ class WorkFolder:
         return self._state.is_file()
 
     def clear(self) -> None:
-        """Remove what a process left that was killed before it first saved its state, or while it cleaned up."""
+        """Remove the files of a process that was killed before its first save, or while it removed the folder."""
         for rest in (self.parts, self.result):
             shutil.rmtree(rest, ignore_errors=True)
         for file in (*self.folder.glob(".*.tokens"), self._log, self.hashes):
@@ -128,7 +128,7 @@ class WorkFolder:
         self.parts.mkdir(parents=True)
 
     def load(self) -> tuple[Manifest, str, Progress]:
-        """Read the state: the conversion that was begun, the name of its output, and how far it is."""
+        """Read the state: the manifest of the conversion, the name of its output, and its progress."""
         try:
             with np.load(self._state) as stored:
                 state = json.loads(stored["state"].tobytes())
@@ -147,31 +147,31 @@ class WorkFolder:
         except DAMAGED as error:
             raise InputError(f"{self._state} is damaged; remove {self.folder} and start again.") from error
 
-    def cut(self, progress: Progress, dtype: str) -> None:
-        """Cut every file to what counts, and remove what does not."""
+    def truncate(self, progress: Progress, dtype: str) -> None:
+        """Truncate every file to what was valid at the last save, and remove files that were not."""
         lines = self._log.read_text(encoding="utf-8").splitlines()[: progress.taken] if progress.taken else []
         self._logged = [(line.split()[0], Digest(*map(int, line.split()[1:]))) for line in lines]
         self._n_written = len(lines)
-        _cut(self._log, sum(len(line) + 1 for line in lines))
+        _truncate(self._log, sum(len(line) + 1 for line in lines))
         if self.keep_hashes:
-            _cut(self.hashes, progress.digest.documents * HASH_BYTES)
+            _truncate(self.hashes, progress.digest.documents * HASH_BYTES)
         for split, state in progress.splits.items():
             waiting = self.waiting_path(split, len(state.shards))
             for file in self.folder.glob(f".{split}.*.tokens"):
                 if file != waiting:
                     file.unlink()
-            _cut(waiting, state.waiting * np.dtype(dtype).itemsize)
+            _truncate(waiting, state.waiting * np.dtype(dtype).itemsize)
         for file in self.parts.iterdir():
             if not file.stem.isdigit() or int(file.stem) < progress.taken:
                 file.unlink()
 
     def remove_partial_files(self) -> None:
-        """Remove what a process left of files that it was writing when it was killed."""
+        """Remove files that were being written when a process was killed."""
         for rest in self.folder.rglob(".*.partial"):
             rest.unlink(missing_ok=True)
 
     def save(self, manifest: Manifest, out: str, progress: Progress) -> None:
-        """Write the state, so that what was taken counts, and remove what is no longer needed."""
+        """Write the state, and remove files that are no longer needed."""
         with self._log.open("a", encoding="utf-8") as file:
             for signature, digest in self._logged[self._n_written :]:
                 file.write(f"{signature} {digest.documents} {digest.value}\n")
@@ -203,8 +203,8 @@ class WorkFolder:
         self._outdated = []
 
 
-def _cut(path: Path, n_bytes: int) -> None:
-    """Cut a file to what counts of it; InputError if it has less."""
+def _truncate(path: Path, n_bytes: int) -> None:
+    """Truncate a file; InputError if it is shorter already."""
     with path.open("ab") as file:
         if file.tell() < n_bytes:
             raise InputError(f"{path} is damaged: it lacks what was done; remove {path.parent} and start again.")

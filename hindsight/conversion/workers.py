@@ -1,6 +1,6 @@
-"""What makes the tokens of parts, and the loop that hands parts out and takes the results in order.
+"""The workers that make the tokens of parts, and the loop that gives them parts and assembles what they made.
 
-`forked` opens processes of this machine; cluster.py opens those of Dask.
+`forked` opens processes of this machine; dask_workers.py opens those of Dask.
 """
 
 import multiprocessing
@@ -24,25 +24,26 @@ from hindsight.conversion.source import Source
 from hindsight.errors import InputError
 from hindsight.text.digest import Digest
 
-PARTS_A_WORKER = 2
-"""Parts that are handed out at a time for each process: one to work on, one to go on with."""
+PARTS_PER_WORKER = 2
+"""Parts that are handed out at a time for each worker: one to work on, and one that is next."""
 WORKER_LOST = (
     "A worker was ended from outside, perhaps because memory ran out; try fewer workers=, or a smaller "
     "max_document_bytes=."
 )
 SAVE_INTERVAL_S = 1.0
-"""Least time between two saves of the state, in seconds: what is lost with it is only put together again."""
+"""Least time between two saves of the state: after a kill, parts taken since then are taken again, not made again."""
 
 FORKED = "forked"
-_sources: dict[str, Source | InputError] = {}  # what a process of a pool works on, or why it cannot
+_sources: dict[str, Source | InputError] = {}
+"""In a worker: the sources by name, or why it cannot work on one."""
 
 
 class Workers:
-    """Work on a source, here and at once; other kinds hand it to other processes.
+    """Workers for a source. This class works in the calling process, at once; its subclasses use other processes.
 
     Args:
-        source: what the work is on; other processes know it by `name`.
-        name: its name there.
+        source: the source.
+        name: its name in other processes.
     """
 
     def __init__(self, source: Source, name: str = "") -> None:
@@ -51,25 +52,25 @@ class Workers:
         self.pending: set[Any] = set()
 
     def count(self) -> int:
-        """How many pieces of work run at once."""
+        """Give the number of workers."""
         return 1
 
-    def begin(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        """Begin work(source, *arguments); its future."""
+    def start(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Start work(source, *arguments); give its future."""
         done: Future[Any] = Future()
         done.set_result(work(self.source, *arguments))
         return done
 
     def wait(self) -> set[Any]:
-        """Give the futures that are done, at least one."""
+        """Wait until a future is done; give all that are."""
         return wait(self.pending, return_when=FIRST_COMPLETED).done
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> None:
-        """Hand out work(source, *arguments)."""
-        self.pending.add(self.begin(work, *arguments))
+        """Start work(source, *arguments), the result of which `results` yields."""
+        self.pending.add(self.start(work, *arguments))
 
     def results(self, ahead: int) -> Iterator[Any]:
-        """Yield what is done, until less than `ahead` pieces of work are left for each; for 0, until all is done."""
+        """Yield results until fewer than `ahead` pieces of work per worker are pending; for 0, until none is."""
         finished = {future for future in self.pending if future.done()}
         while True:
             self.pending -= finished
@@ -81,7 +82,7 @@ class Workers:
 
 
 class Forked(Workers):
-    """Processes of this machine that inherited the source."""
+    """Processes of this machine, which inherited the source by a fork."""
 
     def __init__(self, source: Source, n_workers: int, pool: ProcessPoolExecutor) -> None:
         super().__init__(source, FORKED)
@@ -89,24 +90,24 @@ class Forked(Workers):
         self.pool = pool
 
     def count(self) -> int:
-        """How many processes there are."""
+        """Give the number of processes."""
         return self.n_workers
 
-    def begin(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        """Begin work in a process."""
-        return self.pool.submit(work_on, self.name, work, *arguments)
+    def start(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Start work in one of the processes."""
+        return self.pool.submit(run_on_source, self.name, work, *arguments)
 
 
 OpenWorkers = Callable[[Source], AbstractContextManager[Workers]]
 
 
 def run(source: Source, assembly: Assembly, open_workers: OpenWorkers) -> None:
-    """Bring all parts of a source into an assembly, those that are missing.
+    """Make the parts of a source that an assembly lacks, and have it take all parts in order.
 
     Raises:
-        InputError: what was taken before is not of this corpus, or some text cannot be used.
+        InputError: parts that were taken before are not of this corpus, or some text cannot be used.
     """
-    with _bar(source, source.doing) as bar, (open_workers if source.costly else here)(source) as workers:
+    with _bar(source, source.action) as bar, (open_workers if source.costly else in_this_process)(source) as workers:
         saved = time.monotonic()
         rate = Rate(bar)
         number = -1
@@ -116,14 +117,14 @@ def run(source: Source, assembly: Assembly, open_workers: OpenWorkers) -> None:
                 if signature != part.signature:
                     workers.submit(_verify, part, digest)
                 _skip(bar, part.stored_bytes)
-            elif assembly.waits(number, part.signature):
+            elif assembly.is_waiting(number, part.signature):
                 _skip(bar, part.stored_bytes)
             elif source.costly:
                 workers.submit(_make, part, assembly.files.part_path(number))
             else:
-                assembly.put(number, tokens := source.read(part))
+                assembly.add(number, tokens := source.read(part))
                 rate.add(part.stored_bytes, 0, len(tokens.tokens))
-            for result in workers.results(PARTS_A_WORKER):
+            for result in workers.results(PARTS_PER_WORKER):
                 rate.add(*result)
             if assembly.take(number + 1) and time.monotonic() - saved > SAVE_INTERVAL_S:
                 assembly.save()
@@ -134,24 +135,24 @@ def run(source: Source, assembly: Assembly, open_workers: OpenWorkers) -> None:
             raise _other_corpus()
         assembly.wait_for_files(number + 1)
         assembly.take(number + 1)
-        assembly.settle(source.where)
+        assembly.settle_split(source.where)
         assembly.take(number + 1)
         assembly.save()
         assert assembly.taken == number + 1
 
 
 def available_cores() -> int:
-    """Number of cores that this process may use."""
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def fingerprint_of(source: Source, open_workers: OpenWorkers) -> Digest:
-    """Read all of a source, without making tokens."""
+    """Compute the digest of a source without making tokens."""
     digests: dict[int, Digest] = {}
     with _bar(source, "reading") as bar, open_workers(source) as workers:
         for number, part in enumerate(source.parts()):
             workers.submit(_digest, number, part)
-            for done, digest in workers.results(PARTS_A_WORKER):
+            for done, digest in workers.results(PARTS_PER_WORKER):
                 digests[done] = digest
             bar.update(part.stored_bytes)
         digests |= dict(workers.results(0))
@@ -162,25 +163,25 @@ def fingerprint_of(source: Source, open_workers: OpenWorkers) -> Digest:
 
 
 def _skip(bar: "tqdm[Any]", n: int) -> None:
-    """Count what was done before, without taking it for speed."""
+    """Advance a bar by what was done earlier, which does not count for its speed."""
     if not bar.disable:
         bar.initial += n
         bar.update(n)
 
 
 class Rate:
-    """Shows how fast text and tokens come, beside the bar."""
+    """Advances a bar, and shows text and tokens per second beside it."""
 
     def __init__(self, bar: "tqdm[Any]") -> None:
         self.bar = bar
-        self.begin = time.monotonic()
+        self.started = time.monotonic()
         self.n_bytes = self.n_tokens = 0
 
     def add(self, stored_bytes: int, n_bytes: int, n_tokens: int) -> None:
-        """Count what is done."""
+        """Add what a worker has done."""
         self.n_bytes += n_bytes
         self.n_tokens += n_tokens
-        seconds = max(time.monotonic() - self.begin, 1e-3)
+        seconds = max(time.monotonic() - self.started, 1e-3)
         self.bar.set_postfix_str(
             f"{self.n_bytes / 1e6 / seconds:.1f} MB/s text, {self.n_tokens / 1e6 / seconds:.2f}M tokens/s",
             refresh=False,
@@ -189,39 +190,39 @@ class Rate:
 
 
 @contextmanager
-def _bar(source: Source, doing: str) -> Iterator["tqdm[Any]"]:
-    with tqdm(total=source.total, desc=doing, unit=source.unit, unit_scale=True, disable=None) as bar:
+def _bar(source: Source, action: str) -> Iterator["tqdm[Any]"]:
+    with tqdm(total=source.total, desc=action, unit=source.unit, unit_scale=True, disable=None) as bar:
         yield bar
 
 
 @contextmanager
-def here(source: Source) -> Iterator[Workers]:
-    """Work in this process."""
+def in_this_process(source: Source) -> Iterator[Workers]:
+    """Open no other process: work is done in this one, when it is submitted."""
     yield Workers(source)
 
 
 @contextmanager
 def forked(source: Source, n_workers: int) -> Iterator[Workers]:
-    """Open processes that inherit the source; at once, before this one has threads of its own.
+    """Open processes that inherit the source, immediately: later, this process may have threads, and forking is unsafe.
 
-    After an error they finish the part that each is at.
+    After an error each process finishes its current part.
     """
-    know(FORKED, source)
-    pool = ProcessPoolExecutor(n_workers, multiprocessing.get_context("fork"), _begin_worker)
+    register_source(FORKED, source)
+    pool = ProcessPoolExecutor(n_workers, multiprocessing.get_context("fork"), _start_worker)
     try:
-        with warnings.catch_warnings():  # Python 3.12 warns of any thread, such as numpy's, which sleep
+        with warnings.catch_warnings():  # Python 3.12 warns of any thread, such as numpy's, which are idle
             warnings.simplefilter("ignore", DeprecationWarning)
             pool.submit(os.getpid).result()
         yield Forked(source, n_workers, pool)
     except BrokenProcessPool as error:
         raise InputError(WORKER_LOST) from error
     finally:
-        forget(FORKED)
+        unregister_source(FORKED)
         pool.shutdown(cancel_futures=True)
 
 
-def _begin_worker() -> None:
-    """Leave Ctrl-C to the parent, and end when it does, however it ends."""
+def _start_worker() -> None:
+    """Ignore SIGINT, which the parent handles, and exit as soon as the parent does, even if it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -233,18 +234,18 @@ def _begin_worker() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def know(name: str, source: Source | InputError) -> None:
-    """Tell this process what a name stands for, or why it cannot work on that."""
+def register_source(name: str, source: Source | InputError) -> None:
+    """Make a source known in this process by name, or why this process cannot work on it."""
     _sources[name] = source
 
 
-def forget(name: str) -> None:
-    """End what `know` began."""
+def unregister_source(name: str) -> None:
+    """Forget a source."""
     _sources.pop(name, None)
 
 
-def work_on(name: str, work: Callable[..., Any], *arguments: Any) -> Any:
-    """Do work(source, *arguments) in a process that knows the source."""
+def run_on_source(name: str, work: Callable[..., Any], *arguments: Any) -> Any:
+    """Call work(source, *arguments) in a worker; InputError if it cannot work on the source."""
     source = _sources[name]
     if isinstance(source, InputError):
         raise source

@@ -1,10 +1,9 @@
 """The h5 format: one file of tokens, in the layout of the published code (arXiv:2401.17505).
 
-The file holds one dataset with one dimension. What our converter writes holds the training stream followed by the
-validation stream, stored contiguously; the manifest says where one ends.
+The file holds one dataset with one dimension: in files of our converter the training stream followed by the validation
+stream, stored contiguously. The manifest says where the first one ends.
 """
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -12,23 +11,26 @@ import numpy as np
 import xxhash
 
 if TYPE_CHECKING:
-    import h5py  # imported where a file is opened, because only h5 needs it
+    import h5py  # imported late below: only this format needs it
 
 H5_NAME = "tokens.h5"
 """Name of the file in a converted folder."""
 H5_DATASET = "tokens"
+"""Name of its dataset."""
 H5_SUFFIXES = (".h5", ".hdf5")
+HASH_KEY = "xxh64"
+"""Key in the manifest's summary for the hash of each split's tokens."""
 BUFFER_TOKENS = 1 << 20
 """Tokens that are copied at once."""
 
 
 def open_tokens(path: Path) -> "h5py.Dataset":
-    """Open the dataset of tokens; whoever is done closes its file.
+    """Open the dataset of tokens; the caller closes its file.
 
     Raises:
-        OSError: the file is missing, or no h5.
-        ValueError: it has no one-dimensional dataset of integers, or has it in other files, which are not read: the
-            file may come from somebody else.
+        OSError: the file is missing, or no h5 file.
+        ValueError: it has no one-dimensional dataset of integers, or refers to other files for it. Those are not read,
+            because an h5 file from somebody else could name any file.
     """
     import h5py
 
@@ -45,17 +47,16 @@ def open_tokens(path: Path) -> "h5py.Dataset":
     return cast("h5py.Dataset", tokens)
 
 
-def write_tokens(path: Path, dtype: str, streams: Iterable[Path]) -> list[str]:
-    """Write the h5 file from plain files of tokens, one after the other.
+def write_tokens(path: Path, dtype: str, streams: list[Path]) -> list[str]:
+    """Write an h5 file with the tokens of plain files, one after the other.
 
-    Its length must be known beforehand, since it is stored contiguously.
+    A dataset that is stored contiguously needs its length beforehand; hence the plain files.
 
     Returns:
         The xxh64 of each stream.
     """
     import h5py
 
-    streams = list(streams)
     n_tokens = sum(stream.stat().st_size for stream in streams) // np.dtype(dtype).itemsize
     hashes = []
     with h5py.File(path, "w") as file:

@@ -1,4 +1,4 @@
-"""What a converted corpus says of itself in `manifest.json`: documents, tokenizer, how it is stored, how much it is."""
+"""`manifest.json`, the description of a converted corpus: its documents, tokenizer, format, and counts."""
 
 import hashlib
 import json
@@ -29,15 +29,15 @@ class SplitCounts:
     """How much a split holds."""
 
     documents: int | None
-    """Documents; null where the corpus was tokens that no longer tell them apart."""
+    """Documents; null if the corpus was tokens in which they cannot be told apart."""
     tokens: int
-    """Tokens, without those that fill up the last block."""
+    """Tokens, without padding."""
     bytes: int
     """UTF-8 bytes of the text."""
     blocks: int
-    """Blocks, the last one included that may be shorter (MDS: filled up)."""
+    """Blocks; the last one may be shorter (MDS: padded)."""
     unigram_entropy_nats: float
-    """Entropy of the split's own tokens: the loss of a model that knows how frequent each is, and nothing else."""
+    """Entropy of the split's tokens: the loss of a model that knows the frequency of each, and nothing else."""
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Manifest:
     tokenizer_fingerprint: str
     """Fingerprint of the tokenizer, a copy of which lies in tokenizer/."""
     vocab_size: int
-    """Number of its token ids."""
+    """Number of the tokenizer's ids."""
     corpus_fingerprint: str
     """Hash of the documents, or of the tokens if the corpus was tokens without documents."""
     block_length: int
@@ -65,17 +65,17 @@ class Manifest:
     settings: dict[str, Any]
     """Everything else that the result depends on."""
     splits: dict[str, SplitCounts] = field(default_factory=dict)
-    """Counts of train and val; empty in the plan of a conversion."""
+    """Counts of train and val; empty until the conversion is complete."""
     corpus: dict[str, Any] = field(default_factory=dict)
-    """Where the corpus was: path, files, stored (bytes or tokens), and a stamp of names, sizes and versions."""
+    """Where the corpus was: path, number of files, size as stored (bytes or tokens), and the stamp of its files."""
     summary: dict[str, Any] = field(default_factory=dict)
-    """What the corpus is like: lengths of documents, duplicates, use of the vocabulary, and what was left out."""
+    """Statistics: lengths of documents, duplicates, use of the vocabulary, and text that was left out."""
     version: int = VERSION
-    """Version of this layout."""
+    """Version of the manifest's own layout."""
 
     @classmethod
     def load(cls, folder: str | Path, key: str = "data.path") -> "Manifest":
-        """Read a folder's manifest; InputError, naming the configuration key, if there is none or it cannot be read."""
+        """Read a folder's manifest; InputError, naming the configuration key, if it is missing or damaged."""
         path = Path(folder, MANIFEST_NAME)
         if not path.is_file():
             raise InputError(f"{key}={folder} has no {MANIFEST_NAME}: convert a corpus with convert_to_mds.py first.")
@@ -100,7 +100,7 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of what training sees: tokens, split, blocks and their order, whatever the format they are stored in."""
+        """Hash of what training sees: tokens, split, blocks and their order, but not the format."""
         counts = [(split.documents, split.tokens) for _, split in sorted(self.splits.items())]
         seen = [self.tokenizer_fingerprint, self.corpus_fingerprint, self.seed, self.val_share]
         content = json.dumps([*seen, self.block_length, self.blocks_per_shard, counts])
@@ -111,7 +111,7 @@ class Manifest:
         write_atomically(folder / MANIFEST_NAME, json.dumps(asdict(self), indent=2) + "\n")
 
     def describe(self) -> list[str]:
-        """Say what there is, a line each."""
+        """Describe counts and statistics in a few lines."""
         lines = []
         for name, counts in self.splits.items():
             documents = "" if counts.documents is None else f"{counts.documents:,} documents, "
@@ -127,11 +127,11 @@ class Manifest:
             frequent = ", ".join(f"{name} {times:,}" for name, times in summary["most_frequent"])
             longest = ", ".join(f"{name} ({length} bytes)" for name, length in summary["longest"])
             duplicates = summary["duplicate_documents"]
-            known = "" if duplicates is None else f"{duplicates:,} documents say what an earlier one says; "
+            known = "" if duplicates is None else f"{duplicates:,} documents repeat an earlier one; "
             lines += [
                 f"most frequent tokens: {frequent}",
                 f"longest tokens: {longest}",
-                f"{summary['fragment_share']:.2%} of the tokens are no whole characters; {summary['unused']:,} of "
+                f"{summary['fragment_share']:.2%} of the tokens are incomplete characters; {summary['unused']:,} of "
                 f"{self.vocab_size:,} ids are never used.",
                 f"{known}{summary['empty_documents']:,} empty documents were left out, {summary['skipped']:,} things "
                 "that cannot be used were skipped.",
@@ -140,7 +140,7 @@ class Manifest:
         return lines
 
     def difference(self, other: "Manifest", ignored: tuple[str, ...] = ()) -> str | None:
-        """Name the first thing, counts aside, in which two conversions differ, as `key=this (other)`; None if none."""
+        """Name the first setting in which two conversions differ, as `key=value (now value)`; None if there is none."""
         mine, others = flatten(asdict(self)), flatten(asdict(other))
         for key in sorted(mine.keys() | others.keys()):
             if key.split(".")[0] not in ("splits", "corpus", "summary", *ignored) and mine.get(key) != others.get(key):
@@ -149,18 +149,18 @@ class Manifest:
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raise ValueError if an index names a file outside its folder: it may come from somebody else."""
+    """Raise ValueError if an index, which may come from somebody else, names a file outside its folder."""
     for name in names:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
             raise ValueError(f"{name!r} is no plain name of a file")
 
 
 def token_dtype(vocab_size: int) -> str:
-    """Give the narrowest number format that holds all token ids: uint16, or uint32 above 65536 of them."""
+    """Give the narrowest number format for all token ids: uint16, or uint32 for more than 65536 of them."""
     return "uint16" if vocab_size <= 1 << 16 else "uint32"
 
 
 def entropy_nats(counts: NDArray[np.int64]) -> float:
-    """Entropy of the distribution that an array of counts gives, in nats."""
+    """Entropy of a distribution, given as counts, in nats."""
     shares = counts[counts > 0] / counts.sum()
     return -float((shares * np.log(shares)).sum())

@@ -1,7 +1,7 @@
 """The MDS format: shards of blocks of tokens, byte for byte what Streaming's MDSWriter writes, and how they are read.
 
-MDSWriter takes a sample at a time and cannot go on where another process was; here a shard is written at once, from an
-array. `import streaming` takes four seconds, and is only needed for compression and for hashes beyond xxh64.
+MDSWriter accepts one sample at a time and cannot continue the work of another process; here a shard is written at once,
+from an array. `import streaming` takes four seconds, and is only needed for compression and for hashes beyond xxh64.
 
 Format: https://docs.mosaicml.com/projects/streaming (Dataset Format); a test compares with MDSWriter.
 """
@@ -23,9 +23,9 @@ INDEX_NAME = "index.json"
 COLUMN = "tokens"
 VERSION = 2
 OFFSET_BYTES = 4
-"""Bytes that a shard holds for every sample beside it."""
+"""Bytes that a shard stores for every sample, in addition to the sample."""
 HEAD_BYTES = 1 << 12
-"""More than the head of a shard takes."""
+"""An upper bound for the head of a shard."""
 STORAGE_SETTINGS = ("compression", "hashes")
 """The settings of a conversion that say how the tokens are stored, not which they are."""
 QUICK_HASHES = {"xxh64"}
@@ -59,7 +59,7 @@ def check_storage(compression: str | None, hashes: list[str], block_length: int,
 
 
 def write_shard(folder: Path, number: int, blocks: NDArray, manifest: Manifest) -> dict[str, Any]:
-    """Write a shard, and give its entry in the index.
+    """Write a shard; give its entry in the index.
 
     Args:
         folder: folder of the split.
@@ -79,7 +79,7 @@ def write_shard(folder: Path, number: int, blocks: NDArray, manifest: Manifest) 
         "hashes": hashes,
         "version": VERSION,
     }
-    # The index tells a limit that exactly `blocks_per_shard` blocks reach; the head, whose length counts, tells none.
+    # The size limit in the index is the size of a full shard; the head, whose own length enters it, has none.
     full = manifest.blocks_per_shard * (sample_bytes + OFFSET_BYTES)
     config["size_limit"] = None
     head = json.dumps(config, sort_keys=True).encode()
@@ -104,7 +104,7 @@ def write_shard(folder: Path, number: int, blocks: NDArray, manifest: Manifest) 
 def read_shard(folder: Path, entry: dict[str, Any], dtype: str, block_length: int) -> NDArray[np.integer]:
     """Read the tokens of a shard, (blocks * block_length,); errors as for `read_shard_bytes`."""
     data = read_shard_bytes(folder, entry)
-    # A shard is its number of samples, the offset of each (uint32), its settings, and the blocks.
+    # A shard consists of its number of samples, their offsets (uint32), its settings, and the blocks.
     offset = int(np.frombuffer(data, "<u4", count=1, offset=4)[0])
     return np.frombuffer(data, dtype, entry["samples"] * block_length, offset)
 
@@ -114,7 +114,7 @@ def read_shard_bytes(folder: Path, entry: dict[str, Any]) -> bytes:
 
     Raises:
         OSError: the file is missing.
-        ValueError: it is not what its entry in the index says; decompressors may raise errors of their own.
+        ValueError: size or hash are not those of the index. Decompressors may raise errors of their own.
     """
     info = stored_file(entry)
     data = (folder / info["basename"]).read_bytes()
@@ -128,12 +128,12 @@ def read_shard_bytes(folder: Path, entry: dict[str, Any]) -> bytes:
 
 
 def stored_file(entry: dict[str, Any]) -> dict[str, Any]:
-    """Give name, size and hashes of a shard's file: of the compressed one, if it is compressed."""
+    """Give name, size and hashes of the file that is stored for a shard: the compressed one, if there is one."""
     return entry["zip_data"] or entry["raw_data"]
 
 
 def read_index(folder: Path) -> list[dict[str, Any]]:
-    """Read the entries of a split's shards, once for all shards; OSError or ValueError if it is missing or damaged."""
+    """Read the index of a folder, once for all shards: an entry for each; OSError or ValueError if it is not intact."""
     path = folder / INDEX_NAME
     return _parse_index(path, path.stat().st_mtime_ns)
 

@@ -1,4 +1,7 @@
-"""A file -> blocks of complete documents, in little memory: a block, and a document of at most max_document_bytes."""
+"""A file -> blocks of complete documents.
+
+Memory: one block, and one document of at most max_document_bytes.
+"""
 
 import lzma
 import zlib
@@ -19,7 +22,7 @@ class Block(NamedTuple):
 
     Args:
         offset: bytes of the file before them, after decompression.
-        line: lines of the file before them; None where nobody counted.
+        line: lines of the file before them; None if they were not counted.
         text: the documents.
     """
 
@@ -33,9 +36,9 @@ class BlockReader:
 
     Args:
         file: the file.
-        config: the format, and what happens to text that cannot be used.
-        block_bytes: size of a block, unless its last document goes beyond.
-        reading: receives the problems.
+        config: the format, the longest document, and what to do about text that cannot be used.
+        block_bytes: size of a block; its last document may exceed it.
+        reading: records the problems.
     """
 
     def __init__(self, file: StoredFile, config: CorpusConfig, block_bytes: int, reading: Reading) -> None:
@@ -46,12 +49,12 @@ class BlockReader:
         self.separator = separator_of(file, config.corpus_format)
 
     def all(self) -> Iterator[Block]:
-        """Yield the blocks of the file."""
+        """Yield the blocks of the file, from its beginning to its end."""
         with open_checked(self.file) as stored:
             yield from self.of_stream(decompressed(self.file, stored))
 
     def of_stream(self, stream: BinaryIO) -> Iterator[Block]:
-        """Yield the blocks of a stream; a document that is cut off by an error is left out."""
+        """Yield the blocks of an open stream; a document that an error cuts off is left out."""
         chunks = self.until_error(_chunks(stream, min(CHUNK_BYTES, self.block_bytes)))
         if self.separator is None:
             yield from self._single_document(chunks)
@@ -71,7 +74,7 @@ class BlockReader:
                 continue
             end = len(buffer) if complete else separator.last_end(buffer)
             if end:
-                # Through a view here and below: a slice of the buffer would be one copy more.
+                # Through a view, here and below: slicing the buffer would make one more copy.
                 yield (block := Block(offset, line, bytes(memoryview(buffer)[:end])))
                 offset, line = offset + end, line + block.text.count(b"\n")
                 del buffer[:end]
@@ -82,7 +85,7 @@ class BlockReader:
             yield Block(offset, line, bytes(memoryview(buffer)[:end]))
 
     def _single_document(self, chunks: Iterator[bytes]) -> Iterator[Block]:
-        """Yield a stream without separators as one block, unless it cannot be read to its end."""
+        """Yield all of a stream as one block, unless an error ends it early."""
         buffer, complete = bytearray(), False
         for chunk in chunks:
             buffer += chunk if len(buffer) <= self.config.max_document_bytes else b""
@@ -91,7 +94,7 @@ class BlockReader:
             yield Block(0, 0, bytes(buffer))
 
     def of_range(self, start: int, end: int) -> Iterator[Block]:
-        """Yield those documents of an uncompressed file whose first byte lies in a range, as at most one block."""
+        """Yield the documents of an uncompressed file whose first byte lies in a range, as at most one block."""
         separator, limit, file = self.separator, self.config.max_document_bytes, self.file
         assert separator is not None
         base = max(0, start - separator.before)
@@ -108,7 +111,7 @@ class BlockReader:
             buffer = bytearray(block)
             if base + last >= end:
                 del buffer[last:]
-            while last < len(buffer):  # the last document goes on behind the range
+            while last < len(buffer):  # the last document continues behind the range
                 searched = max(last, len(buffer) - separator.before)
                 buffer += (chunk := stored.read(min(CHUNK_BYTES, file.size - base - len(buffer))))
                 stop = separator.first_end(buffer, searched)
@@ -122,7 +125,7 @@ class BlockReader:
                 yield Block(base + first, None, bytes(memoryview(buffer)[first:]))
 
     def until_error(self, items: Iterator[Any]) -> Iterator[Any]:
-        """Yield what reading the file gives, up to the first error, which becomes a problem."""
+        """Yield items that are read from the file, up to the first error, which becomes a problem."""
         try:
             yield from items
         except WrongContentError:
@@ -137,14 +140,14 @@ class BlockReader:
 
 
 def open_checked(file: StoredFile, start: int = 0) -> BinaryIO:
-    """Open a file from a byte on; at its beginning, WrongContentError if it is not what its name says."""
+    """Open a file at an offset; at its beginning, WrongContentError if the content contradicts the name."""
     if start == 0:
         file.check()
     return file.open(start)
 
 
 def _chunks(stream: BinaryIO, size: int) -> Iterator[bytes]:
-    """Yield what a stream gives, all of it up to where it is damaged, and b"" at its end."""
+    """Yield the content of a stream up to where it is damaged, and b"" at its end."""
     read: Callable[[int], bytes] = getattr(stream, "read1", stream.read)  # read() would drop what precedes an error
     while True:
         yield (chunk := read(size))

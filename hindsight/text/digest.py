@@ -1,4 +1,4 @@
-"""Hashes of documents, and of stretches of documents that can be joined."""
+"""Hashes of single documents, and digests of sequences of documents, which can be joined."""
 
 import hashlib
 from typing import NamedTuple
@@ -6,30 +6,31 @@ from typing import NamedTuple
 HASH_BYTES = 16
 PRIME = 2**255 - 19
 BASE = int.from_bytes(b"what was read, in the order it came", "big") % PRIME
+"""An arbitrary constant, which must not change: the fingerprint of every corpus depends on it."""
 
 
 class Digest(NamedTuple):
     """Hash of documents in order: the polynomial in BASE, modulo PRIME, whose coefficients are their hashes.
 
-    Digests of stretches join to that of the whole, wherever it was cut.
+    The digests of consecutive sequences join to the digest of all of their documents, wherever the cuts lie.
     """
 
     documents: int = 0
     value: int = 0
 
     def then(self, other: "Digest") -> "Digest":
-        """Give the digest of what this one stands for, followed by what the other one does."""
+        """Give the digest of this one's documents followed by the documents of the other one."""
         shifted = self.value * pow(BASE, other.documents, PRIME)
         return Digest(self.documents + other.documents, (shifted + other.value) % PRIME)
 
     @property
     def fingerprint(self) -> str:
-        """Write the digest in a fixed length."""
+        """Hash of the digest, as hexadecimal text of fixed length."""
         return hashlib.sha256(f"{self.documents} {self.value}".encode()).hexdigest()
 
     @classmethod
     def of(cls, hashes: list[bytes]) -> "Digest":
-        """Give the digest of documents with these hashes."""
+        """Compute the digest of documents from their hashes, in order."""
         value = 0
         for single in hashes:
             value = (value * BASE + int.from_bytes(single, "big")) % PRIME

@@ -1,6 +1,6 @@
-"""A corpus: the documents that a configuration names, in order, as a whole or part by part.
+"""A corpus: the documents that a configuration names, in order, all at once or part by part.
 
-Memory: a part, and a document of at most `max_document_bytes`.
+Memory: one part, and one document of at most `max_document_bytes`.
 """
 
 import hashlib
@@ -16,11 +16,11 @@ from hindsight.text.parts import PART_BYTES, Divider, Part, is_sequential
 from hindsight.text.problems import Place, Problem, Reading, too_long, unreadable
 
 CHECKED_FILES = 16
-"""Files whose first bytes are looked at before anything is read."""
+"""Files whose first bytes are checked before anything is read."""
 
 
 class Document(NamedTuple):
-    """A document: its UTF-8 bytes, and the same as text."""
+    """A document: its UTF-8 bytes, and its text."""
 
     raw: bytes
     text: str
@@ -30,7 +30,7 @@ class Corpus:
     """The documents that a configuration names.
 
     Args:
-        config: corpus= and what goes with it.
+        config: corpus= and the other keys of reading it.
         part_bytes: size of a part; None for PART_BYTES.
     """
 
@@ -51,12 +51,12 @@ class Corpus:
 
     @property
     def stored_bytes(self) -> int | None:
-        """Size of the corpus as stored; None where it is not known."""
+        """Size of the corpus as stored; None if unknown."""
         return sum(file.size for file in self.files) or None
 
     @property
     def stamp(self) -> str | None:
-        """Hash of names, sizes and versions; None where content can change without it."""
+        """Hash of the files' names, sizes and versions; None if their content can change without them."""
         if self.stored_bytes is None:
             return None
         digest = hashlib.blake2b(digest_size=16)
@@ -66,14 +66,14 @@ class Corpus:
 
     @property
     def random_access(self) -> bool:
-        """Whether any part can be read without those before it."""
+        """Whether each part can be read without those before it."""
         return not any(is_sequential(file) for file in self.files)
 
     def parts(self, signed: bool = True) -> Iterator[Part]:
-        """Divide the corpus; the same way each time. InputError on what cannot be read, unless on_error=skip.
+        """Divide the corpus, the same way each time; InputError on what cannot be read, unless on_error=skip.
 
         Args:
-            signed: whether parts with text have their signature, which costs a reading of it.
+            signed: whether parts that carry text are hashed, so that they have a signature too.
         """
         for part in Divider(self.files, self.config, self.part_bytes).parts():
             yield part.signed() if signed else part
@@ -88,7 +88,7 @@ class Corpus:
         """Yield the documents of a part in order, without empty ones.
 
         Raises:
-            InputError: some text cannot be used, unless on_error=skip, which notes it in `reading`.
+            InputError: some text cannot be used; with on_error=skip, `reading` records it instead.
         """
         for problem in part.problems:
             self._note(problem, reading)
@@ -107,7 +107,7 @@ class Corpus:
         separator = separator_of(file, self.config.corpus_format)
         is_json = format_of(file, self.config.corpus_format) is CorpusFormat.jsonl
         parse = self._parse_json if is_json else self._parse_text
-        documents = [(0, block.text)] if separator is None else separator.split(block.text)
+        documents = [(0, block.text)] if separator is None else separator.documents(block.text)
         for number, (start, raw) in enumerate(documents):
             if not raw.strip(b"\r\n") and separator is not None and not separator.kept:
                 continue  # an empty line is no document
@@ -168,7 +168,7 @@ class Corpus:
     def _usable(
         self, text: str, raw: bytes | None, file: StoredFile, place: Callable[[], str], reading: Reading
     ) -> Document | None:
-        """Check and finish a document; None if it is empty or cannot be used."""
+        """Check and complete a document; None if it is empty or cannot be used."""
         if not text:
             reading.empty += 1
             return None

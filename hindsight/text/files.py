@@ -1,4 +1,4 @@
-"""Files and S3 objects: which belong to a corpus, and their bytes from any place on."""
+"""The files and S3 objects of a corpus: finding them, and reading their bytes from any offset."""
 
 import fnmatch
 import glob
@@ -17,15 +17,15 @@ COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 TEXT = (".txt", ".jsonl")
 PARQUET = ".parquet"
 MAGIC = {".gz": b"\x1f\x8b", ".bz2": b"BZh", ".xz": b"\xfd7zXZ\x00", ".zst": b"\x28\xb5\x2f\xfd", PARQUET: b"PAR1"}
-"""How the content begins."""
+"""The first bytes of a file of each kind."""
 STDIN = "standard input"
 DATASET_PREFIX = "hf:"
 S3_ATTEMPTS = 5
-"""Times that a broken connection to S3 is made anew."""
+"""Attempts to read from S3 before the error is raised; each opens a new connection."""
 
 
 class WrongContentError(InputError):
-    """A file does not hold what its name says."""
+    """The content of a file contradicts its name."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class StoredFile:
     The names of the class and of its fields enter the signatures of parts, which work folders keep.
 
     Args:
-        path: where it is, absolute; STDIN, or hf:NAME.
-        size: its bytes as stored; 0 where that is not known.
-        version: what changes when its content does: the time of modification, or S3's ETag.
+        path: absolute path or s3:// address; STDIN, or hf:NAME.
+        size: bytes as stored; 0 if unknown.
+        version: changes with the content: the time of modification, or S3's ETag.
     """
 
     path: str
@@ -46,12 +46,12 @@ class StoredFile:
 
     @property
     def dataset(self) -> str | None:
-        """Name or folder of the dataset; None if it is none."""
+        """Name or folder of the dataset; None for anything else."""
         return self.path.removeprefix(DATASET_PREFIX) if self.path.startswith(DATASET_PREFIX) else None
 
     @property
     def compression(self) -> str | None:
-        """Suffix of the compression; None if there is none."""
+        """Suffix of the compression; None if the file is not compressed."""
         suffix = PurePosixPath(self.path).suffix
         return suffix if suffix in COMPRESSED else None
 
@@ -63,7 +63,7 @@ class StoredFile:
         return suffix if suffix in (*TEXT, PARQUET) else ".txt"
 
     def open(self, start: int = 0) -> BinaryIO:
-        """Open the stored bytes from a place on."""
+        """Open the stored bytes from an offset on."""
         if self.path.startswith("s3://"):
             return cast(BinaryIO, io.BufferedReader(_S3Reader(self, start), 1 << 20))
         file = Path(self.path).open("rb")  # noqa: SIM115 - the caller closes it
@@ -71,7 +71,7 @@ class StoredFile:
         return file
 
     def check(self) -> None:
-        """Raise WrongContentError unless the content begins as its name says."""
+        """Raise WrongContentError unless the first bytes fit the name."""
         if self.size == 0 and self.compression is None and self.kind != PARQUET:
             return
         with self.open() as stored:
@@ -103,8 +103,8 @@ def open_stdin() -> BinaryIO:
 def find_files(path: str) -> list[StoredFile]:
     """List the files of a corpus in order; InputError if there is none.
 
-    A folder stands for the .txt, .jsonl and .parquet files below it, compressed or not, sorted by their path in it,
-    without hidden ones. A file that is named, or matched by a glob, is taken whatever its name.
+    A folder stands for the .txt, .jsonl and .parquet files below it, compressed or not, sorted by their relative path,
+    without hidden ones. A file that the user names, or that matches a glob, belongs to the corpus whatever its name.
     """
     if path.startswith("s3://"):
         return _find_objects(path)
@@ -127,9 +127,9 @@ def find_files(path: str) -> list[StoredFile]:
 
 
 def is_text(name: Path | PurePosixPath) -> bool:
-    """Whether a file in a folder, by its path in it, belongs to the corpus."""
+    """Whether a file in a folder, given by its relative path, belongs to the corpus."""
     stem = PurePosixPath(name.stem) if name.suffix in COMPRESSED else name
-    return not any(part.startswith(".") for part in name.parts) and (
+    return not any(component.startswith(".") for component in name.parts) and (
         stem.suffix in TEXT or (stem is name and name.suffix == PARQUET)
     )
 
@@ -137,7 +137,7 @@ def is_text(name: Path | PurePosixPath) -> bool:
 def _local(path: Path) -> StoredFile:
     try:
         status = path.stat()
-    except OSError:  # told when its turn comes: it may be one of thousands
+    except OSError:  # reported when the file is read: it may be one of thousands
         return StoredFile(os.path.abspath(path), 0, "")
     return StoredFile(os.path.abspath(path), status.st_size, str(status.st_mtime_ns))
 
@@ -150,7 +150,7 @@ def _find_objects(url: str) -> list[StoredFile]:
     prefix = key[: min((key.find(c) for c in "*?[" if c in key), default=len(key))]
     try:
         found = list(_list_objects(bucket, prefix))
-    except Exception as error:  # whatever stands between this machine and the bucket
+    except Exception as error:  # errors of botocore, boto3 and urllib3 have no common ancestor
         raise InputError(
             f"corpus={url} cannot be listed ({error}); check the bucket, S3_ENDPOINT_URL and keys."
         ) from error
@@ -174,7 +174,7 @@ def _list_objects(bucket: str, prefix: str) -> Iterator[StoredFile]:
 
 
 class _S3Reader(io.RawIOBase):
-    """The bytes of an object; a connection that breaks is made anew where it was."""
+    """Reads the bytes of an object; after a broken connection, a new one continues at the same offset."""
 
     def __init__(self, file: StoredFile, start: int) -> None:
         self._file = file
@@ -207,5 +207,5 @@ class _S3Reader(io.RawIOBase):
 
     def _get(self) -> Any:
         bucket, key = split_url(self._file.path)
-        part = f"bytes={self._position}-"
-        return s3_client().get_object(Bucket=bucket, Key=key, Range=part, IfMatch=self._file.version)["Body"]
+        byte_range = f"bytes={self._position}-"
+        return s3_client().get_object(Bucket=bucket, Key=key, Range=byte_range, IfMatch=self._file.version)["Body"]

@@ -1,11 +1,11 @@
-"""Compression, and what tells documents apart.
+"""Compression, and the separators of documents.
 
-- cc100: blank lines, that is lines of nothing but their line ending. A document keeps the ends of its lines, the last
-  one's too.
+- cc100: blank lines, that is lines of nothing but their line ending. A document keeps the ends of its lines, of the
+  last one too.
 - line, jsonl: the line feed. An empty line is no document.
-- file: nothing; a file is a document.
+- file: no separator; a file is a document.
 
-The end of a file ends a document in any format.
+The end of a file ends a document in every format.
 """
 
 import bz2
@@ -27,12 +27,12 @@ CHUNK_BYTES = 1 << 18
 
 @dataclass(frozen=True)
 class Separator:
-    """What separates documents.
+    """Recognizes where documents end and begin.
 
     Args:
         pattern: the end of a document's last line, with everything up to the next document.
-        kept: how many of the pattern's first bytes still belong to the document.
-        before: how many bytes before a document are enough to recognize that it begins there.
+        kept: number of the pattern's first bytes that belong to the document.
+        before: number of bytes before a document that suffice to recognize its beginning.
         ends: the shortest separators.
     """
 
@@ -42,20 +42,20 @@ class Separator:
     ends: tuple[bytes, ...]
 
     def first_end(self, text: bytes | bytearray, start: int = 0) -> int | None:
-        """Where the first separator of a text ends; None if there is none."""
+        """Find the end of the first separator in a text; None if there is none."""
         ends = [place + len(end) for end in self.ends if (place := text.find(end, start)) >= 0]
         return min(ends, default=None)
 
     def last_end(self, text: bytes | bytearray) -> int | None:
-        """Where the last separator of a text ends; None if there is none."""
+        """Find the end of the last separator in a text; None if there is none."""
         last = 0
         for end in self.ends:
-            if (place := text.rfind(end, max(last - len(end), 0))) >= 0:  # any before would end before `last`
+            if (place := text.rfind(end, max(last - len(end), 0))) >= 0:  # an earlier one would end before `last`
                 last = max(last, place + len(end))
         return last or None
 
-    def split(self, block: bytes) -> Iterator[tuple[int, bytes]]:
-        """Yield the documents of a block, which holds whole ones, with their offsets; some of them may be empty."""
+    def documents(self, block: bytes) -> Iterator[tuple[int, bytes]]:
+        """Yield (offset, document) for a block of complete documents; some of them may be empty."""
         start = match.end() if self.kept and (match := _BLANK_LINES.match(block)) else 0
         for match in self.pattern.finditer(block, start):
             yield start, block[start : match.start() + self.kept]
@@ -76,17 +76,17 @@ SEPARATORS: dict[CorpusFormat, Separator | None] = {
 
 
 def format_of(file: StoredFile, corpus_format: CorpusFormat) -> CorpusFormat:
-    """Give the format of a file: jsonl if its name says so, and otherwise the one that the user gave."""
+    """Give the format of a file: jsonl if its name says so, otherwise the configured one."""
     return CorpusFormat.jsonl if file.kind == ".jsonl" else corpus_format
 
 
 def separator_of(file: StoredFile, corpus_format: CorpusFormat) -> Separator | None:
-    """Give what separates the documents of a file; None if it is a single document."""
+    """Give the separator of the documents in a file; None if the file is a single document."""
     return SEPARATORS[format_of(file, corpus_format)]
 
 
 def decompressed(file: StoredFile, stored: BinaryIO) -> BinaryIO:
-    """Give what an open file holds, decompressed while it is read, if its name says that it is compressed."""
+    """Wrap an open file so that reading decompresses it, if its name says that it is compressed."""
     return _DECOMPRESS[file.compression](stored) if file.compression else stored
 
 
@@ -95,7 +95,7 @@ def _open_zst(stored: BinaryIO) -> BinaryIO:
 
 
 class _ZstdReader(io.RawIOBase):
-    """Decompressed zstd frames; EOFError if the last one is cut off, which zstandard's own reader passes over."""
+    """Decompresses zstd frames; EOFError if the last one is cut off, which zstandard's own reader does not report."""
 
     def __init__(self, stored: BinaryIO) -> None:
         self._stored = stored

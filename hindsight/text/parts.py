@@ -1,8 +1,8 @@
-"""Files -> parts of a few megabytes, each of complete documents, which any process can read.
+"""Files -> parts: pieces of a few megabytes with complete documents, which any process can read.
 
-A part is either places in files that a reader finds by itself (plain text, small compressed files), or text that was
-read beforehand, sequentially (large compressed files, standard input, parquet, datasets of Hugging Face). A document
-belongs to the part in which its first byte lies, so that the parts one after the other are the documents in order.
+A part either names places in files, which its reader opens (plain text, small compressed files), or carries text that
+was read sequentially (large compressed files, standard input, parquet, datasets of Hugging Face). A document belongs to
+the part that holds its first byte, so that the parts in order give all documents in order.
 """
 
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ from hindsight.text.problems import Problem, Reading
 from hindsight.text.tables import dataset_rows, parquet_rows
 
 PART_BYTES = 1 << 22
-"""Size of a part, unless its last document goes beyond."""
+"""Size of a part; its last document may exceed it."""
 SMALL_FILE_BYTES = 1 << 17
-"""Compressed files up to this size are left to the process that gets the part; larger ones are read by one for all."""
+"""Compressed files up to this size are opened by whoever reads the part; one process reads larger ones for all."""
 
 
 class Segment(NamedTuple):
-    """Documents of a file that begin at bytes from start to end; all of its documents if end is None."""
+    """The documents of a file that begin at the bytes from start to end; all documents if end is None."""
 
     file: int
     start: int
@@ -37,13 +37,13 @@ class Part(NamedTuple):
     Args:
         signature: hash that changes when the documents do: of their bytes, or of the files' names, sizes and versions;
             may be empty where nobody asks for it.
-        stored_bytes: how much of the corpus, as stored, it takes.
+        stored_bytes: its share of the size of the corpus as stored.
         segments: where the documents are; empty if they are in `text`.
-        text: complete documents with their separators, or one string a document.
-        file: the file that `text` is from.
+        text: complete documents with their separators, or a string per document.
+        file: number of the file that `text` is from.
         offset: bytes (or rows) of the file before `text`.
         line: lines of the file before `text`.
-        problems: what could not be read before `text`.
+        problems: text before `text` that could not be used.
     """
 
     signature: str
@@ -56,7 +56,7 @@ class Part(NamedTuple):
     problems: tuple[Problem, ...] = ()
 
     def signed(self) -> "Part":
-        """Give the part with its signature; of text, that costs a pass over it."""
+        """Give the part with a signature; one that carries text is hashed for it."""
         return self if self.signature else self._replace(signature=_hash_text(self.text))
 
 
@@ -71,7 +71,7 @@ class Divider:
 
     Args:
         files: the files, in order.
-        config: what a document is, and what happens to text that cannot be used.
+        config: the format, and what to do about text that cannot be used.
         part_bytes: size of a part.
     """
 

@@ -1,4 +1,4 @@
-"""Text that cannot be used: what is wrong with it, where it is, and what reading it found."""
+"""Text that cannot be used: the messages about it, the place that they name, and the record of all of them."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -10,9 +10,9 @@ from hindsight.text.formats import CHUNK_BYTES
 
 
 class Problem(NamedTuple):
-    """Text that cannot be used.
+    """A message about text that cannot be used.
 
-    The names of the class and of its fields enter the signatures of parts, which work folders keep.
+    `repr` of problems enters the signatures of parts, which work folders keep: the names here must not change.
     """
 
     path: str
@@ -27,14 +27,14 @@ class Problem(NamedTuple):
 
 @dataclass
 class Reading:
-    """What reading found besides documents."""
+    """What else reading found, besides documents."""
 
     problems: list[Problem] = field(default_factory=list)
     empty: int = 0
     """Documents without any text (an empty file, string or row), which are left out."""
 
     def note(self, problem: Problem, on_error: OnError) -> None:
-        """Keep a problem; InputError with its message unless such text is to be skipped."""
+        """Record a problem; with on_error=stop, raise InputError with its message instead."""
         if on_error is OnError.stop:
             raise InputError(problem.message)
         self.problems.append(problem)
@@ -48,10 +48,10 @@ class Place(NamedTuple):
     line: int | None
     """Lines of the file before the document; None if they are not counted yet."""
     counted: dict[StoredFile, tuple[int, int]]
-    """For each file whose lines were counted: up to which byte, and how many there are."""
+    """For each file: an offset up to which its lines were counted, and their number."""
 
     def byte(self, more: int) -> str:
-        """Name a byte of the document."""
+        """Name a byte of the document, by its offset in the file."""
         return f"byte {self.offset + more}{' of its decompressed text' if self.file.compression else ''}"
 
     def line_number(self) -> str:

@@ -1,4 +1,4 @@
-"""Documents drawn over a whole corpus, by a seed."""
+"""Samples of a corpus: documents drawn from all of it, by a seed."""
 
 import hashlib
 import logging
@@ -18,24 +18,24 @@ log = logging.getLogger("hindsight")
 
 LEAST_PART_BYTES = 1 << 12
 SAMPLE_PARTS = 256
-"""Places, at least, from which a sample is taken."""
+"""Parts, at least, over which a sample is spread."""
 MOST_PARTS = 100_000
-"""Parts that are listed to draw from, unless there are more of PART_BYTES."""
+"""Parts, at most, that are listed for the draw, unless parts of PART_BYTES are more."""
 
 
 def documents_of(
     corpus: Corpus, sample_bytes: int | None, seed: int, reading: Reading | None = None
 ) -> Iterator[Document]:
-    """Yield the documents of a sample, in the order of the draw or of the corpus; all of them if no size is given.
+    """Yield the documents of a sample, in the order of the draw or of the corpus; all documents if no size is given.
 
-    A sample is made up of parts, drawn with equal chance until their documents reach the size. Where any part can be
-    read by itself, only those are read; otherwise the corpus is gone through twice.
+    A sample consists of parts, drawn with equal probability until their documents reach the size. Only the drawn parts
+    are read where the files allow random access; otherwise the corpus is read twice.
 
     Args:
-        corpus: the corpus; it is divided into parts of a size that fits the sample.
+        corpus: the corpus; its part_bytes is set to a size that suits the sample.
         sample_bytes: size to reach, in bytes of text.
         seed: seed of the draw.
-        reading: told of what cannot be used.
+        reading: records text that cannot be used.
     """
     reading = reading or Reading()
     if sample_bytes is None:
@@ -48,7 +48,7 @@ def documents_of(
     left = sample_bytes
     if corpus.random_access:
         parts = list(corpus.parts())
-        for number in _order(len(parts), seed):
+        for number in _drawn_order(len(parts), seed):
             for document in corpus.read(parts[number], reading):
                 left -= len(document.raw)
                 yield document
@@ -57,7 +57,7 @@ def documents_of(
         return
     sizes = [sum(len(document.raw) for document in corpus.read(part, Reading())) for part in corpus.parts(signed=False)]
     drawn = set[int]()
-    for number in _order(len(sizes), seed):
+    for number in _drawn_order(len(sizes), seed):
         if left > 0:
             drawn.add(number)
             left -= sizes[number]
@@ -66,7 +66,7 @@ def documents_of(
             yield from corpus.read(part, reading)
 
 
-def _order(n_parts: int, seed: int) -> list[int]:
+def _drawn_order(n_parts: int, seed: int) -> list[int]:
     def draw(number: int) -> bytes:
         return hashlib.blake2b(f"{seed} {number}".encode(), person=b"sample").digest()
 
@@ -74,7 +74,7 @@ def _order(n_parts: int, seed: int) -> list[int]:
 
 
 class Sample:
-    """A sample that is counted and hashed while it is read, with a progress bar.
+    """Documents of a sample, which are counted and hashed while they are read.
 
     Args:
         corpus: the corpus.
@@ -92,7 +92,7 @@ class Sample:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of what was read."""
+        """Hash of the documents that were read."""
         return self._digest.fingerprint
 
     def texts(self) -> Iterator[str]:
@@ -112,6 +112,6 @@ class Sample:
             raise InputError(f"corpus={self.corpus.config.corpus} is empty: it holds no document; give one with text.")
 
     def read(self) -> "Sample":
-        """Only count and hash."""
+        """Read all documents only to count and hash them."""
         deque(self.texts(), maxlen=0)
         return self

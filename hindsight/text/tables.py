@@ -1,4 +1,4 @@
-"""Tables -> one text a row: parquet files, and datasets of Hugging Face."""
+"""Tables -> one text per row: parquet files, and datasets of Hugging Face."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +9,12 @@ from hindsight.errors import InputError
 from hindsight.text.files import StoredFile
 
 BATCH_ROWS = 256
-"""Rows that are taken at once."""
+"""Rows that are read at once."""
 
 
 def parquet_rows(file: StoredFile, config: CorpusConfig) -> Iterator[Any]:
-    """Yield the text of each row; InputError if there is no such column, OSError if the file is damaged."""
-    import pyarrow  # here, because only tables need it
+    """Yield the text of each row; InputError if the column is missing or holds no text, OSError for a damaged file."""
+    import pyarrow  # imported late: only tables need it
     from pyarrow import parquet
 
     with file.open() as stored:
@@ -40,7 +40,7 @@ def parquet_rows(file: StoredFile, config: CorpusConfig) -> Iterator[Any]:
 
 
 def dataset_rows(name: str, config: CorpusConfig) -> Iterator[Any]:
-    """Yield the text of each row of a dataset on the Hub or in a folder, while it is fetched."""
+    """Yield the text of each row of a dataset on the Hub, which is streamed, or in a folder."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -53,7 +53,7 @@ def dataset_rows(name: str, config: CorpusConfig) -> Iterator[Any]:
             where = str(folder) if folder.is_dir() else name
             rows = datasets.load_dataset(where, config.hf_config, split=config.hf_split, streaming=True)
         columns = rows.column_names or list(next(iter(rows)))
-    except Exception as error:  # whatever is wrong with the name, its files or the connection
+    except Exception as error:  # datasets raises errors of many libraries
         reason = " ".join(str(error).split())
         raise InputError(
             f"corpus=hf:{name} cannot be read ({reason}); give a dataset's name and a connection to the Hub, or a "
@@ -67,5 +67,5 @@ def dataset_rows(name: str, config: CorpusConfig) -> Iterator[Any]:
     try:
         for batch in rows.select_columns([config.text_column]).iter(batch_size=BATCH_ROWS):
             yield from batch[config.text_column]
-    except Exception as error:  # whatever is wrong with one of its files
+    except Exception as error:  # as above
         raise OSError(" ".join(str(error).split())) from error

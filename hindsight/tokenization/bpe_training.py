@@ -1,7 +1,7 @@
-"""Text -> a byte-level BPE vocabulary: ffbpe where its merges are those of `tokenizers`, which remains the reference.
+"""Text -> a byte-level BPE vocabulary: by ffbpe where its merges equal those of `tokenizers`, which is the reference.
 
-Both break ties alike, so that the result is the same file; ffbpe counts words while text comes, and is several times
-faster. Whether it gives the same merges is tried at every start.
+Both break ties in the same way, so that the resulting files are the same; ffbpe counts words while it reads, and is
+several times faster. Every training begins with a check, on a little text, that its merges are the same.
 """
 
 import itertools
@@ -31,28 +31,29 @@ log = logging.getLogger("hindsight")
 SPECIAL_TOKENS = ["<|bos|>", "<|eos|>", "<|forward|>", "<|backward|>", "<|pad|>"]
 N_BYTES = 256
 CHECK_CHARS = 100_000
-"""Text on which ffbpe is tried before it learns."""
+"""Characters of the text on which ffbpe is checked before it trains."""
 CHECK_MERGES = 500
+"""Merges that are compared."""
 CHECK_PIECE_CHARS = 4096
-"""Its pieces; `tokenizers` takes time that grows with the square of a word's length."""
+"""Length of the pieces of that text: the time of `tokenizers` grows with the square of a word's length."""
 
 
 @dataclass
 class Draft:
-    """A tokenizer on its way into a folder.
+    """A tokenizer that is being made.
 
     Args:
         spec: content of tokenizer.json.
-        theirs: the reference tokenizer, or what was trained from it, as an object of transformers, which knows the
-            other files; None for our own settings, so that nobody waits the seconds that importing transformers takes.
+        hf_tokenizer: the reference tokenizer, or what was trained from it, as an object of transformers, which writes
+            the other files; None for our own settings, so that transformers, which takes seconds, is not imported.
     """
 
     spec: dict[str, Any]
-    theirs: "PreTrainedTokenizerFast | None" = None
+    hf_tokenizer: "PreTrainedTokenizerFast | None" = None
 
     @property
     def special(self) -> list[dict[str, Any]]:
-        """The special tokens as tokenizer.json has them."""
+        """The special tokens, in the form of tokenizer.json."""
         return [token for token in self.spec["added_tokens"] if token["special"]]
 
 
@@ -65,37 +66,38 @@ def new_draft() -> Draft:
     return Draft(json.loads(backend.to_str()))
 
 
-def train(draft: Draft, texts: Iterable[str], vocab_size: int, wanted: TrainerName) -> tuple[Draft, str]:
-    """Learn a vocabulary; InputError if the text is too small for it.
+def train(draft: Draft, texts: Iterable[str], vocab_size: int, trainer: TrainerName) -> tuple[Draft, str]:
+    """Train a vocabulary; InputError if the text is too small for it.
 
     Args:
         draft: everything but the vocabulary.
         texts: documents; one at a time is in memory.
         vocab_size: number of token ids.
-        wanted: the library that learns, if it can be used.
+        trainer: the library to train with, if it can be used.
 
     Returns:
-        The tokenizer, and the library that learned it.
+        The tokenizer, and the library that trained it.
     """
     texts = iter(texts)
-    first = beginning(texts)
-    fit = wanted is not TrainerName.tokenizers and fit_for_ffbpe(draft, first, wanted)
+    first = first_texts(texts)
+    use_ffbpe = trainer is not TrainerName.tokenizers and can_use_ffbpe(draft, first, trainer)
     cuttable = can_be_cut(draft.spec)
     every_text = itertools.chain((first.popleft() for _ in range(len(first))), texts)
     batches = (list(cut(text)) if cuttable else [text] for text in every_text)
-    if fit:
-        trained = learn(draft, [], N_BYTES + len(draft.special))
-        merges = ffbpe_merges(itertools.chain.from_iterable(batches), vocab_size - size_of(trained))
+    if use_ffbpe:
+        trained = train_with_tokenizers(draft, [], N_BYTES + len(draft.special))
+        merges = ffbpe_merges(itertools.chain.from_iterable(batches), vocab_size - vocab_size_of(trained))
         add_merges(trained.spec["model"], merges)
     else:
         # The trainer's own bars would leave empty lines where there is no terminal.
-        trained = learn(draft, batches, vocab_size, show_progress=sys.stderr.isatty())
-    if size_of(trained) < vocab_size:
+        trained = train_with_tokenizers(draft, batches, vocab_size, show_progress=sys.stderr.isatty())
+    filled = vocab_size_of(trained)
+    if filled < vocab_size:
         raise InputError(
-            f"vocab_size={vocab_size} is more than this text can fill: it fills {size_of(trained)}; choose at most "
-            "that, or give more text."
+            f"vocab_size={vocab_size} is more than this text can fill: it fills {filled}; choose at most that, or give "
+            "more text."
         )
-    return trained, "ffbpe" if fit else "tokenizers"
+    return trained, "ffbpe" if use_ffbpe else "tokenizers"
 
 
 def check_vocab_size(vocab_size: int, draft: Draft) -> None:
@@ -108,8 +110,8 @@ def check_vocab_size(vocab_size: int, draft: Draft) -> None:
         )
 
 
-def beginning(texts: Iterator[str]) -> deque[str]:
-    """Take the texts on which ffbpe is tried."""
+def first_texts(texts: Iterator[str]) -> deque[str]:
+    """Read as many texts as the check of ffbpe needs."""
     first: deque[str] = deque()
     n_chars = 0
     while n_chars < CHECK_CHARS and (text := next(texts, None)) is not None:
@@ -118,16 +120,18 @@ def beginning(texts: Iterator[str]) -> deque[str]:
     return first
 
 
-def size_of(draft: Draft) -> int:
-    """The number of token ids."""
+def vocab_size_of(draft: Draft) -> int:
+    """Count the token ids, special tokens included."""
     return len(draft.spec["model"]["vocab"].keys() | {token["content"] for token in draft.spec["added_tokens"]})
 
 
-def learn(draft: Draft, batches: Iterable[list[str]], vocab_size: int, show_progress: bool = False) -> Draft:
-    """Learn a vocabulary with `tokenizers`: special tokens, then bytes, then merges."""
-    if draft.theirs is not None:
-        theirs = draft.theirs.train_new_from_iterator(iter(batches), vocab_size, show_progress=show_progress)
-        return Draft(json.loads(theirs.backend_tokenizer.to_str()), theirs)
+def train_with_tokenizers(
+    draft: Draft, batches: Iterable[list[str]], vocab_size: int, show_progress: bool = False
+) -> Draft:
+    """Train a vocabulary with `tokenizers`: special tokens, then bytes, then merges."""
+    if draft.hf_tokenizer is not None:
+        trained = draft.hf_tokenizer.train_new_from_iterator(iter(batches), vocab_size, show_progress=show_progress)
+        return Draft(json.loads(trained.backend_tokenizer.to_str()), trained)
     backend = tokenizers.Tokenizer.from_str(json.dumps({**draft.spec, "added_tokens": []}))
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     names = [token["content"] for token in draft.special]
@@ -138,44 +142,45 @@ def learn(draft: Draft, batches: Iterable[list[str]], vocab_size: int, show_prog
     return Draft(json.loads(backend.to_str()))
 
 
-def fit_for_ffbpe(draft: Draft, first: Iterable[str], wanted: TrainerName) -> bool:
-    """Whether ffbpe learns what `tokenizers` would, tried on hard texts and the first ones; the log says why not."""
-    level = logging.WARNING if wanted is TrainerName.ffbpe else logging.INFO
+def can_use_ffbpe(draft: Draft, first: Iterable[str], trainer: TrainerName) -> bool:
+    """Whether ffbpe trains what `tokenizers` would: checked on hard texts and the first ones. The log says why not."""
+    level = logging.WARNING if trainer is TrainerName.ffbpe else logging.INFO
     try:
-        import ffbpe  # here, because it needs Python 3.11
+        import ffbpe  # imported late: it needs Python 3.11
     except ImportError:
-        log.log(level, "ffbpe is not installed: the slower tokenizers learns.")
+        log.log(level, "ffbpe is not installed: tokenizers, which is slower, trains.")
         return False
-    if not splits_like_gpt2(draft):
+    if not has_words_of_gpt2(draft):
         log.log(
             level,
-            "ffbpe cannot learn for this reference= (words are not GPT-2's, or name a special token): tokenizers does.",
+            "ffbpe cannot train for this reference= (words are not GPT-2's, or name a special token): tokenizers does.",
         )
         return False
     start = "".join(text[:CHECK_CHARS] for text in first)[:CHECK_CHARS]
     pieces = [start[at : at + CHECK_PIECE_CHARS] for at in range(0, len(start), CHECK_PIECE_CHARS)]
-    ours = new_draft()
-    words = tokenizers.Tokenizer.from_str(json.dumps(ours.spec)).pre_tokenizer
+    untrained = new_draft()
+    reference = tokenizers.Tokenizer.from_str(json.dumps(untrained.spec)).pre_tokenizer
     try:
-        theirs = ffbpe.PreTokenizer([], pat_str=GPT2_PATTERN)
+        candidate = ffbpe.PreTokenizer([], pat_str=GPT2_PATTERN)
         for text in HARD_TEXTS:
             counts = Counter(
-                token_of(word.encode()) for word, count in theirs.get_words(text).items() for _ in range(count)
+                token_of(word.encode()) for word, count in candidate.get_words(text).items() for _ in range(count)
             )
-            if counts != Counter(word for word, _ in words.pre_tokenize_str(text)):
+            if counts != Counter(word for word, _ in reference.pre_tokenize_str(text)):
                 raise ValueError(f"other words in {text[:80]!r}")
         merges = ffbpe_merges(pieces, CHECK_MERGES)
-        expected = learn(ours, [pieces], N_BYTES + len(ours.special) + CHECK_MERGES).spec["model"]["merges"]
-        if merges != expected:
+        vocab_size = N_BYTES + len(untrained.special) + CHECK_MERGES
+        expected = train_with_tokenizers(untrained, [pieces], vocab_size)
+        if merges != expected.spec["model"]["merges"]:
             raise ValueError("other merges")
     except Exception as error:  # a package in its first versions may raise anything
-        log.warning("ffbpe does not learn what tokenizers does (%s): the slower tokenizers learns.", error)
+        log.warning("ffbpe does not train what tokenizers does (%s): tokenizers, which is slower, trains.", error)
         return False
     return True
 
 
-def splits_like_gpt2(draft: Draft) -> bool:
-    """Whether words are GPT-2's, and none can become the name of a special token, whose id it would share."""
+def has_words_of_gpt2(draft: Draft) -> bool:
+    """Whether words are GPT-2's, and none of them can become the name of a special token, whose id it would share."""
     model = draft.spec["model"]
     return (
         can_be_cut(draft.spec)
@@ -187,7 +192,7 @@ def splits_like_gpt2(draft: Draft) -> bool:
 
 
 def is_word(token: str) -> bool:
-    """Whether a name is what merges inside one of GPT-2's words can give."""
+    """Whether merges inside one of GPT-2's words can give this token."""
     try:
         text = bytes_of(token).decode(errors="replace")
     except ValueError:
@@ -196,7 +201,7 @@ def is_word(token: str) -> bool:
 
 
 def ffbpe_merges(texts: Iterable[str], n_merges: int) -> list[list[str]]:
-    """Learn merges with ffbpe, as many as there are up to a number, in the form of tokenizer.json."""
+    """Train at most so many merges with ffbpe, in the form of tokenizer.json; ValueError if they are inconsistent."""
     import ffbpe
 
     words = ffbpe.PreTokenizer([], pat_str=GPT2_PATTERN).word_counter()
@@ -212,7 +217,7 @@ def ffbpe_merges(texts: Iterable[str], n_merges: int) -> list[list[str]]:
     known = set(BYTE_CHARACTERS)
     for left, right in merges:
         if left not in known or right not in known:
-            raise ValueError(f"a merge of {left!r} and {right!r}, of which one is not known then")
+            raise ValueError(f"a merge of {left!r} and {right!r}, one of which is not known before it")
         known.add(left + right)
     if len(known) != trainer.vocab_size or len(merges) != trainer.vocab_size - N_BYTES:
         raise ValueError(f"{len(merges)} merges for a vocabulary of {trainer.vocab_size}")
@@ -220,7 +225,7 @@ def ffbpe_merges(texts: Iterable[str], n_merges: int) -> list[list[str]]:
 
 
 def add_merges(model: dict[str, Any], merges: list[list[str]]) -> None:
-    """Add merges to a vocabulary that has none."""
+    """Add merges, and the tokens that they make, to a vocabulary that has none."""
     model["merges"] = merges
     for merge in merges:
         model["vocab"].setdefault("".join(merge), len(model["vocab"]))

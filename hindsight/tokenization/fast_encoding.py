@@ -1,14 +1,15 @@
-"""Text -> token ids, at speed: tiktoken where it gives the ids of `tokenizers`, which remains the reference.
+"""Text -> token ids, fast: by tiktoken where it gives the ids of `tokenizers`, which is the reference.
 
-Both find the words of a text by a pattern and merge the bytes of each. tiktoken does so ten times faster, but knows no
-normalizer, and takes the order of the vocabulary for the order of the merges. `choose_encoder` therefore rebuilds a
-tokenizer for tiktoken only where all parts of it have an equivalent there, compares ids, and says what it found.
+Both find the words of a text by a pattern and merge the bytes of each. tiktoken does so ten times faster, but has no
+normalizers, and uses the order of the vocabulary as the order of the merges. `choose_encoder` therefore rebuilds a
+tokenizer for tiktoken only where everything in it has an equivalent there, compares ids, and logs what it found.
 """
 
 import itertools
 import logging
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,25 +19,18 @@ from hindsight.config.conversion import EncoderName
 from hindsight.tokenization.tokenizer import BYTE_CHARACTERS, GPT2_PATTERN, Tokenizer, bytes_of
 
 SAMPLE_BYTES = 1 << 18
-"""Most text of a sample that is compared."""
+"""Bytes of a sample, at most, that are compared."""
 THREADS = 2
-"""Threads that compare; the libraries leave the interpreter to others while they encode."""
+"""Threads that compare; both libraries release the GIL while they encode."""
 
-# tiktoken searches a text for special tokens before all else. Where it has none its pattern for them is empty, matches
-# at every character, and halves the speed (0.14). Found in a text, this one is ordinary characters too.
+# tiktoken first searches a text for special tokens. If there are none, its pattern for them is empty, matches at every
+# character, and halves the speed (0.14). This one prevents that; a text that holds it is encoded as ordinary text.
 _UNUSED_SPECIAL = "<|\ue000 no text holds this \ue000|>"
 
 _SPACES = (
     "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u180e"
     "\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u200b\u2028\u2029\u202f\u205f\u2060\u3000"
 )
-_WIDE_SPACE = np.zeros((0xE4 - 0xC2, 256, 256), bool)
-"""By three bytes of UTF-8, the first less C2, whether they begin with white space."""
-for _space in _SPACES:
-    if not _space.isascii():
-        _first, *_others = _space.encode()
-        _WIDE_SPACE[(_first - 0xC2, *_others)] = True
-
 HARD_TEXTS = [
     "",
     *(
@@ -63,18 +57,18 @@ HARD_TEXTS = [
     _UNUSED_SPECIAL,
     f"a{_UNUSED_SPECIAL}{_UNUSED_SPECIAL} b{_UNUSED_SPECIAL[:-1]}",
 ]
-"""Texts in which tokenizers that are almost the same differ."""
+"""Texts for which tokenizers that are almost the same give different ids."""
 
 LOOKAHEAD = r"\s+(?!\S)|"
-"""The part of GPT-2's pattern that leaves the last of several spaces to the next word.
+"""The alternative of GPT-2's pattern that leaves the last of several spaces to the next word.
 
-Where spaces stand alone it decides nothing, and without it tiktoken's engine of regular expressions need not go back,
+It has no effect on a text without adjacent spaces, and without it tiktoken's regular expressions need not backtrack,
 which takes 0.6 of the time (0.14).
 """
 
 
 class Encoder(Protocol):
-    """Text -> token ids; it may be made before a fork and used in the children."""
+    """Text -> token ids. An encoder may be made before a fork and used in the children."""
 
     name: str
     """The library: tiktoken or tokenizers."""
@@ -85,10 +79,10 @@ class Encoder(Protocol):
 
 
 class TokenizersEncoder:
-    """The reference: the library whose format a tokenizer is stored in.
+    """The reference: the library in whose format tokenizers are stored.
 
     Args:
-        tokenizer: gives the ids.
+        tokenizer: the tokenizer.
     """
 
     name = "tokenizers"
@@ -98,24 +92,24 @@ class TokenizersEncoder:
 
     def encode(self, text: str) -> NDArray[np.uint32]:
         """Give the ids of a text."""
-        parts = self._tokenizer.encode_batch(list(self._tokenizer.cut(text)))
-        return np.fromiter(itertools.chain.from_iterable(parts), np.uint32, sum(map(len, parts)))
+        pieces = self._tokenizer.encode_batch(list(self._tokenizer.cut(text)))
+        return np.fromiter(itertools.chain.from_iterable(pieces), np.uint32, sum(map(len, pieces)))
 
 
 class TiktokenEncoder:
-    """The same ids from tiktoken; `differences` tells whether they are.
+    """The same ids from tiktoken, as far as `choose_encoder` compares them.
 
     Args:
-        tokenizer: gives the vocabulary, and the ids of texts on which tiktoken gives up.
+        tokenizer: the tokenizer, which also encodes texts on which tiktoken fails.
 
     Raises:
-        ValueError: the tokenizer has a part that tiktoken has no equivalent of.
+        ValueError: something in the tokenizer has no equivalent in tiktoken.
     """
 
     name = "tiktoken"
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        import tiktoken  # here, because the reference works without it
+        import tiktoken  # imported late: it may not be installed
 
         self._tokenizer = tokenizer
         self._reference = TokenizersEncoder(tokenizer)
@@ -142,36 +136,52 @@ class TiktokenEncoder:
         return np.concatenate([self._encode(piece) for piece in self._tokenizer.cut(text)])
 
     def _encode(self, text: str) -> NDArray[np.uint32]:
-        """Give the ids of a piece; by the reference where tiktoken raises, as on a million spaces in a row."""
+        """Give the ids of a piece; from the reference if tiktoken raises, as on a million spaces in a row."""
         raw = text.encode()
-        encoding = self._encoding if self._without_lookahead is None or spaces_meet(raw) else self._without_lookahead
+        encoding = self._without_lookahead
+        if encoding is None or has_adjacent_spaces(raw):
+            encoding = self._encoding
         try:
             ids = encoding.encode_to_numpy(text, disallowed_special=())
         except ValueError:
             return self._reference.encode(text)
         if self._id_of_rank is not None:
             ids = self._id_of_rank[ids]
-        if self._tokenizer.bytes_per_token[ids].sum() != len(raw):  # it leaves out what the pattern does not match
+        if self._tokenizer.bytes_per_token[ids].sum() != len(raw):  # tiktoken drops what the pattern does not match
             return self._reference.encode(text)
         return ids
 
 
-def spaces_meet(raw: bytes) -> bool:
-    """Whether white space may follow white space in UTF-8 text: never False where it does, whatever counts as such."""
+def has_adjacent_spaces(raw: bytes) -> bool:
+    """Whether white space may follow white space in UTF-8 text: True without need now and then, never wrongly False."""
     content = np.frombuffer(raw, np.uint8)
     space = content <= ord(" ")
     if (space[1:] & space[:-1]).any():
         return True
     at = np.flatnonzero((content == 0xC2) | (content - 0xE1 <= 2))  # where other white space may begin
     third = content[np.minimum(at + 2, len(raw) - 1)]
-    return bool(_WIDE_SPACE[content[at] - 0xC2, content[at + 1], third].any())
+    return bool(_wide_spaces()[content[at] - 0xC2, content[at + 1], third].any())
+
+
+@lru_cache(maxsize=1)
+def _wide_spaces() -> NDArray[np.bool_]:
+    """Mark white space beyond ASCII by its bytes in UTF-8: the first less C2, the second, and the third.
+
+    Of two bytes there is only U+0085 and U+00A0; the index then stands for them followed by any byte.
+    """
+    table = np.zeros((0xE4 - 0xC2, 256, 256), bool)
+    for space in _SPACES:
+        if not space.isascii():
+            first, *others = space.encode()
+            table[(first - 0xC2, *others)] = True
+    return table
 
 
 def choose_encoder(tokenizer: Tokenizer, wanted: EncoderName, sample: Iterable[str]) -> Encoder:
-    """Give the fastest encoder whose ids are those of `tokenizers`, as far as a short comparison shows.
+    """Give the fastest encoder whose ids are those of `tokenizers`, by a short comparison.
 
-    Compared are hard texts, all tokens of the vocabulary, and the sample. Where tiktoken cannot be had, or one id
-    differs, the log says why, and the reference is taken.
+    It compares the ids of hard texts, of all tokens of the vocabulary, and of the sample. If tiktoken cannot be used,
+    or one id differs, the log says why, and the reference is returned.
 
     Args:
         tokenizer: the tokenizer.
@@ -186,27 +196,27 @@ def choose_encoder(tokenizer: Tokenizer, wanted: EncoderName, sample: Iterable[s
     try:
         encoder = TiktokenEncoder(tokenizer)
     except ImportError:
-        log.log(level, "tiktoken is not installed: the slower tokenizers encodes.")
+        log.log(level, "tiktoken is not installed: tokenizers, which is slower, encodes.")
     except ValueError as error:
-        log.log(level, "tiktoken cannot stand in for this tokenizer (%s): the slower tokenizers encodes.", error)
+        log.log(level, "tiktoken cannot replace this tokenizer (%s): tokenizers, which is slower, encodes.", error)
     else:
-        pieces = (piece for text in _beginning(sample) for piece in tokenizer.cut(text))
+        pieces = (piece for text in _first_bytes(sample) for piece in tokenizer.cut(text))
         texts = [*HARD_TEXTS, *_vocabulary_texts(tokenizer), *pieces]
 
         def compare(some: list[str]) -> list[str]:
             return [found for text in some if (found := first_difference(encoder, reference, text)) is not None]
 
-        with ThreadPoolExecutor(THREADS) as threads:  # which end before anybody forks
+        with ThreadPoolExecutor(THREADS) as threads:  # they end here: no thread may be alive when this process forks
             compared = threads.map(compare, (texts[start::THREADS] for start in range(THREADS)))
             differences = list(itertools.chain.from_iterable(compared))
         if not differences:
             return encoder
-        log.warning("tiktoken gives other ids (%s): the slower tokenizers encodes.", differences[0])
+        log.warning("tiktoken gives other ids (%s): tokenizers, which is slower, encodes.", differences[0])
     return reference
 
 
 def first_difference(encoder: Encoder, reference: Encoder, text: str) -> str | None:
-    """Say where the ids of two encoders for a text part, or None."""
+    """Describe the first id of a text in which two encoders differ; None if they agree."""
     ids, expected = encoder.encode(text), reference.encode(text)
     if np.array_equal(ids, expected):
         return None
@@ -216,12 +226,12 @@ def first_difference(encoder: Encoder, reference: Encoder, text: str) -> str | N
 
 
 def word_pattern(spec: dict[str, Any]) -> str:
-    """Give the pattern by which a tokenizer finds words; ValueError if it is not by one pattern alone."""
+    """Give the pattern by which a tokenizer finds words; ValueError if it needs anything else to find them."""
     if spec.get("normalizer"):
         raise ValueError(f"it has a normalizer, {spec['normalizer'].get('type')}")
-    parts = _parts(spec.get("pre_tokenizer") or {})
-    names = " and ".join(str(part.get("type")) for part in parts)
-    splits, byte_level = parts[:-1], parts[-1]
+    steps = _steps(spec.get("pre_tokenizer") or {})
+    names = " and ".join(str(step.get("type")) for step in steps)
+    splits, byte_level = steps[:-1], steps[-1]
     if byte_level.get("type") != "ByteLevel" or byte_level.get("add_prefix_space", True):
         raise ValueError(f"its pre-tokenizer is {names}, or adds a space")
     by_itself = byte_level.get("use_regex", True)
@@ -238,7 +248,7 @@ def word_pattern(spec: dict[str, Any]) -> str:
 def mergeable_ids(spec: dict[str, Any]) -> dict[bytes, int]:
     """Give the id of each byte and then of each merged token, in the order of the merges; ValueError if others exist.
 
-    The names of special tokens, which no text has, are left out.
+    Special tokens, which no text gives, are left out.
     """
     model = spec["model"]
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
@@ -259,9 +269,10 @@ def mergeable_ids(spec: dict[str, Any]) -> dict[bytes, int]:
     return {bytes_of(token): token_id for token, token_id in ids.items()}
 
 
-def _parts(words: dict[str, Any]) -> list[dict[str, Any]]:
-    inner = words.get("pretokenizers")
-    return [words] if not inner else [part for one in inner for part in _parts(one)]
+def _steps(pre_tokenizer: dict[str, Any]) -> list[dict[str, Any]]:
+    """Give the single steps of a pre-tokenizer, which may be a sequence of others."""
+    inner = pre_tokenizer.get("pretokenizers")
+    return [pre_tokenizer] if not inner else [step for one in inner for step in _steps(one)]
 
 
 def _ascends(numbers: list[int]) -> bool:
@@ -269,7 +280,7 @@ def _ascends(numbers: list[int]) -> bool:
 
 
 def _vocabulary_texts(tokenizer: Tokenizer) -> Iterator[str]:
-    """The names of special tokens, and each token of the vocabulary that is a text."""
+    """Yield texts with the names of all special tokens, and with every token of the vocabulary."""
     special = [token["content"] for token in tokenizer.spec["added_tokens"]]
     yield from special
     yield f"x{'x '.join(special)} {''.join(special)}"
@@ -280,8 +291,8 @@ def _vocabulary_texts(tokenizer: Tokenizer) -> Iterator[str]:
         yield "".join(lines[start : start + 1000])
 
 
-def _beginning(sample: Iterable[str]) -> Iterator[str]:
-    """Texts of a sample, and of the last one as much as fits, until SAMPLE_BYTES are there."""
+def _first_bytes(sample: Iterable[str]) -> Iterator[str]:
+    """Yield texts of a sample up to SAMPLE_BYTES; the last one may be cut off."""
     left = SAMPLE_BYTES
     for text in sample:
         start = text[:left].encode()[:left].decode(errors="ignore")

@@ -1,7 +1,7 @@
-"""A tokenizer folder of Hugging Face: how it is written, used as a reference and copied, and the record in it.
+"""Tokenizer folders of Hugging Face: writing one, loading one as a reference, copying one, and the record in it.
 
-The files are those that transformers writes, so that its AutoTokenizer loads them; transformers itself is imported only
-for a reference, because that takes seconds. Beside them lies hindsight.json, the record of how the tokenizer was made.
+The files are those that transformers writes, so that its AutoTokenizer loads them. transformers itself is imported only
+for a reference, because that takes seconds. hindsight.json, beside them, records how the tokenizer was made.
 """
 
 import contextlib
@@ -18,20 +18,21 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 ROLES = {"bos_token": "<|bos|>", "eos_token": "<|eos|>", "pad_token": "<|pad|>"}
+"""The special token for each role, by transformers' name of the role."""
 RECORD_NAME = "hindsight.json"
 FILES = ("tokenizer*.json", "*_tokens*.json", "vocab.json", "merges.txt", RECORD_NAME)
-"""What belongs to a tokenizer in a folder that may also hold a model."""
+"""Patterns for the files of a tokenizer, in a folder that may also hold a model."""
 
 
 def load_reference(reference: str) -> Draft:
-    """Load the tokenizer whose settings are taken over; InputError if there is none or it is not byte-level."""
+    """Load the tokenizer whose settings a new one gets; InputError if there is none, or it is not byte-level."""
     from transformers import AutoTokenizer
 
     if reference.startswith(("/", ".", "~")) and not Path(reference).expanduser().is_dir():
         raise InputError(f"reference={reference} does not exist: give a tokenizer folder, or a name on the Hub.")
     try:
         base = AutoTokenizer.from_pretrained(str(Path(reference).expanduser()))
-    except Exception as error:  # whatever the files in question make transformers raise
+    except Exception as error:  # transformers raises errors of many kinds for a bad folder or name
         reason = str(error).strip().split("\n")[0]
         raise InputError(
             f"reference={reference} cannot be loaded ({reason}); give a tokenizer folder, or a name on the Hub and a "
@@ -47,30 +48,31 @@ def load_reference(reference: str) -> Draft:
 
 
 def add_special_tokens(base: "PreTrainedTokenizerFast") -> None:
-    """Add those of our special tokens that a tokenizer lacks, and give them the roles that it leaves open."""
+    """Add those of our special tokens that a tokenizer lacks, and give them the roles that none of its tokens has."""
     base.add_tokens(list(SPECIAL_TOKENS), special_tokens=True)
     base.add_special_tokens({role: token for role, token in ROLES.items() if getattr(base, role) is None})
-    base.add_special_tokens({"additional_special_tokens": without_role()}, replace_additional_special_tokens=False)
+    names = tokens_without_role()
+    base.add_special_tokens({"additional_special_tokens": names}, replace_additional_special_tokens=False)
 
 
-def without_role() -> list[str]:
-    """Our special tokens that are no BOS, EOS or padding."""
+def tokens_without_role() -> list[str]:
+    """List our special tokens other than BOS, EOS and padding."""
     return [token for token in SPECIAL_TOKENS if token not in ROLES.values()]
 
 
 def save(draft: Draft, folder: Path) -> Tokenizer:
-    """Write a tokenizer so that transformers' AutoTokenizer loads it; the files are those that transformers writes.
+    """Write a tokenizer folder, byte for byte as transformers would write it.
 
     Returns:
-        What `Tokenizer.load` gives for the folder.
+        The tokenizer, as `Tokenizer.load` reads it from the folder.
     """
-    if draft.theirs is not None:
-        draft.theirs.save_pretrained(folder, legacy_format=False)
-        roles = {role: getattr(draft.theirs, role) for role in ROLES}
+    if draft.hf_tokenizer is not None:
+        draft.hf_tokenizer.save_pretrained(folder, legacy_format=False)
+        roles = {role: getattr(draft.hf_tokenizer, role) for role in ROLES}
     else:
         roles = ROLES
         form = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-        others = {"additional_special_tokens": without_role()}
+        others = {"additional_special_tokens": tokens_without_role()}
         _write(
             folder / CONFIG_FILE,
             {
@@ -82,7 +84,7 @@ def save(draft: Draft, folder: Path) -> Tokenizer:
                 "clean_up_tokenization_spaces": False,
                 "extra_special_tokens": {},
                 "model_max_length": int(1e30),  # none
-                "split_special_tokens": True,  # AutoTokenizer too shall take "<|eos|>" in a text for seven characters
+                "split_special_tokens": True,  # for AutoTokenizer too, "<|eos|>" in a text is seven characters
                 "tokenizer_class": "PreTrainedTokenizerFast",
             },
         )
@@ -93,8 +95,8 @@ def save(draft: Draft, folder: Path) -> Tokenizer:
     special = {role.removesuffix("_token"): name for role, name in roles.items()}
     tokenizer = Tokenizer(draft.spec, special, "the new tokenizer")
     tokenizer.save(folder / TOKENIZER_FILE)
-    # How transformers writes the roles is its own affair: see that they are read as they were meant.
-    return tokenizer if draft.theirs is None else Tokenizer.load(folder, key="out")
+    # transformers wrote the roles in its own way: loading the folder checks that we read them as they were meant.
+    return tokenizer if draft.hf_tokenizer is None else Tokenizer.load(folder, key="out")
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
@@ -102,19 +104,19 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 def copy_tokenizer(folder: Path, copy: Path) -> None:
-    """Copy a tokenizer folder, without models that may lie in it."""
+    """Copy a tokenizer folder, without a model that may lie in it."""
     copy.mkdir(exist_ok=True)
     for path in sorted({path for pattern in FILES for path in folder.glob(pattern)}):
         shutil.copyfile(path, copy / path.name)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Read how a tokenizer was made; nothing where there is no record, or none that can be read."""
+    """Read the record of how a tokenizer was made; an empty one if it is missing or cannot be read."""
     with contextlib.suppress(OSError, ValueError):
         return json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
     return {}
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Write how a tokenizer was made."""
+    """Write the record of how a tokenizer was made."""
     (folder / RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -1,7 +1,7 @@
-"""A tokenizer folder: text -> token ids -> text, and what each id stands for.
+"""A tokenizer: text -> token ids -> text, and the bytes that each id stands for.
 
-The folder is Hugging Face's (tokenizer.json, tokenizer_config.json). Only byte-level tokenizers are taken: any text can
-be written in them, and each token stands for a known number of bytes.
+It is read from a folder of Hugging Face (tokenizer.json, tokenizer_config.json). Only byte-level tokenizers are
+accepted: they encode any text, and each of their tokens stands for a known number of bytes.
 """
 
 import hashlib
@@ -23,33 +23,31 @@ if TYPE_CHECKING:
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 PIECE_CHARS = 1 << 15
-"""Least length of the pieces into which long texts are cut."""
+"""Least length, in characters, of the pieces into which long texts are cut."""
 
-GPT2_PATTERN = (
-    r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""  # as in its encoder.py, but shorter
-)
-"""How GPT-2, and `tokenizers`' ByteLevel with use_regex, splits a text into words."""
+GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+"""The words of a text, for GPT-2 and for ByteLevel with use_regex in `tokenizers`; GPT-2's encoder.py, shortened."""
 
 _PRINTABLE = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
 _OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
 BYTE_CHARACTERS = "".join(chr(byte if byte in _PRINTABLE else 0x100 + _OTHERS.index(byte)) for byte in range(256))
-"""The characters that stand for bytes 0 to 255 in byte-level tokens: printable Latin-1 for itself, then U+0100 on."""
+"""The characters for bytes 0 to 255 in byte-level tokens: printable Latin-1 for itself, from U+0100 for the others."""
 _BYTE_OF = dict.fromkeys(range(256), "\uffff") | {
     ord(character): byte for byte, character in enumerate(BYTE_CHARACTERS)
 }
 
-# Between these two characters GPT-2's pattern always begins a new word, whatever surrounds them; it does at few others.
+# GPT-2's pattern always begins a new word behind such a line feed, whatever surrounds it; few other places are as safe.
 _SEAM = re.compile(r"\S\n(?=\S)")
 
 
 class Tokenizer:
-    """A byte-level tokenizer; made by `Tokenizer.load`.
+    """A byte-level tokenizer; `Tokenizer.load` reads one.
 
     Args:
         spec: content of tokenizer.json.
-        special: names (bos, eos, pad) of the special tokens that have a role.
+        special: names of the special tokens for the roles bos, eos and pad.
         where: how messages name the tokenizer.
-        written: `spec` as it was read, if it was.
+        written: the text of tokenizer.json, if it was read; it is not serialized again then.
     """
 
     def __init__(
@@ -81,11 +79,11 @@ class Tokenizer:
         self.eos_id: int = ids[special["eos"] or ""]
         """Id that ends every document."""
         self.pad_id: int | None = ids.get(special["pad"] or "")
-        """Id that fills up; None if the tokenizer has none."""
+        """Id of padding; None if the tokenizer has none."""
         canonical = {key: value for key, value in spec.items() if key not in ("padding", "truncation")}
         content = json.dumps([canonical, special["bos"], special["eos"]], sort_keys=True, separators=(",", ":"))
         self.fingerprint: str = hashlib.sha256(content.encode()).hexdigest()
-        """Hash of all that the ids of a text depend on."""
+        """Hash of everything that the ids of a text depend on."""
         self.bytes_per_token: NDArray[np.int64] = _bytes_per_token(spec, ids, self.vocab_size)
         """(vocab_size,) UTF-8 bytes that each id stands for; 0 for special tokens."""
         self.cuttable: bool = can_be_cut(spec)
@@ -96,7 +94,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: str | Path, key: str = "tokenizer") -> "Tokenizer":
-        """Read a tokenizer folder; InputError, naming the configuration key, if it is none that can be used."""
+        """Read a tokenizer folder; InputError, naming the configuration key, if it cannot be used."""
         where = f"{key}={folder}"
         written, contents = [], []
         for name in (TOKENIZER_FILE, CONFIG_FILE):
@@ -118,7 +116,7 @@ class Tokenizer:
             return cls(spec, special, where, written[0])
         except InputError:
             raise
-        except Exception as error:  # tokenizers raises nothing more special, and a file may lack anything
+        except Exception as error:  # tokenizers raises plain Exceptions, and a damaged file may cause any other
             raise InputError(f"{where} is damaged ({error!r}); make or copy the tokenizer again.") from error
 
     def save(self, path: Path) -> None:
@@ -126,17 +124,17 @@ class Tokenizer:
         self._tokenizer.save(str(path))
 
     def bytes_of(self, token_id: int) -> bytes:
-        """Give the bytes that an id stands for; none for special tokens and unused ids."""
+        """Give the bytes that an id stands for; b"" for special tokens and unused ids."""
         if not self.bytes_per_token[token_id]:
             return b""
         name = self._tokenizer.id_to_token(token_id)
         try:
             return bytes_of(name)
-        except ValueError:  # an added token stands for its name
+        except ValueError:  # an added token stands for the characters of its name
             return name.encode()
 
     def name_of(self, token_id: int) -> str:
-        """Write a token for people: its text in quotes, or its bytes if they are no whole characters."""
+        """Write a token for a reader: its text in quotes, or its bytes if they are not complete characters."""
         content = self.bytes_of(token_id)
         if not content:
             return self._tokenizer.id_to_token(token_id) or f"id {token_id}"
@@ -146,7 +144,7 @@ class Tokenizer:
             return repr(content)
 
     def is_fragment(self, token_id: int) -> bool:
-        """Whether an id stands for bytes that are not whole UTF-8 characters."""
+        """Whether an id stands for bytes that are not complete UTF-8 characters."""
         try:
             self.bytes_of(token_id).decode()
         except UnicodeDecodeError:
@@ -158,12 +156,12 @@ class Tokenizer:
 
         Names of special tokens inside the text are ordinary characters.
         """
-        import torch  # here, because the conversions need no torch
+        import torch  # imported late: conversions need no torch
 
         return torch.tensor([self._tokenizer.encode(text, add_special_tokens=False).ids], dtype=torch.int64)
 
     def detokenize(self, ids: "Tensor | NDArray | Sequence[int]") -> str:
-        """Give the text of ids, (T,) or (1, T); special tokens have none, and half a character becomes U+FFFD."""
+        """Give the text of ids, (T,) or (1, T), without special tokens; incomplete characters become U+FFFD."""
         return self._tokenizer.decode(np.asarray(ids).reshape(-1).tolist(), skip_special_tokens=True)
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
@@ -171,12 +169,12 @@ class Tokenizer:
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
     def cut(self, text: str) -> Iterator[str]:
-        """Cut a long text into pieces whose ids, one after the other, are those of the text."""
+        """Cut a long text into pieces whose ids, concatenated, are those of the text."""
         return cut(text) if self.cuttable else iter([text])
 
 
 def cut(text: str) -> Iterator[str]:
-    """Cut a long text where GPT-2's pattern begins a new word in any case, so that words and ids stay as they are."""
+    """Cut a long text where GPT-2's pattern always begins a new word, so that words and ids stay the same."""
     start = 0
     while len(text) - start > PIECE_CHARS and (seam := _SEAM.search(text, start + PIECE_CHARS)) is not None:
         yield text[start : seam.end()]
@@ -190,7 +188,7 @@ def token_of(content: bytes) -> str:
 
 
 def bytes_of(token: str) -> bytes:
-    """Give the bytes that a byte-level token stands for; ValueError if it is none."""
+    """Give the bytes that a byte-level token stands for; ValueError if it is no byte-level token."""
     try:
         return token.translate(_BYTE_OF).encode("latin-1")
     except UnicodeEncodeError:
@@ -198,7 +196,7 @@ def bytes_of(token: str) -> bytes:
 
 
 def can_be_cut(spec: dict[str, Any]) -> bool:
-    """Whether a tokenizer splits words by GPT-2's pattern and by nothing else, as `cut` assumes."""
+    """Whether a tokenizer finds words by GPT-2's pattern and nothing else, as `cut` assumes."""
     words = spec.get("pre_tokenizer") or {}
     gpt2 = words.get("type") == "ByteLevel" and words.get("use_regex", True) and not words.get("add_prefix_space", True)
     return bool(gpt2) and not spec.get("normalizer") and all(token["special"] for token in spec["added_tokens"])
@@ -207,7 +205,7 @@ def can_be_cut(spec: dict[str, Any]) -> bool:
 def require_byte_level(spec: dict[str, Any], where: str) -> None:
     """Raise InputError unless the tokens of a tokenizer.json stand for bytes."""
     decoder = spec.get("decoder") or {}
-    if "ByteLevel" not in [decoder.get("type"), *(part.get("type") for part in decoder.get("decoders", []))]:
+    if "ByteLevel" not in [decoder.get("type"), *(step.get("type") for step in decoder.get("decoders", []))]:
         raise InputError(
             f"{where} is not byte-level (its decoder is {decoder.get('type')}), so that the bytes of a token are not "
             "known; choose a byte-level tokenizer, as those of GPT-2 or Llama 3, or train one with train_tokenizer.py."

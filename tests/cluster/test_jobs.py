@@ -37,7 +37,7 @@ SOON_RENEWED = """
 import convert_to_mds
 from hindsight.conversion import dask_workers
 from hindsight.command_line import run_script
-dask_workers.RENEW_S = 1
+dask_workers.RESUBMIT_INTERVAL_S = 1
 run_script("convert_to_mds", convert_to_mds.main)
 """
 """convert_to_mds.py, but for the half minute after which it looks for jobs that have ended."""
