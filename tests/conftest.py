@@ -15,6 +15,7 @@ os.environ.setdefault("WANDB_MODE", "offline")
 
 import pytest
 from helpers import machines
+from helpers.processes import let_threads_run_before_forks
 from helpers.small_data import convert_config, make_text
 from streaming.base.shared import SharedMemory
 from xdist.scheduler import LoadScopeScheduling
@@ -28,6 +29,7 @@ pytest_plugins = ["helpers.s3_server", "helpers.killed_runs", "helpers.conversio
 
 # What a login node gives to a process; the tests must not need more than their users have.
 resource.setrlimit(resource.RLIMIT_NOFILE, (1024, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+let_threads_run_before_forks()
 
 
 def pytest_xdist_auto_num_workers() -> int:

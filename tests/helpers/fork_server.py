@@ -21,6 +21,7 @@ import composer.algorithms  # noqa: F401 - Composer imports them, and with them 
 from composer.utils.collect_env import get_cpu_model
 
 import train_composer
+from helpers.processes import let_threads_run_before_forks
 from helpers.training_runs import TINY, compose_config
 from hindsight import interrupts
 from hindsight.command_line import run_script
@@ -30,6 +31,7 @@ TERM_TO_KILL_S = 30
 
 def warm_up() -> None:
     """Do what each attempt would do again, and what it only does once."""
+    let_threads_run_before_forks()
     get_cpu_model()  # a process of its own for what Composer then remembers: 1 s
     compose_config("train_composer", "direction=forward", *TINY)  # 0.3 s for what Hydra imports
     gc.freeze()  # a child that looks at what was imported would copy it
