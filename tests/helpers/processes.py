@@ -64,7 +64,7 @@ def let_threads_run_before_forks() -> None:
     A child that is forked while another thread makes or frees its thread state waits for ever for a lock which that
     thread held (https://github.com/python/cpython/issues/112275; delete this with Python 3.10.15, 3.11.10 or 3.12 as
     the oldest). gloo's threads do so as they free the tensors of a collective, and loaders fork their readers just
-    after one: 7 of 6000 such forks hung, with the pause 0 of 3000.
+    after one: 7 of 6000 such forks hung, with the pause 0 of 11000.
     """
     if sys.version_info < (3, 10, 15) or (3, 11) <= sys.version_info < (3, 11, 10):
         os.register_at_fork(before=lambda: time.sleep(0.005))
