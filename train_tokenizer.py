@@ -20,7 +20,7 @@ from hindsight.files import is_free, local_path, new_folder
 from hindsight.text.documents import Corpus
 from hindsight.text.sampling import Sample
 from hindsight.tokenization.bpe_training import Draft, check_vocab_size, new_draft, train
-from hindsight.tokenization.hf_folder import load_reference, read_record, save, write_record
+from hindsight.tokenization.hf_folder import load_reference, read_record, save, special_tokens_of, write_record
 
 log = logging.getLogger("hindsight")
 
@@ -55,7 +55,7 @@ def settings_of(config: TokenizerConfig, draft: Draft) -> dict[str, Any]:
     """Give everything that the tokenizer depends on, except the corpus."""
     reference, content = draft.hf_tokenizer, ""
     if reference is not None:
-        content = reference.backend_tokenizer.to_str() + json.dumps(reference.special_tokens_map)
+        content = reference.backend_tokenizer.to_str() + json.dumps(special_tokens_of(reference))
     return {
         "vocab_size": config.vocab_size,
         "reference": hashlib.sha256(content.encode()).hexdigest() if content else None,

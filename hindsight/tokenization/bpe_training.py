@@ -12,6 +12,7 @@ import tempfile
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,6 +132,7 @@ def train_with_tokenizers(
     """Train a vocabulary with `tokenizers`: special tokens, then bytes, then merges."""
     if draft.hf_tokenizer is not None:
         trained = draft.hf_tokenizer.train_new_from_iterator(iter(batches), vocab_size, show_progress=show_progress)
+        drop_empty_post_processor(trained)
         return Draft(json.loads(trained.backend_tokenizer.to_str()), trained)
     backend = tokenizers.Tokenizer.from_str(json.dumps({**draft.spec, "added_tokens": []}))
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -140,6 +142,16 @@ def train_with_tokenizers(
     )
     backend.train_from_iterator(batches, trainer)
     return Draft(json.loads(backend.to_str()))
+
+
+def drop_empty_post_processor(hf_tokenizer: "PreTrainedTokenizerFast") -> None:
+    """Remove the post-processor that adds no token, which transformers 5 gives to a tokenizer that has none.
+
+    With transformers 4 and 5 a reference then gives the same tokenizer.json, with the same fingerprint.
+    """
+    post_processor = json.loads(hf_tokenizer.backend_tokenizer.to_str())["post_processor"] or {}
+    if not version("transformers").startswith("4.") and post_processor.get("special_tokens") == {}:
+        hf_tokenizer.backend_tokenizer.post_processor = None  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def can_use_ffbpe(draft: Draft, first: Iterable[str], trainer: TrainerName) -> bool:

@@ -7,11 +7,12 @@ for a reference, because that takes seconds. hindsight.json, beside them, record
 import contextlib
 import json
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hindsight.errors import InputError
-from hindsight.tokenization.bpe_training import SPECIAL_TOKENS, Draft
+from hindsight.tokenization.bpe_training import SPECIAL_TOKENS, Draft, drop_empty_post_processor
 from hindsight.tokenization.tokenizer import CONFIG_FILE, TOKENIZER_FILE, Tokenizer, require_byte_level
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def load_reference(reference: str) -> Draft:
     require_byte_level(json.loads(base.backend_tokenizer.to_str()), f"reference={reference}")
     if base.bos_token is None or base.eos_token is None:
         add_special_tokens(base)
+    drop_empty_post_processor(base)
     base.init_kwargs["split_special_tokens"] = True
     return Draft(json.loads(base.backend_tokenizer.to_str()), base)
 
@@ -51,8 +53,24 @@ def add_special_tokens(base: "PreTrainedTokenizerFast") -> None:
     """Add those of our special tokens that a tokenizer lacks, and give them the roles that none of its tokens has."""
     base.add_tokens(list(SPECIAL_TOKENS), special_tokens=True)
     base.add_special_tokens({role: token for role, token in ROLES.items() if getattr(base, role) is None})
-    names = tokens_without_role()
-    base.add_special_tokens({"additional_special_tokens": names}, replace_additional_special_tokens=False)
+    key = key_without_role()
+    base.add_special_tokens({key: tokens_without_role()}, **{f"replace_{key}": False})
+
+
+def key_without_role() -> str:
+    """Name in transformers of the special tokens without a role; version 5 renamed it.
+
+    To be deleted with transformers 4: https://github.com/huggingface/transformers/blob/main/MIGRATION_GUIDE_V5.md.
+    """
+    return "additional_special_tokens" if version("transformers").startswith("4.") else "extra_special_tokens"
+
+
+def special_tokens_of(hf_tokenizer: "PreTrainedTokenizerFast") -> dict[str, Any]:
+    """The special tokens by role, and those without one last, as transformers 4 lists them in `special_tokens_map`."""
+    others = getattr(hf_tokenizer, key_without_role())
+    tokens = hf_tokenizer.special_tokens_map
+    roles = {role: token for role, token in tokens.items() if role != "additional_special_tokens"}
+    return roles | ({"additional_special_tokens": others} if others else {})
 
 
 def tokens_without_role() -> list[str]:
