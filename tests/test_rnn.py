@@ -159,6 +159,9 @@ def test_activation_checkpointing_recomputes_the_layers_and_leaves_loss_and_grad
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
+# torch hides this warning, which its own compiler causes, from the eye but not from filters that raise it:
+# https://github.com/pytorch/pytorch/issues/128427. Needed by torch 2.15.0; try without at the next version.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf Tensor:UserWarning")
 @CELLS
 def test_torch_compile_leaves_the_logits(cell: Cell):
     model = build(rnn_config(cell))
