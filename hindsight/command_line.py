@@ -4,6 +4,7 @@
 config.py, and only then calls the script's `main`. Nothing here imports torch.
 """
 
+import atexit
 import difflib
 import errno
 import gc
@@ -89,7 +90,7 @@ def run_script(script: str, main: Callable[[Any], None]) -> None:
     Bad input ends with one line on standard error and exit status 2; any other failure with its traceback.
     """
     config = check_arguments(script)
-    gc.freeze()  # imported objects stay: to collect them would copy their pages after a fork, and cost 0.07 s at exit
+    freeze_imports()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     logging.getLogger("hindsight").setLevel(logging.INFO)
     # hydra's documented switch: exceptions come through, instead of being shortened and ended with status 1.
@@ -111,6 +112,18 @@ def run_script(script: str, main: Callable[[Any], None]) -> None:
         hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=script)(task)()
         if refused:
             raise refused[0]
+
+
+def freeze_imports() -> None:
+    """Keep the garbage collector from what was imported: a look would copy it after a fork, and cost 0.07 s at the end.
+
+    From triton 3.9 on nanobind reports, in pages at the end, all that is frozen then as leaked; a second of collecting
+    avoids that: https://nanobind.readthedocs.io/en/latest/refleaks.html.
+    """
+    gc.freeze()
+    triton = sys.modules.get("triton")
+    if triton is not None and tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9):
+        atexit.register(gc.unfreeze)
 
 
 def check_arguments(script: str) -> Any:

@@ -1,4 +1,6 @@
 import errno
+import subprocess
+import sys
 
 import pytest
 from helpers.processes import ROOT, run_command
@@ -143,3 +145,10 @@ def test_an_experiment_sets_many_keys_and_what_is_given_wins():
     assert (gpt2.model.name, gpt2.precision.name, gpt2.batch_size) == ("gpt2", "bf16", 16)
     other = compose_config("train_composer", "direction=forward", "experiment=gpt2", "data.path=d", "model=gru_small")
     assert (other.model.name, other.batch_size) == ("gru_small", 480)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="triton is for Linux")
+def test_a_command_that_imported_triton_ends_without_a_report_of_leaks():
+    code = "import triton; from hindsight.command_line import run_script; run_script('make_corpus', print)"
+    done = subprocess.run([sys.executable, "-c", code, "out=x"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
