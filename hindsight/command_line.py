@@ -117,7 +117,7 @@ def run_script(script: str, main: Callable[[Any], None]) -> None:
 def freeze_imports() -> None:
     """Exclude imports from garbage collection, which copies their pages after a fork and takes 0.07 s at exit.
 
-    From triton 3.9 on, nanobind reports at exit everything that is frozen as leaked, over pages. Thawing it, which takes
+    From triton 3.9 on, nanobind reports at exit everything that is frozen as leaked, in pages. Thawing it, which costs
     a second, avoids that: https://nanobind.readthedocs.io/en/latest/refleaks.html.
     """
     gc.freeze()

@@ -23,3 +23,20 @@ def git_commit() -> str | None:
 def versions() -> dict[str, str]:
     """Versions of Python and of PACKAGES; nothing of the environment, which may hold credentials."""
     return {"python": platform.python_version()} | {package: version(package) for package in PACKAGES}
+
+
+def version_changes(before: dict[str, str], now: dict[str, str]) -> str | None:
+    """Say which versions differ between a run's earlier start and this one; None if none does.
+
+    Args:
+        before: versions in the run's metadata.json.
+        now: `versions()` of this process.
+    """
+    changes = [
+        f"{name} {before.get(name, 'missing')} (now {now.get(name, 'missing')})"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+    if not changes:
+        return None
+    return f"the run was begun with {', '.join(changes)}: from here on its losses may differ in their last digits."

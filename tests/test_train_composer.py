@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -255,6 +256,17 @@ def test_a_resume_does_not_read_again_what_was_consumed(shards, tmp_path, monkey
     train(shards, tmp_path, "max_duration=22ba", "eval_interval=100ba", "eval_batches=1")
     assert read.count("train") <= 3 * 8
     assert read.count("val") == 8
+
+
+def test_a_run_that_goes_on_with_other_versions_says_so(shards, tmp_path, caplog):
+    folder = train(shards, tmp_path, "run_name=a", "max_duration=2ba")
+    train(shards, tmp_path, "run_name=a", "max_duration=3ba")
+    assert "the run was begun with" not in caplog.text
+    metadata = json.loads((folder / "metadata.json").read_text())
+    metadata["versions"]["torch"] = "2.0.1"
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    train(shards, tmp_path, "run_name=a", "max_duration=4ba")
+    assert f"a: the run was begun with torch 2.0.1 (now {version('torch')}):" in caplog.text
 
 
 def test_a_finished_run_says_so_and_changes_nothing(shards, tmp_path, caplog):

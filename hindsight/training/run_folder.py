@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from hindsight.config.training import TrainConfig
 from hindsight.durations import parse_duration
 from hindsight.errors import InputError
 from hindsight.files import write_atomically
+from hindsight.provenance import version_changes, versions
 from hindsight.ranks import on_rank_0
 from hindsight.s3 import Folder
 from hindsight.training.callback_order import Phase
@@ -30,6 +32,8 @@ from hindsight.training.checkpoint_files import (
 )
 from hindsight.training.run_settings import check_records, check_same, fixed_settings
 from hindsight.training.setup import RunSetup, metadata_of
+
+log = logging.getLogger("hindsight")
 
 
 class RunLock(Callback):
@@ -93,11 +97,22 @@ def open_run(setup: RunSetup, n_parameters: int) -> Run:
             check_same(setup.run_name, settings, checkpoint.settings, str(checkpoint.path))
         if checkpoint.was_fetched:
             on_rank_0(lambda: fetch_metrics(setup.config, setup.folder))
+        _warn_of_other_versions(setup)
     reached = checkpoint.timestamp if checkpoint is not None else None
     until = replace(setup, config=_with_more(setup.config, setup.folder, reached))
     metadata = metadata_of(until, n_parameters, dist.get_world_size())
     _write_records(until.config, metadata, setup.folder)
     return Run(until, settings, metadata, checkpoint, lock)
+
+
+def _warn_of_other_versions(setup: RunSetup) -> None:
+    """Log, on rank 0, which packages have other versions than when the run was last started."""
+    if dist.get_global_rank() == 0 and (setup.folder / runs.METADATA).is_file():
+        prefix = "versions."
+        metadata = runs.read_metadata(setup.folder)
+        before = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
+        if (changes := version_changes(before, versions())) is not None:
+            log.warning("%s: %s", setup.run_name, changes)
 
 
 def _open_folder(setup: RunSetup, lock: RunLock) -> None:
