@@ -58,7 +58,9 @@ def load_weights(module: nn.Module, path: Path) -> None:
     try:
         load_model(module, path)
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{path} does not hold the weights of this model ({error}); give the one it is of.") from error
+        raise InputError(
+            f"{path} does not hold the weights of this model ({error}); build the model these weights were saved from."
+        ) from error
 
 
 class LanguageModel(ComposerModel):

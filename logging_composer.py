@@ -25,7 +25,7 @@ from hindsight.generation import generate
 from hindsight.training.callback_order import Phase
 from hindsight.training.console import Console
 from hindsight.training.gradient import ClipGradient
-from hindsight.training.run_folder import Run
+from hindsight.training.run_folder import OpenRun
 from hindsight.training.setup import RunSetup
 from hindsight.training.speed import Speed
 from language_model import LanguageModel
@@ -42,7 +42,7 @@ class TrainMetrics(Callback):
     """Log a training step: loss, metrics, learning rate, gradient norm, speed, memory.
 
     Args:
-        gradient: knows the norm of the gradient.
+        gradient: ClipGradient; its `norm` gives the norm before clipping.
         interval: optimizer steps between two lines.
     """
 
@@ -289,7 +289,7 @@ class WandbRun(LoggerDestination):
             self.run.finish()
 
 
-def build_loggers(run: Run) -> list[LoggerDestination]:
+def build_loggers(run: OpenRun) -> list[LoggerDestination]:
     """Build the loggers that the config asks for; metrics.jsonl and the console always."""
     config, folder, run_name = run.setup.config, run.setup.folder, run.setup.run_name
     hyperparameters = {"config": OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True), **run.metadata}

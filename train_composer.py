@@ -61,7 +61,7 @@ from hindsight.training.checkpoint_files import load_weights_only
 from hindsight.training.checkpoints import RestoreRandomState, ResumeSaver, StopOnRequest, build_savers
 from hindsight.training.gradient import ClipGradient, StopAtNonFiniteLoss
 from hindsight.training.optim import build_optimizer, build_scheduler
-from hindsight.training.run_folder import Run, open_run, write_finished
+from hindsight.training.run_folder import OpenRun, open_run, write_finished
 from hindsight.training.sanity_check import sanity_check
 from language_model import LanguageModel, build_model, save_weights
 from load_text_streaming import build_loaders
@@ -133,7 +133,7 @@ def build_language_model(setup: RunSetup) -> LanguageModel:
     return LanguageModel(module, tokenizer.bytes_per_token, config.metrics)
 
 
-def build_trainer(run: Run, model: LanguageModel) -> tuple[Trainer, ResumeSaver]:
+def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSaver]:
     """Put model, data, optimizer, callbacks and loggers together; loads the checkpoint that the run goes on from."""
     setup, config = run.setup, run.setup.config
     loaders = build_loaders(setup)
@@ -180,7 +180,7 @@ def build_trainer(run: Run, model: LanguageModel) -> tuple[Trainer, ResumeSaver]
     return trainer, saver
 
 
-def fit(trainer: Trainer, run: Run, saver: ResumeSaver) -> None:
+def fit(trainer: Trainer, run: OpenRun, saver: ResumeSaver) -> None:
     """Train, after making up for an evaluation that a kill prevented; then export the weights."""
     setup, state = run.setup, trainer.state
     step, max_duration = int(state.timestamp.batch), state.max_duration

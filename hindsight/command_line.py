@@ -1,7 +1,7 @@
 """How every script starts: `key=value` arguments, `--help`, one-line errors.
 
-`run_script` composes `conf/<script>.yaml` with the arguments (hydra), checks the result against the dataclasses of
-config.py, and only then calls the script's `main`. Nothing here imports torch.
+`run_script` composes `conf/<script>.yaml` with the arguments (hydra), checks the result against the dataclasses in
+hindsight/config/, and only then calls the script's `main`. Nothing here imports torch.
 """
 
 import atexit

@@ -14,8 +14,8 @@ ATTEMPTS = 8
 
 
 @dataclass(frozen=True)
-class Folder:
-    """All objects below an address.
+class S3Folder:
+    """A prefix s3://BUCKET/FOLDER and its objects.
 
     Args:
         url: s3://BUCKET/FOLDER.

@@ -18,7 +18,7 @@ from hindsight.text.digest import Digest
 from hindsight.text.documents import Corpus
 from hindsight.text.files import find_files
 from hindsight.text.formats import SEPARATORS
-from hindsight.text.problems import Reading
+from hindsight.text.problems import ReadingReport
 
 COMPRESS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstandard.compress}
 
@@ -215,7 +215,7 @@ def test_digests_join_to_that_of_the_whole():
 def test_jsonl_gives_the_text_under_a_key(tmp_path):
     lines = [json.dumps({"text": text, "id": 1}, ensure_ascii=False) for text in ("a\nb\n\nc", "", "é\u2028漢")]
     path = write(tmp_path / "a.jsonl.zst", zstandard.compress("\n".join([*lines[:2], "", lines[2]]).encode()))
-    reading = Reading()
+    reading = ReadingReport()
     assert read(path, reading=reading) == [b"a\nb\n\nc", "é\u2028漢".encode()]
     assert reading.empty == 1
     other = write(tmp_path / "b.txt", '{"body": "x"}\r\n{"body": "y"}')
@@ -242,7 +242,7 @@ def test_a_line_that_is_no_text_is_refused_with_its_number(tmp_path, monkeypatch
     data = good * 5001 + b"\n" + (line if isinstance(line, bytes) else line.encode()) + b"\n" + good
     path = write(tmp_path / f"a.jsonl{suffix}", COMPRESS[suffix](data) if suffix else data)
     refused(match.replace("80042", str(data.index(b"\xff")) if b"\xff" in data else ""), path)
-    reading = Reading()
+    reading = ReadingReport()
     assert read(path, reading=reading, on_error=OnError.skip) == [b"good"] * 5002
     assert len(reading.problems) == 1
 
@@ -254,7 +254,7 @@ def test_parquet_gives_the_text_of_a_column(tmp_path):
     texts = [f"text {number}\n\nof a row" for number in range(1000)]
     table = pyarrow.table({"body": [*texts[:500], None, "", *texts[500:]], "id": range(1002)})
     parquet.write_table(table, tmp_path / "a.parquet", row_group_size=300)
-    reading = Reading()
+    reading = ReadingReport()
     assert read(tmp_path / "a.parquet", text_column="body", reading=reading) == [text.encode() for text in texts]
     assert reading.empty == 2
     config = CorpusConfig(corpus=str(tmp_path), text_column="body")
@@ -328,7 +328,7 @@ def test_a_document_that_is_too_long_is_refused_before_it_is_held(tmp_path, monk
     refused(f"a document of more than max_document_bytes=10000 at byte {start}", path, corpus_format, **limits)
     for part_bytes in (1, 100, 20_000, 1 << 20):
         monkeypatch.setattr("hindsight.text.documents.PART_BYTES", part_bytes)
-        reading = Reading()
+        reading = ReadingReport()
         documents = read(path, corpus_format, reading, on_error=OnError.skip, **limits)
         assert [document.strip() for document in documents] == [[b"short", b"last"], []][start == 0]
         assert len(reading.problems) == 1
@@ -341,7 +341,7 @@ def test_skipping_leaves_out_what_cannot_be_used_and_nothing_else(tmp_path):
     write(tmp_path / "4.txt.gz", b"no gzip, though it is long enough")
     write(tmp_path / "5.txt", b"")
     write(tmp_path / "6.txt", b"four\n")
-    reading = Reading()
+    reading = ReadingReport()
     documents = read(tmp_path, reading=reading, on_error=OnError.skip)
     assert [document for document in documents if len(document) < 100] == [b"one\n", b"two\n", b"three\n", b"four\n"]
     assert b"lost\n" not in documents

@@ -17,7 +17,7 @@ from hindsight.errors import InputError
 from hindsight.shards.manifest import Manifest
 from hindsight.text.documents import Corpus
 from hindsight.text.files import find_files
-from hindsight.text.problems import Reading
+from hindsight.text.problems import ReadingReport
 
 pytestmark = [
     pytest.mark.dist,
@@ -99,7 +99,7 @@ def test_an_object_that_cannot_be_read_is_skipped_when_asked(bucket):
     put(f"{bucket}/b.txt.xz", lzma.compress(b"three\n")[:-8])
     with pytest.raises(InputError, match=r"b\.txt\.xz is cut off"):
         texts(bucket)
-    reading = Reading()
+    reading = ReadingReport()
     config = CorpusConfig(corpus=bucket, on_error=OnError.skip)
     assert [document.text for document in Corpus(config).documents(reading)] == ["one\n", "two\n"]
     assert len(reading.problems) == 1

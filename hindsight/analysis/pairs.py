@@ -25,7 +25,7 @@ WARNED_METADATA = ("git_commit", "world_size", "versions")
 
 
 @dataclass
-class Run:
+class RecordedRun:
     """A run, as its folder records it."""
 
     folder: Path
@@ -64,11 +64,11 @@ class Pair:
 
     label: str
     """Model and seed, and the forward run's folder if several pairs have the same."""
-    runs: tuple[Run, Run]
+    runs: tuple[RecordedRun, RecordedRun]
     """Forward, backward."""
 
     def gaps(self) -> dict[str, float]:
-        """Backward minus forward at the last evaluation, in the units and relative to the references of the names."""
+        """Gaps, backward minus forward; each name gives the unit, or what the percentage is relative to."""
         forward, backward = (run.evaluations[-1] for run in self.runs)
         fw, bw = forward[runs.EVAL_LOSS], backward[runs.EVAL_LOSS]
         return {
@@ -90,7 +90,7 @@ class Pair:
         return lines
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> RecordedRun:
     """Read a run's folder; InputError if the run has no usable evaluation."""
     if not folder.is_dir():
         raise InputError(f"runs: {folder} does not exist; name folders such as runs/<run_name>.")
@@ -101,7 +101,7 @@ def read_run(folder: Path) -> Run:
         raise InputError(f"{folder / runs.CONFIG} has direction={config['direction']}, not forward or backward.")
     metrics, samples = runs.read_lines(folder / runs.METRICS), folder / runs.SAMPLES
     speeds = [line[runs.TOKENS_PER_SECOND] for line in metrics if runs.TOKENS_PER_SECOND in line]
-    return Run(
+    return RecordedRun(
         folder=folder,
         direction=Direction[config["direction"]],
         config=config,
@@ -130,9 +130,9 @@ def _evaluations(folder: Path, metrics: list[dict[str, Any]]) -> list[dict[str, 
     return [{key: value for key, value in line.items() if not key.startswith(runs.TRAIN)} for line in evaluations]
 
 
-def pair_runs(given: Sequence[Run]) -> list[Pair]:
+def pair_runs(given: Sequence[RecordedRun]) -> list[Pair]:
     """Find the backward twin of every forward run; InputError if a run has no twin, or more than one."""
-    groups: dict[str, dict[Direction, Run]] = {}
+    groups: dict[str, dict[Direction, RecordedRun]] = {}
     for run in given:
         group = groups.setdefault(json.dumps(run.settings, sort_keys=True), {})
         if run.direction in group:
@@ -161,7 +161,7 @@ def differences(left: dict[str, Any], right: dict[str, Any]) -> list[str]:
     return [f"{key}={a} against {b}" for key, (a, b) in values.items() if a != b]
 
 
-def _why_unpaired(run: Run, given: Sequence[Run]) -> str:
+def _why_unpaired(run: RecordedRun, given: Sequence[RecordedRun]) -> str:
     """Name the run that comes closest to being this one's twin, and what they differ in."""
     others = [other for other in given if other is not run]
     closest = min(others, key=lambda o: (o.direction is run.direction, len(differences(run.settings, o.settings))))

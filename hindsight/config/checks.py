@@ -38,7 +38,7 @@ def require_local(prefix: str, config: object, *names: str) -> None:
         require("://" not in (value or ""), f"{prefix}{name}={value} is not on this machine; give a local path.")
 
 
-def require_no_keys(prefix: str, config: object, *names: str) -> None:
+def require_no_credentials(prefix: str, config: object, *names: str) -> None:
     """Require these addresses to hold no credentials, which would be written into config.yaml."""
     for name in names:
         place = str(getattr(config, name) or "").partition("://")[2].partition("/")[0]

@@ -21,7 +21,7 @@ class EncoderName(Enum):
 
 
 class Engine(Enum):
-    """What makes tokens: processes forked here, or workers of Dask, here, in jobs of a scheduler, or elsewhere."""
+    """Where the tokenizing processes run: forked here, or as workers of Dask, here, in jobs, or elsewhere."""
 
     local = "local"
     dask = "dask"
@@ -58,7 +58,7 @@ class ConvertConfig(CorpusConfig):
     encoder: EncoderName = EncoderName.auto
     """Library that tokenizes: auto and tiktoken take tiktoken if its ids equal those of tokenizers."""
     engine: Engine = Engine.local
-    """What makes tokens: processes of this machine (local), or Dask, for many machines: docs/clusters.md."""
+    """Where the tokenizing processes run: on this machine (local), or on many, by Dask: docs/clusters.md."""
     dask_scheduler: str | None = None
     """For engine=dask: address of a scheduler that runs already, e.g. tcp://node1:8786; null for workers here."""
     work_dir: str | None = None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
-from hindsight.config.checks import require, require_local, require_no_keys, require_positive, require_text
+from hindsight.config.checks import require, require_local, require_no_credentials, require_positive, require_text
 
 
 @dataclass
@@ -38,7 +38,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         require_text("data.", self, "path", "val_path", "tokenizer", "cache_dir", "cache_limit")
         require_local("data.", self, "tokenizer", "cache_dir")
-        require_no_keys("data.", self, "path", "val_path")
+        require_no_credentials("data.", self, "path", "val_path")
         require_positive("data.", self, "context_length", "download_retry", "download_timeout_s")
         require(
             self.cache_limit is None or re.fullmatch(r"[0-9.]+(b|kb|mb|gb|tb)", self.cache_limit.lower()) is not None,

@@ -4,7 +4,7 @@ from enum import Enum
 
 
 class Direction(Enum):
-    """The end of the text from which a model reads: its first token (forward) or its last (backward)."""
+    """The order in which a model reads a window: first token first, or last token first."""
 
     forward = "forward"
     backward = "backward"

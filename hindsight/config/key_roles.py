@@ -23,9 +23,9 @@ class Pair(Enum):
     """Whether the two runs of a comparison may differ in a key."""
 
     compared = "compared"
-    """The runs differ in it: it is what the comparison is about."""
+    """They must differ: it is what is compared."""
     equal = "equal"
-    """They must agree."""
+    """Both runs must have the same value."""
     warned = "warned"
     """They may differ, with a warning: the key should change no more than the rounding of sums."""
     free = "free"

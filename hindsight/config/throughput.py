@@ -17,7 +17,7 @@ class Variant(Enum):
 
 
 def _model_by_device() -> ModelConfig:
-    """Stand for the model that benchmarks.throughput takes by itself; no model is of this type."""
+    """Placeholder for no model= given; make_setup replaces it by the device's."""
     return ModelConfig(name="by_device", n_layers=1, d_model=1)
 
 

@@ -12,7 +12,7 @@ from hindsight.config.checks import (
     require_duration,
     require_local,
     require_name,
-    require_no_keys,
+    require_no_credentials,
     require_positive,
     require_seed,
     require_text,
@@ -55,7 +55,7 @@ class CheckpointConfig:
 
     def __post_init__(self) -> None:
         require_text("checkpoint.", self, "folder")
-        require_no_keys("checkpoint.", self, "folder")
+        require_no_credentials("checkpoint.", self, "folder")
         require(
             "://" not in (self.folder or "") or re.fullmatch(r"s3://[^/]+/.+", self.folder or "") is not None,
             f"checkpoint.folder={self.folder} must be a local folder, or s3://BUCKET/FOLDER.",

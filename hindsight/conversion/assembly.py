@@ -1,4 +1,7 @@
-"""Parts -> stored tokens: an assembly takes parts in order, splits their documents, and passes tokens to the sink."""
+"""Parts -> stored tokens.
+
+An assembly consumes finished parts in corpus order, assigns documents to train or val, gives tokens to the sink.
+"""
 
 import os
 import time
@@ -29,7 +32,8 @@ class Assembly:
         manifest: the conversion; its counts are still empty.
         sink: stores the tokens.
         out: name of the output.
-        val_below: documents with a smaller draw go to val; None if that depends on all of them.
+        val_below: documents with a smaller draw go to val. None until both splits have a document: only then is the
+            threshold val_share safe.
         may_skip: whether text may be left out.
     """
 
@@ -124,13 +128,10 @@ class Assembly:
                 os.scandir(self.files.parts).close()
                 time.sleep(0.2)
 
-    # -------------------------------------------------------------------------------------------- the rule of the split
+    # --------------------------------------------------------------------------------------- the threshold of the split
 
     def _inspect(self, part: TokenPart) -> None:
-        """Fix the rule of the split once both sides have a document.
-
-        The rule is val_share, unless no draw at all is below it: then the document with the smallest draw goes to val.
-        """
+        """Set val_below, the threshold of the split, to val_share once both splits have a document by that."""
         self._extremes = np.sort(np.concatenate([self._extremes, part.draws]))[
             [0, -1] if len(part.draws) else slice(None)
         ]
@@ -139,7 +140,11 @@ class Assembly:
             self.progress.val_below = share
 
     def settle_split(self, where: str) -> None:
-        """Fix the rule of the split when all parts are known; InputError if a side would be empty."""
+        """Set val_below, the threshold of the split, when all parts are inspected, unless it is set.
+
+        No draw at all is below val_share then: val_below is the next number above the smallest draw, whose document
+        goes to val. InputError if a split would be empty.
+        """
         if self.progress.val_below is not None:
             return
         draws = np.unique(self._extremes)
@@ -160,7 +165,7 @@ class Assembly:
     # ------------------------------------------------------------------------------------------------ taking parts
 
     def take(self, end: int) -> int:
-        """Take the parts that are next in order, if the rule of the split is known; give their number.
+        """Take the parts that are next in order, if the threshold of the split is known; give their number.
 
         Args:
             end: number behind the last part that was handed out; files of later parts were not checked yet.

@@ -40,7 +40,8 @@ class Source(ABC):
     summary: dict[str, Any]
     """Statistics from an earlier conversion; empty if there was none."""
     val_below: float | None = None
-    """Documents with a smaller draw go to val; None if that depends on all of them, as at least one is held out."""
+    """Documents with a smaller draw go to val. None until both splits have a document: only then is the threshold
+    val_share safe."""
 
     def prepare(self) -> None:  # noqa: B027 - stored tokens need nothing
         """Prepare for reading; called once, before any part is read."""

@@ -19,7 +19,7 @@ from hindsight.shards.manifest import token_dtype
 from hindsight.text.digest import HASH_BYTES, Digest, hash_document
 from hindsight.text.documents import CHECKED_FILES, Corpus
 from hindsight.text.parts import Part
-from hindsight.text.problems import Reading
+from hindsight.text.problems import ReadingReport
 from hindsight.tokenization.fast_encoding import choose_encoder
 from hindsight.tokenization.tokenizer import Tokenizer
 
@@ -73,7 +73,7 @@ class TextSource(Source):
         return self.__dict__ | {"_parts": iter(())}  # only the process that hands out parts divides the corpus
 
     def _first_texts(self, part: Part, n_bytes: int) -> Iterator[str]:
-        for document in self.corpus.read(part, Reading()):
+        for document in self.corpus.read(part, ReadingReport()):
             yield document.text[:n_bytes]
             n_bytes -= len(document.raw)
             if n_bytes <= 0:
@@ -87,7 +87,7 @@ class TextSource(Source):
 
     def read(self, part: Part) -> TokenPart:
         """Encode the documents of a part."""
-        reading = Reading()
+        reading = ReadingReport()
         ids: list[NDArray] = []
         lengths: list[int] = []
         n_bytes: list[int] = []
@@ -115,4 +115,4 @@ class TextSource(Source):
 
     def digest(self, part: Part) -> Digest:
         """Hash the documents of a part."""
-        return Digest.of([hash_document(document.raw) for document in self.corpus.read(part, Reading())])
+        return Digest.of([hash_document(document.raw) for document in self.corpus.read(part, ReadingReport())])

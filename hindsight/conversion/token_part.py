@@ -20,7 +20,10 @@ DAMAGED = (EOFError, KeyError, TypeError, ValueError, struct.error, zipfile.BadZ
 
 @dataclass
 class TokenPart:
-    """Tokens of a part in reading order, consisting of units: documents, or pieces where documents are unknown.
+    """Tokens of a part in reading order, and one row per unit.
+
+    A unit is a document, or a piece of block_length tokens if documents are unknown; a part that was split before, by
+    an earlier conversion, is one unit.
 
     Args:
         signature: the signature of the part.

@@ -15,7 +15,8 @@ from hindsight.errors import InputError
 from hindsight.shards.manifest import Manifest
 
 SHUFFLE_BLOCKS = 1 << 18
-"""Blocks over which py1e spreads a shard: about 16 shards of 64 MiB are in use at a time."""
+"""py1e is Streaming's shuffle algorithm: blocks of a shard land within this distance of each other, so that about 16
+shards of 64 MiB are in use at a time."""
 GROUP_BLOCKS = 1 << 16
 """Blocks whose windows are spread over the same stretch of an epoch."""
 
@@ -88,9 +89,10 @@ def window_order(windows: SplitWindows, shuffle: bool, seed: int, epoch: int) ->
     """Order of the windows in an epoch, with the empty ones that pad the last batch at the end.
 
     Without shuffling, reading order. With it, the blocks are shuffled by Streaming's py1e, which keeps the windows of a
-    shard close enough for a cache, and cut into groups. A group is gone through once for every window of a block: each
-    round takes one window of each block, in an order of its own. Two windows of a block are at least a batch apart, so
-    that a batch has no two of them, as long as the split has more blocks than a batch has windows.
+    shard close enough for a cache, and cut into groups. A group has as many rounds as a block has windows. Round r
+    visits every block of the group once, in a random order, and takes one window of each that was not taken yet. Two
+    windows of a block are at least a batch apart, so that a batch has no two of them, as long as the split has more
+    blocks than a batch has windows.
 
     Returns:
         (n_padded,) window numbers in the split; a number from n_windows on is an empty window.
@@ -110,8 +112,8 @@ def window_order(windows: SplitWindows, shuffle: bool, seed: int, epoch: int) ->
     end = 0
     for group in np.array_split(blocks, max(n_blocks // GROUP_BLOCKS, 1)):
         size = len(group)
-        # From one round to the next a block stays within its chunk: its windows are size - chunk + 1 apart, less the
-        # (at most two) windows that the last block of the split lacks.
+        # Shuffling only within chunks keeps two windows of a block at least size - chunk + 1 positions apart, less
+        # up to two where the split's last block lacks windows.
         chunk = max(1, min(size // 2, size - windows.batch_size - 1))
         place = np.arange(size) // chunk + rng.random((n_rounds, size))
         turns = np.argsort(place, axis=1)

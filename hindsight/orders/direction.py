@@ -1,7 +1,7 @@
 """Turn windows of tokens into (inputs, targets), forward or backward in time.
 
-Nothing else reverses training data. Shapes: B windows, T tokens. The two directions are defined in "Arrows of Time for
-Large Language Models", arXiv:2401.17505, section 2.
+Nothing else reverses training data (inspect_mds.py reverses what it shows). Shapes: B windows, T tokens. The two
+directions are defined in "Arrows of Time for Large Language Models", arXiv:2401.17505, section 2.
 """
 
 import torch

@@ -79,7 +79,7 @@ def write_shard(folder: Path, number: int, blocks: NDArray, manifest: Manifest) 
         "hashes": hashes,
         "version": VERSION,
     }
-    # The size limit in the index is the size of a full shard; the head, whose own length enters it, has none.
+    # size_limit = bytes of a full shard, with the header's length computed while size_limit is still null.
     full = manifest.blocks_per_shard * (sample_bytes + OFFSET_BYTES)
     config["size_limit"] = None
     head = json.dumps(config, sort_keys=True).encode()

@@ -45,7 +45,7 @@ def runs_of(arguments: list[str]) -> list[TrainConfig]:
 
 
 def tokens_of(run: TrainConfig) -> int | None:
-    """Tokens that a run is trained on; None where only data that is elsewhere tells."""
+    """Tokens that a run is trained on; None if max_duration is in epochs and the data is on object storage."""
     needs_data = parse_duration(run.max_duration)[1] == "ep" and "://" not in run.data.path
     manifest = Manifest.load(run.data.path, "data.path") if needs_data else None
     epoch_tokens = manifest.splits["train"].tokens if manifest is not None else None

@@ -12,7 +12,7 @@ from hindsight.config.corpus import CorpusConfig, OnError
 from hindsight.errors import InputError
 from hindsight.text.files import StoredFile, WrongContentError
 from hindsight.text.formats import CHUNK_BYTES, decompressed, separator_of
-from hindsight.text.problems import Problem, Reading, too_long, unreadable
+from hindsight.text.problems import Problem, ReadingReport, too_long, unreadable
 
 _READ_ERRORS = (OSError, EOFError, lzma.LZMAError, zlib.error)
 
@@ -41,7 +41,7 @@ class BlockReader:
         reading: records the problems.
     """
 
-    def __init__(self, file: StoredFile, config: CorpusConfig, block_bytes: int, reading: Reading) -> None:
+    def __init__(self, file: StoredFile, config: CorpusConfig, block_bytes: int, reading: ReadingReport) -> None:
         self.file = file
         self.config = config
         self.block_bytes = block_bytes

@@ -13,7 +13,7 @@ from hindsight.text.blocks import Block, BlockReader
 from hindsight.text.files import DATASET_PREFIX, STDIN, StoredFile, WrongContentError, find_files
 from hindsight.text.formats import format_of, separator_of
 from hindsight.text.parts import PART_BYTES, Divider, Part, is_sequential
-from hindsight.text.problems import Place, Problem, Reading, too_long, unreadable
+from hindsight.text.problems import Place, Problem, ReadingReport, too_long, unreadable
 
 CHECKED_FILES = 16
 """Files whose first bytes are checked before anything is read."""
@@ -78,13 +78,13 @@ class Corpus:
         for part in Divider(self.files, self.config, self.part_bytes).parts():
             yield part.signed() if signed else part
 
-    def documents(self, reading: Reading | None = None) -> Iterator[Document]:
+    def documents(self, reading: ReadingReport | None = None) -> Iterator[Document]:
         """Yield all documents in order."""
-        reading = reading or Reading()
+        reading = reading or ReadingReport()
         for part in self.parts(signed=False):
             yield from self.read(part, reading)
 
-    def read(self, part: Part, reading: Reading) -> Iterator[Document]:
+    def read(self, part: Part, reading: ReadingReport) -> Iterator[Document]:
         """Yield the documents of a part in order, without empty ones.
 
         Raises:
@@ -103,7 +103,7 @@ class Corpus:
             for block in reader.until_error(blocks):
                 yield from self._from_block(file, block, reading)
 
-    def _from_block(self, file: StoredFile, block: Block, reading: Reading) -> Iterator[Document]:
+    def _from_block(self, file: StoredFile, block: Block, reading: ReadingReport) -> Iterator[Document]:
         separator = separator_of(file, self.config.corpus_format)
         is_json = format_of(file, self.config.corpus_format) is CorpusFormat.jsonl
         parse = self._parse_json if is_json else self._parse_text
@@ -122,7 +122,7 @@ class Corpus:
                 if document is not None:
                     yield document
 
-    def _parse_text(self, raw: bytes, place: Place, reading: Reading) -> Document | None:
+    def _parse_text(self, raw: bytes, place: Place, reading: ReadingReport) -> Document | None:
         try:
             text = raw.decode()
         except UnicodeDecodeError as error:
@@ -131,7 +131,7 @@ class Corpus:
             return None
         return self._usable(text, raw, place.file, lambda: place.byte(raw.index(0)), reading)
 
-    def _parse_json(self, raw: bytes, place: Place, reading: Reading) -> Document | None:
+    def _parse_json(self, raw: bytes, place: Place, reading: ReadingReport) -> Document | None:
         key, advice = self.config.text_key, "name the key of the text with text_key="
         what: str | None = None
         try:
@@ -152,7 +152,7 @@ class Corpus:
         self._note(Problem(place.file.path, f"{place.line_number()} {what}", advice), reading)
         return None
 
-    def _from_rows(self, part: Part, values: list[Any], reading: Reading) -> Iterator[Document]:
+    def _from_rows(self, part: Part, values: list[Any], reading: ReadingReport) -> Iterator[Document]:
         file, column = self.files[part.file], self.config.text_column
         for number, value in enumerate(values, part.offset):
             if value is None:
@@ -166,7 +166,7 @@ class Corpus:
                     yield document
 
     def _usable(
-        self, text: str, raw: bytes | None, file: StoredFile, place: Callable[[], str], reading: Reading
+        self, text: str, raw: bytes | None, file: StoredFile, place: Callable[[], str], reading: ReadingReport
     ) -> Document | None:
         """Check and complete a document; None if it is empty or cannot be used."""
         if not text:
@@ -196,10 +196,10 @@ class Corpus:
             if self.config.on_error is OnError.stop:
                 raise
         except OSError as error:
-            self._note(unreadable(file, error), Reading())
+            self._note(unreadable(file, error), ReadingReport())
 
     def _too_long(self, file: StoredFile, place: str) -> Problem:
         return too_long(file, place, self.config.max_document_bytes)
 
-    def _note(self, problem: Problem, reading: Reading) -> None:
+    def _note(self, problem: Problem, reading: ReadingReport) -> None:
         reading.note(problem, self.config.on_error)

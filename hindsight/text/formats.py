@@ -27,13 +27,14 @@ CHUNK_BYTES = 1 << 18
 
 @dataclass(frozen=True)
 class Separator:
-    """Recognizes where documents end and begin.
+    r"""Recognizes where documents end and begin.
 
     Args:
         pattern: the end of a document's last line, with everything up to the next document.
-        kept: number of the pattern's first bytes that belong to the document.
-        before: number of bytes before a document that suffice to recognize its beginning.
-        ends: the shortest separators.
+        kept: number of the pattern's first bytes that belong to the document; 1 for the blank line, before which a
+            document keeps the line feed of its last line.
+        before: number of bytes before a document that suffice to recognize its beginning; 3 for the blank line: \n\r\n.
+        ends: the shortest separators; \n\n and \n\r\n for the blank line.
     """
 
     pattern: "re.Pattern[bytes]"

@@ -14,7 +14,7 @@ from hindsight.config.corpus import CorpusConfig
 from hindsight.text.blocks import BlockReader, open_checked
 from hindsight.text.files import PARQUET, STDIN, StoredFile, open_stdin
 from hindsight.text.formats import decompressed, separator_of
-from hindsight.text.problems import Problem, Reading
+from hindsight.text.problems import Problem, ReadingReport
 from hindsight.text.tables import dataset_rows, parquet_rows
 
 PART_BYTES = 1 << 22
@@ -112,7 +112,7 @@ class Divider:
         return Part(_hash(repr(places).encode()), size, tuple(segments))
 
     def _sequential_parts(self, number: int, file: StoredFile) -> Iterator[Part]:
-        reading = Reading()
+        reading = ReadingReport()
         reader = BlockReader(file, self.config, self.part_bytes, reading)
         in_rows = file.dataset is not None or file.kind == PARQUET
         parts = self._parts_of_rows(number, file) if in_rows else self._parts_of_text(number, reader)

@@ -26,8 +26,8 @@ class Problem(NamedTuple):
 
 
 @dataclass
-class Reading:
-    """What else reading found, besides documents."""
+class ReadingReport:
+    """Counts empty documents and records unusable text, while documents are read."""
 
     problems: list[Problem] = field(default_factory=list)
     empty: int = 0

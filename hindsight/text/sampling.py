@@ -12,7 +12,7 @@ from hindsight.text.digest import Digest, hash_document
 from hindsight.text.documents import Corpus, Document
 from hindsight.text.files import PARQUET, STDIN
 from hindsight.text.parts import PART_BYTES
-from hindsight.text.problems import Reading
+from hindsight.text.problems import ReadingReport
 
 log = logging.getLogger("hindsight")
 
@@ -24,7 +24,7 @@ MOST_PARTS = 100_000
 
 
 def documents_of(
-    corpus: Corpus, sample_bytes: int | None, seed: int, reading: Reading | None = None
+    corpus: Corpus, sample_bytes: int | None, seed: int, reading: ReadingReport | None = None
 ) -> Iterator[Document]:
     """Yield the documents of a sample, in the order of the draw or of the corpus; all documents if no size is given.
 
@@ -37,7 +37,7 @@ def documents_of(
         seed: seed of the draw.
         reading: records text that cannot be used.
     """
-    reading = reading or Reading()
+    reading = reading or ReadingReport()
     if sample_bytes is None:
         yield from corpus.documents(reading)
         return
@@ -55,7 +55,8 @@ def documents_of(
             if left <= 0:
                 return
         return
-    sizes = [sum(len(document.raw) for document in corpus.read(part, Reading())) for part in corpus.parts(signed=False)]
+    unsigned = corpus.parts(signed=False)
+    sizes = [sum(len(document.raw) for document in corpus.read(part, ReadingReport())) for part in unsigned]
     drawn = set[int]()
     for number in _drawn_order(len(sizes), seed):
         if left > 0:
@@ -88,7 +89,7 @@ class Sample:
         self.seed = seed
         self.bytes = 0
         self._digest = Digest()
-        self._reading = Reading()
+        self._reading = ReadingReport()
 
     @property
     def fingerprint(self) -> str:

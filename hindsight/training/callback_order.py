@@ -14,7 +14,7 @@ class Phase(IntEnum):
     """When a callback has its turn within an event."""
 
     hold = 0
-    """Holds the run's folders."""
+    """Keeps the locks on the run's folders."""
     restore = 1
     """Restores what a checkpoint holds, before anything draws random numbers."""
     update = 2

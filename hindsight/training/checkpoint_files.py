@@ -28,7 +28,7 @@ from hindsight import runs
 from hindsight.config.training import TrainConfig
 from hindsight.errors import InputError
 from hindsight.ranks import on_each_node, on_rank_0
-from hindsight.s3 import Folder
+from hindsight.s3 import S3Folder
 
 log = logging.getLogger("hindsight")
 
@@ -198,7 +198,7 @@ def _choose(config: TrainConfig, run_folder: Path) -> Checkpoint | None:
     return None
 
 
-def _fetched(remote: Folder, path: Path) -> Checkpoint | None:
+def _fetched(remote: S3Folder, path: Path) -> Checkpoint | None:
     """Download a checkpoint and read it; None, and nothing of it stays here, if it is damaged on S3."""
     fetch(remote, path)
     try:
@@ -216,7 +216,7 @@ def set_aside(path: Path, reason: Exception) -> None:
     log.warning("%s cannot be used (%s); it is kept as %s, and the one before is taken.", path, reason, kept.name)
 
 
-def fetch(remote: Folder, path: Path) -> None:
+def fetch(remote: S3Folder, path: Path) -> None:
     """Download a checkpoint; it appears atomically under its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     hidden = path.with_name(SAVING + path.name)
@@ -230,10 +230,10 @@ def local_folder(config: TrainConfig, run_folder: Path) -> Path:
     return run_folder / runs.CHECKPOINTS if given is None or "://" in given else Path(given)
 
 
-def remote_folder(config: TrainConfig) -> Folder | None:
+def remote_folder(config: TrainConfig) -> S3Folder | None:
     """Folder of the checkpoints on S3; None if they are kept here only."""
     given = config.checkpoint.folder
-    return Folder(given, "checkpoint.folder") if given is not None and "://" in given else None
+    return S3Folder(given, "checkpoint.folder") if given is not None and "://" in given else None
 
 
 def fetch_metrics(config: TrainConfig, run_folder: Path) -> None:

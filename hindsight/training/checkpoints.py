@@ -148,7 +148,7 @@ class ResumeSaver(AtomicSaver):
         folder: folder of the checkpoints.
         config: interval, and how many stay.
         uploads: copies them to S3; None for none.
-        stop: asks for a last one.
+        stop: StopOnRequest; when its `agreed` is true, a last checkpoint is saved.
         run_folder: the run's folder, which gets runs.NEWEST_CHECKPOINT.
         settings: what must not change when the run goes on; see run_settings.py.
     """

@@ -20,7 +20,7 @@ from hindsight.errors import InputError
 from hindsight.files import write_atomically
 from hindsight.provenance import version_changes, versions
 from hindsight.ranks import on_rank_0
-from hindsight.s3 import Folder
+from hindsight.s3 import S3Folder
 from hindsight.training.callback_order import Phase
 from hindsight.training.checkpoint_files import (
     Checkpoint,
@@ -64,11 +64,11 @@ class RunLock(Callback):
 
 
 @dataclass(frozen=True)
-class Run:
+class OpenRun:
     """A run whose folder is there and locked.
 
     Args:
-        setup: the run; max_duration is where it goes to.
+        setup: the run; config.max_duration already includes train.more.
         settings: what must not change while it goes on.
         metadata: content of metadata.json.
         checkpoint: what it goes on from; None for a new run.
@@ -82,7 +82,7 @@ class Run:
     lock: RunLock
 
 
-def open_run(setup: RunSetup, n_parameters: int) -> Run:
+def open_run(setup: RunSetup, n_parameters: int) -> OpenRun:
     """Make the run's folder or go on in it: lock it, choose the checkpoint, and write config.yaml and metadata.json.
 
     Raises:
@@ -102,7 +102,7 @@ def open_run(setup: RunSetup, n_parameters: int) -> Run:
     until = replace(setup, config=_with_more(setup.config, setup.folder, reached))
     metadata = metadata_of(until, n_parameters, dist.get_world_size())
     _write_records(until.config, metadata, setup.folder)
-    return Run(until, settings, metadata, checkpoint, lock)
+    return OpenRun(until, settings, metadata, checkpoint, lock)
 
 
 def _warn_of_other_versions(setup: RunSetup) -> None:
@@ -137,7 +137,7 @@ def _open_folder(setup: RunSetup, lock: RunLock) -> None:
         path.unlink()
 
 
-def _fetch_records(remote: Folder, setup: RunSetup) -> None:
+def _fetch_records(remote: S3Folder, setup: RunSetup) -> None:
     """Download what a run's folder held when its newest checkpoint was uploaded, if there is one.
 
     The first record comes last: a folder without it is fetched again.

@@ -9,7 +9,7 @@ from threading import Condition, Thread
 
 from hindsight import runs
 from hindsight.errors import InputError
-from hindsight.s3 import Folder
+from hindsight.s3 import S3Folder
 from hindsight.training.checkpoint_files import UPLOADING, outdated, remote_name
 
 log = logging.getLogger("hindsight")
@@ -28,7 +28,7 @@ class Uploads:
         run_folder: the run's folder.
     """
 
-    def __init__(self, remote: Folder, run_folder: Path) -> None:
+    def __init__(self, remote: S3Folder, run_folder: Path) -> None:
         self.remote, self.run_folder = remote, run_folder
         self.waiting: deque[tuple[Path, str, int]] = deque()
         self.news = Condition()

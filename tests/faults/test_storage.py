@@ -16,7 +16,7 @@ from helpers.processes import is_alive
 from helpers.s3_server import Server, names, put, remove, store
 from helpers.training_runs import lines, losses
 
-from hindsight.s3 import Folder
+from hindsight.s3 import S3Folder
 from hindsight.training.uploads import Uploads
 
 pytestmark = [pytest.mark.slow, pytest.mark.dist]
@@ -176,7 +176,7 @@ def test_a_killed_run_with_checkpoints_on_s3_goes_on_exactly_on_another_machine(
 def test_records_that_change_while_they_are_uploaded_can_be_fetched(bucket, tmp_path):
     path, is_over = tmp_path / "metrics.jsonl", threading.Event()
     path.write_text("")
-    remote = Folder(f"{bucket}/runs/a", "checkpoint.folder")
+    remote = S3Folder(f"{bucket}/runs/a", "checkpoint.folder")
 
     def write():
         with path.open("r+") as file:
