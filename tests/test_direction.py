@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -37,3 +39,9 @@ def test_the_window_itself_is_left_as_it_is():
     for direction in Direction:
         make_example(window_BT, direction, bos_id=9)
     assert window_BT.tolist() == [[1, 2, IGNORED]]
+
+
+def test_a_direction_without_an_order_is_refused_not_reversed():
+    sideways: Any = "sideways"
+    with pytest.raises(ValueError, match="direction=sideways has no order"):
+        turn(torch.tensor([[1, 2, 3]]), sideways)

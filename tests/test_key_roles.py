@@ -19,5 +19,5 @@ def test_what_a_comparison_is_about_or_must_agree_in_does_not_change_within_a_ru
 
 
 def test_an_unknown_key_has_the_strictest_roles():
-    roles = roles_of("optim.momentum")
+    roles = roles_of("no.such_key")
     assert (roles.resume, roles.pair, roles.speed) == (Resume.fixed, Pair.equal, Speed.changes)

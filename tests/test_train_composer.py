@@ -308,6 +308,15 @@ def test_a_resume_with_other_settings_is_refused_with_both_values(shards, tmp_pa
         train(shards, tmp_path, "run_name=a", "max_duration=2ba", change)
 
 
+def test_a_run_that_began_before_a_key_existed_goes_on_with_the_default_of_the_key_alone(shards, tmp_path):
+    config = train(shards, tmp_path, "run_name=a", "max_duration=1ba") / "config.yaml"
+    config.write_text("".join(line for line in config.read_text().splitlines(True) if "grad_clip" not in line))
+    with pytest.raises(InputError, match=r"optim.grad_clip=2.0 \(the run has 1.0\)"):
+        train(shards, tmp_path, "run_name=a", "max_duration=2ba", "optim.grad_clip=2")
+    train(shards, tmp_path, "run_name=a", "max_duration=2ba")
+    assert max(by_step(tmp_path / "a")) == 2
+
+
 @pytest.mark.parametrize("name", ["config.yaml", "metadata.json"])
 def test_a_resume_of_a_run_with_a_damaged_record_is_refused(shards, tmp_path, name):
     folder = train(shards, tmp_path, "run_name=a", "max_duration=1ba")

@@ -22,9 +22,19 @@ def turn(window_BT: Tensor, direction: Direction) -> Tensor:
 
     Returns:
         The window itself (forward) or with its tokens reversed (backward). Turning twice gives the window back.
+
+    Raises:
+        ValueError: no order is known by this name.
     """
     if direction is Direction.forward:
         return window_BT
+    if direction is Direction.backward:
+        return _reversed(window_BT)
+    raise ValueError(f"direction={direction} has no order in which tokens are put; name one of {list(Direction)}.")
+
+
+def _reversed(window_BT: Tensor) -> Tensor:
+    """Reverse the tokens of each window; padding stays at the end."""
     if not _has_padding(window_BT):
         return window_BT.flip(1)
     length_B1 = (window_BT != IGNORED).sum(dim=1, keepdim=True)

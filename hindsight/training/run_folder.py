@@ -94,7 +94,7 @@ def open_run(setup: RunSetup, n_parameters: int) -> OpenRun:
     checkpoint = choose_checkpoint(setup.config, setup.folder)
     if checkpoint is not None:
         if checkpoint.settings is not None:
-            check_same(setup.run_name, settings, checkpoint.settings, str(checkpoint.path))
+            check_same(setup, checkpoint.settings, str(checkpoint.path))
         if checkpoint.was_fetched:
             on_rank_0(lambda: fetch_metrics(setup.config, setup.folder))
         _warn_of_other_versions(setup)

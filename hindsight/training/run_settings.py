@@ -9,7 +9,7 @@ from typing import Any
 
 from hindsight import runs
 from hindsight.config.key_roles import Resume, roles_of
-from hindsight.config.keys import flatten
+from hindsight.config.keys import defaults_of, flatten
 from hindsight.errors import InputError
 from hindsight.training.setup import RunSetup
 
@@ -23,18 +23,21 @@ def _fixed(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if roles_of(key).resume is Resume.fixed}
 
 
-def check_same(run_name: str, new: dict[str, Any], old: dict[str, Any], where: str) -> None:
+def check_same(setup: RunSetup, old: dict[str, Any], where: str) -> None:
     """Refuse to go on with a run whose model, data, tokenizer, optimizer or seed are not the ones asked for.
 
+    A run that began before a key existed has the key's default, which stands for what was done then.
+
     Args:
-        run_name: the run, for the message.
-        new: `fixed_settings` of what is asked for.
-        old: those that the run began with.
+        setup: what is asked for.
+        old: `fixed_settings` that the run began with.
         where: what holds them, for the message.
 
     Raises:
         InputError: they differ.
     """
+    new = fixed_settings(setup)
+    old = _fixed(defaults_of(setup.config)) | old
     differing = [
         f"{key}={new.get(key)} (the run has {old.get(key)})"
         for key in sorted(old.keys() | new.keys())
@@ -42,8 +45,8 @@ def check_same(run_name: str, new: dict[str, Any], old: dict[str, Any], where: s
     ]
     if differing:
         raise InputError(
-            f"run_name={run_name} cannot go on from {where} with other settings: {'; '.join(differing)}. Give the old "
-            "values, or another run_name and checkpoint.folder."
+            f"run_name={setup.run_name} cannot go on from {where} with other settings: {'; '.join(differing)}. Give the "
+            "old values, or another run_name and checkpoint.folder."
         )
 
 
@@ -55,7 +58,7 @@ def check_records(setup: RunSetup, folder: Path) -> None:
     except InputError as error:
         raise InputError(f"run_name={setup.run_name}: {error}; mend it, or choose another run_name.") from error
     fingerprints = {key: metadata.get(key) for key in setup.fingerprints}
-    check_same(setup.run_name, fixed_settings(setup), old | fingerprints, str(folder))
+    check_same(setup, old | fingerprints, str(folder))
 
 
 def is_finished(setup: RunSetup) -> bool:
