@@ -27,10 +27,10 @@ from hindsight.config.direction import Direction
 from hindsight.errors import InputError
 from hindsight.interrupts import leave_with_parent
 from hindsight.loading import streaming_shared_memory
-from hindsight.loading.h5_reader import H5Stream
 from hindsight.loading.mds_reader import WindowStream
 from hindsight.loading.windows import SplitWindows, window_order
 from hindsight.orders.direction import IGNORED, make_example
+from hindsight.shards.manifest import H5
 from hindsight.training.setup import RunSetup
 
 PREFETCHED_SHARDS = 2
@@ -224,7 +224,9 @@ def build_dataset(setup: RunSetup, split_name: str, shuffle: bool) -> TextStream
     windows, manifest = setup.windows[split_name], setup.manifests[split_name]
     remote = setup.locations[split_name].remote
     limit = setup.config.data.cache_limit if remote is not None else None
-    if manifest.format == "h5":
+    if manifest.format == H5:
+        from hindsight.loading.h5_reader import H5Stream  # imported late: only this format needs h5py
+
         stream = H5Stream(windows, split_start=manifest.splits["train"].tokens if split_name == "val" else 0)
     else:
         stream = WindowStream(windows, remote, is_bounded=limit is not None)

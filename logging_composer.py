@@ -24,7 +24,7 @@ from hindsight.files import write_atomically
 from hindsight.generation import generate
 from hindsight.training.callback_order import Phase
 from hindsight.training.console import Console
-from hindsight.training.gradient import ClipGradient
+from hindsight.training.gradient import TOTAL_LOSS, ClipGradient
 from hindsight.training.run_folder import OpenRun
 from hindsight.training.setup import RunSetup
 from hindsight.training.speed import Speed
@@ -79,7 +79,7 @@ class TrainMetrics(Callback):
         self.speed.mark(state)
         if int(state.timestamp.batch) % self.interval:
             return
-        metrics = {runs.TRAIN_LOSS: state.total_loss_dict["loss/train/total"]}
+        metrics = {runs.TRAIN_LOSS: state.total_loss_dict[TOTAL_LOSS]}
         if self.sums is not None:
             total = self.sums.clone()
             dist.all_reduce(total, reduce_operation="SUM")

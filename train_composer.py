@@ -41,14 +41,19 @@ def answer_early(config: TrainConfig) -> None:
         sys.exit(0)
 
 
-if __name__ == "__main__":
+def begin() -> None:
+    """Check the arguments and answer what needs no training; signals are handled from here on."""
     given = check_arguments("train_composer")
+    interrupts.handle_signals()
     if given is None:
         sweep.announce(sys.argv[1:])
     else:
         with one_line_errors("train_composer"):
             answer_early(given)
-    interrupts.handle_signals()
+
+
+if __name__ == "__main__":
+    begin()
 
 # The imports below take seconds.
 from composer import Evaluator, Trainer
@@ -59,9 +64,10 @@ from hindsight.ranks import init_process_group, leave_error, read_left_error
 from hindsight.training.callback_order import check_order
 from hindsight.training.checkpoint_files import load_weights_only
 from hindsight.training.checkpoints import RestoreRandomState, ResumeSaver, StopOnRequest, build_savers
+from hindsight.training.console import Console
 from hindsight.training.gradient import ClipGradient, StopAtNonFiniteLoss
 from hindsight.training.optim import build_optimizer, build_scheduler
-from hindsight.training.run_folder import OpenRun, open_run, write_finished
+from hindsight.training.run_folder import OpenRun, open_run, remove_finished, write_finished, write_more_reached
 from hindsight.training.sanity_check import sanity_check
 from language_model import LanguageModel, build_model, save_weights
 from load_text_streaming import build_loaders
@@ -105,7 +111,8 @@ def train(config: TrainConfig) -> int:
     trainer.close()
     if saver.uploads is not None:
         saver.uploads.check()
-    if dist.get_global_rank() == 0:
+    write_finished(setup.folder, int(trainer.state.timestamp.batch))
+    if dist.get_global_rank() == 0 and not config.sanity_check:
         log.info("%s", "\n".join(end_lines(run.setup)))
     return start
 
@@ -146,8 +153,9 @@ def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSa
     callbacks = [run.lock, restore, gradient, StopAtNonFiniteLoss(), metrics, samples, *backups, saver, stop]
     check_order(callbacks)
     with warnings.catch_warnings():
-        # Of callbacks without a state, which an older checkpoint does not name.
-        warnings.filterwarnings("ignore", message=r"\w+ is not in the state_dict")
+        # These have no state, and an older checkpoint does not name them.
+        stateless = "|".join(kind.__name__ for kind in (ClipGradient, StopAtNonFiniteLoss, Console))
+        warnings.filterwarnings("ignore", message=f"({stateless}) is not in the state_dict")
         trainer = Trainer(
             model=model,
             train_dataloader=loaders["train"],
@@ -186,7 +194,7 @@ def fit(trainer: Trainer, run: OpenRun, saver: ResumeSaver) -> None:
     step, max_duration = int(state.timestamp.batch), state.max_duration
     assert max_duration is not None
     finished = state.timestamp >= max_duration
-    if dist.get_global_rank() == 0:
+    if dist.get_global_rank() == 0 and not setup.config.sanity_check:
         devices = f"{dist.get_world_size()} x {get_device(None).name}"
         started = start_lines(setup, run.metadata["n_parameters"], step, devices)
         log.info("%s", nothing_to_do(setup, step) if finished else "\n".join(started))
@@ -196,12 +204,13 @@ def fit(trainer: Trainer, run: OpenRun, saver: ResumeSaver) -> None:
         if not is_evaluated[0]:
             trainer.eval()
     if not finished:
+        remove_finished(setup.folder)
         trainer.fit()
     if dist.get_global_rank() == 0:
         model = state.model if isinstance(state.model, LanguageModel) else state.model.module  # DDP's wrapper
         assert isinstance(model, LanguageModel)
         save_weights(model.module, setup.folder / runs.WEIGHTS)
-    write_finished(setup.folder, int(state.timestamp.batch))
+    write_more_reached(setup.folder)
 
 
 def main(config: TrainConfig) -> None:

@@ -21,38 +21,35 @@ def plain_duration(text: str) -> str:
     return f"{number}{unit}"
 
 
-def steps_in(duration: str, batch_size: int, context_length: int, epoch_tokens: int) -> int:
+def steps_in(duration: str, epoch_steps: int, epoch_tokens: int, batch_tokens: int) -> int:
     """Optimizer steps of a duration; those of a number of tokens end with the first batch that reaches it.
 
     Args:
         duration: such as 1000ba.
-        batch_size: windows in a global batch.
-        context_length: tokens in a window.
-        epoch_tokens: tokens in an epoch, whose last batch is padded with windows that hold nothing.
+        epoch_steps: optimizer steps in an epoch.
+        epoch_tokens: tokens in an epoch; its last batch may have fewer than the others.
+        batch_tokens: tokens in a full batch.
     """
     number, unit = parse_duration(duration)
     if unit == "ba":
         return number
-    epoch_windows = -(-epoch_tokens // context_length)
-    epoch_steps = -(-epoch_windows // batch_size)
     if unit == "ep":
         return number * epoch_steps
     epochs, rest = divmod(number, epoch_tokens)
-    return epochs * epoch_steps + -(-rest // (batch_size * context_length))
+    return epochs * epoch_steps + -(-rest // batch_tokens)
 
 
-def tokens_in(duration: str, batch_size: int, context_length: int, epoch_tokens: int | None) -> int | None:
+def tokens_in(duration: str, batch_tokens: int, epoch_tokens: int | None) -> int | None:
     """Tokens that a duration trains on, where a step is a full batch; None for epochs of unknown size.
 
     Args:
         duration: such as 5ep.
-        batch_size: windows in a global batch.
-        context_length: tokens in a window.
+        batch_tokens: tokens in a full batch.
         epoch_tokens: tokens in an epoch; None if not known.
     """
     number, unit = parse_duration(duration)
     if unit == "tok":
         return number
     if unit == "ba":
-        return number * batch_size * context_length
+        return number * batch_tokens
     return None if epoch_tokens is None else number * epoch_tokens

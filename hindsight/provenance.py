@@ -39,4 +39,6 @@ def version_changes(before: dict[str, str], now: dict[str, str]) -> str | None:
     ]
     if not changes:
         return None
-    return f"the run was begun with {', '.join(changes)}: from here on its losses may differ in their last digits."
+    return (
+        f"the run was last started with {', '.join(changes)}: its losses may differ in their last digits from here on."
+    )

@@ -43,6 +43,9 @@ RECORDS = (CONFIG, METADATA)
 UPLOADED = (*RECORDS, MORE, METRICS, SAMPLES)
 """What is uploaded with each checkpoint, so that a run goes on where its folder is missing."""
 
+FINGERPRINTS = ("data_fingerprint", "tokenizer_fingerprint")
+"""Keys of metadata.json that say which data and tokenizer a run was trained on, wherever these are."""
+
 TRAIN, EVAL = "train/", "eval/"
 """Prefixes of metric names: of an optimizer step, and of an evaluation."""
 METRIC_NAMES = ("loss_nats", "perplexity", "accuracy", "bits_per_byte")
@@ -102,16 +105,18 @@ def finished_step(folder: Path) -> int | None:
     path = folder / FINISHED
     try:
         return int(json.loads(path.read_text(encoding="utf-8"))["step"]) if path.is_file() else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
 
 
 def _read_mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
     try:
         tree = parse(_read(path).decode())
+        if not isinstance(tree, dict):
+            raise ValueError("it holds no keys")
+        return flatten(tree)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{path} is damaged: {error}") from None
-    return flatten(tree) if isinstance(tree, dict) else {}
 
 
 def _read(path: Path) -> bytes:

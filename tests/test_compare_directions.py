@@ -194,7 +194,8 @@ def test_a_missing_folder_is_named(tmp_path):
         ("config.yaml", "seed: 0", "has no direction"),
         ("config.yaml", "{direction: sideways, seed: 0, model: {name: a}}", "direction=sideways"),
         ("metadata.json", '{"data_fingerprint": ', "is damaged"),
-        ("metadata.json", "[]", "has no data_fingerprint"),
+        ("metadata.json", "[]", "is damaged: it holds no keys"),
+        ("metadata.json", "{}", "has no data_fingerprint"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, name, content, words):

@@ -17,8 +17,10 @@ from helpers.processes import ROOT, run_command
 from helpers.training_runs import settings, train
 from hypothesis import given
 from hypothesis import strategies as st
+from tqdm import tqdm
 
 from hindsight.training import console
+from hindsight.training.speed import Speed
 from hindsight.training.summary import short
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
@@ -141,6 +143,18 @@ def test_a_machine_without_wandb_and_boto3_trains(shards, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "a" / "model.safetensors").is_file()
+
+
+def test_the_speed_is_zero_before_two_steps_are_marked():
+    speed = Speed()
+    assert (speed.tokens_per_second, speed.seconds_for(10)) == (0.0, 0.0)
+
+
+def test_the_longest_text_of_the_bar_fits_its_columns():
+    text = "step 399999/400000 · loss 10.51 · eval 10.60 · 523k tok/s · 125:01:12 left"
+    line = tqdm.format_meter(399999, 400000, 1, ncols=console.BAR_COLUMNS, prefix=text, bar_format=console.BAR_FORMAT)
+    assert text in line
+    assert len(line) <= console.BAR_COLUMNS
 
 
 @given(st.floats(min_value=0, max_value=1e15, allow_nan=False))

@@ -1,6 +1,6 @@
 import pytest
 
-from hindsight.durations import parse_duration, plain_duration
+from hindsight.durations import parse_duration, plain_duration, steps_in, tokens_in
 from hindsight.errors import InputError
 
 
@@ -20,3 +20,21 @@ def test_anything_else_is_no_duration(text):
 @pytest.mark.parametrize(("text", "plain"), [("20_000_000tok", "20000000tok"), ("5ep", "5ep")])
 def test_composer_gets_durations_without_underscores(text, plain):
     assert plain_duration(text) == plain
+
+
+@pytest.mark.parametrize(
+    ("duration", "steps"),
+    [("7ba", 7), ("3ep", 12), ("1tok", 1), ("64tok", 1), ("65tok", 2), ("210tok", 4), ("211tok", 5), ("630tok", 12)],
+)
+def test_steps_end_with_the_first_batch_that_reaches_the_duration(duration, steps):
+    # An epoch of 210 tokens is three batches of 64, and one of 18.
+    assert steps_in(duration, epoch_steps=4, epoch_tokens=210, batch_tokens=64) == steps
+
+
+@pytest.mark.parametrize(("duration", "tokens"), [("7ba", 448), ("3ep", 630), ("1_000tok", 1000)])
+def test_tokens_of_steps_are_those_of_full_batches(duration, tokens):
+    assert tokens_in(duration, batch_tokens=64, epoch_tokens=210) == tokens
+
+
+def test_tokens_of_epochs_of_unknown_size_are_not_known():
+    assert tokens_in("3ep", batch_tokens=64, epoch_tokens=None) is None

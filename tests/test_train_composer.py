@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -261,12 +262,12 @@ def test_a_resume_does_not_read_again_what_was_consumed(shards, tmp_path, monkey
 def test_a_run_that_goes_on_with_other_versions_says_so(shards, tmp_path, caplog):
     folder = train(shards, tmp_path, "run_name=a", "max_duration=2ba")
     train(shards, tmp_path, "run_name=a", "max_duration=3ba")
-    assert "the run was begun with" not in caplog.text
+    assert "the run was last started with" not in caplog.text
     metadata = json.loads((folder / "metadata.json").read_text())
     metadata["versions"]["torch"] = "2.0.1"
     (folder / "metadata.json").write_text(json.dumps(metadata))
     train(shards, tmp_path, "run_name=a", "max_duration=4ba")
-    assert f"a: the run was begun with torch 2.0.1 (now {version('torch')}):" in caplog.text
+    assert f"a: the run was last started with torch 2.0.1 (now {version('torch')}):" in caplog.text
 
 
 def test_a_finished_run_says_so_and_changes_nothing(shards, tmp_path, caplog):
@@ -276,6 +277,39 @@ def test_a_finished_run_says_so_and_changes_nothing(shards, tmp_path, caplog):
     train(shards, tmp_path)
     assert "nothing to do, it is at step 6 of 6ba" in caplog.text
     assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def is_answered_early(shards: Path, runs: Path, *changes: str) -> bool:
+    config = compose_config("train_composer", *settings(shards, runs, "run_name=a", *changes))
+    try:
+        train_composer.answer_early(config)
+    except SystemExit as end:
+        return end.code == 0
+    return False
+
+
+def test_only_a_run_with_all_that_belongs_to_its_end_is_answered_early(shards, tmp_path):
+    assert not is_answered_early(shards, tmp_path)
+    folder = train(shards, tmp_path, "run_name=a")
+    assert is_answered_early(shards, tmp_path)
+    for longer in ("max_duration=7ba", "train.more=1ba", f"checkpoint.folder={tmp_path}/other", "sanity_check=true"):
+        assert not is_answered_early(shards, tmp_path, longer)
+    with pytest.raises(InputError, match="seed=1"):
+        is_answered_early(shards, tmp_path, "seed=1")
+    for name in ("metrics.jsonl", "model.safetensors", "checkpoints/ep0-ba6-rank0.pt", "finished.json"):
+        (folder / name).rename(tmp_path / "away")
+        assert not is_answered_early(shards, tmp_path), name
+        (tmp_path / "away").rename(folder / name)
+    assert is_answered_early(shards, tmp_path)
+
+
+def test_a_run_that_is_trained_beyond_its_end_and_stopped_is_not_at_that_end_any_more(shards, tmp_path):
+    folder = train(shards, tmp_path, "run_name=a", "max_duration=3ba")
+    (folder / "STOP").touch()
+    with pytest.raises(SystemExit) as stopped:
+        train(shards, tmp_path, "run_name=a", "max_duration=2000ba")
+    assert stopped.value.code == 75
+    assert not is_answered_early(shards, tmp_path, "max_duration=3ba")
 
 
 def test_an_evaluation_that_a_kill_prevented_is_made_up_for(shards, tmp_path):

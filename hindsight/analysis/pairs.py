@@ -18,7 +18,6 @@ from hindsight.config import key_roles
 from hindsight.config.direction import Direction
 from hindsight.errors import InputError
 
-FINGERPRINTS = ("data_fingerprint", "tokenizer_fingerprint")
 """Keys of metadata.json that stand for what the runs read, wherever it lies."""
 WARNED_METADATA = ("git_commit", "world_size", "versions")
 """Keys of metadata.json (and those below them) in which a pair may differ with a warning: they may change rounding."""
@@ -44,7 +43,7 @@ class RecordedRun:
     @property
     def settings(self) -> dict[str, Any]:
         """Everything that the runs of a pair must agree in."""
-        settings = self._config_of(key_roles.Pair.equal) | {key: self.metadata[key] for key in FINGERPRINTS}
+        settings = self._config_of(key_roles.PairRole.equal) | {key: self.metadata[key] for key in runs.FINGERPRINTS}
         # Rounded, because another machine may add up the same counts in another order.
         return settings | {"val_unigram_entropy_nats": round(self.metadata["val_unigram_entropy_nats"], 9)}
 
@@ -52,9 +51,9 @@ class RecordedRun:
     def conditions(self) -> dict[str, Any]:
         """Everything in which the runs of a pair may differ with a warning, because it may change the rounding."""
         metadata = {key: value for key, value in self.metadata.items() if key.split(".")[0] in WARNED_METADATA}
-        return self._config_of(key_roles.Pair.warned) | metadata
+        return self._config_of(key_roles.PairRole.warned) | metadata
 
-    def _config_of(self, role: key_roles.Pair) -> dict[str, Any]:
+    def _config_of(self, role: key_roles.PairRole) -> dict[str, Any]:
         return {key: value for key, value in self.config.items() if key_roles.roles_of(key).pair is role}
 
 
@@ -95,7 +94,7 @@ def read_run(folder: Path) -> RecordedRun:
     if not folder.is_dir():
         raise InputError(f"runs: {folder} does not exist; name folders such as runs/<run_name>.")
     metadata, config = runs.read_metadata(folder), runs.read_config(folder)
-    runs.require_keys(metadata, folder / runs.METADATA, *FINGERPRINTS, "val_unigram_entropy_nats")
+    runs.require_keys(metadata, folder / runs.METADATA, *runs.FINGERPRINTS, "val_unigram_entropy_nats")
     runs.require_keys(config, folder / runs.CONFIG, "direction", "model.name", "seed")
     if config["direction"] not in Direction.__members__:
         raise InputError(f"{folder / runs.CONFIG} has direction={config['direction']}, not forward or backward.")

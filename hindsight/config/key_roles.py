@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from enum import Enum
 
 
-class Resume(Enum):
+class ResumeRole(Enum):
     """Whether a key may change when a run goes on."""
 
     fixed = "fixed"
     may_change = "may change"
 
 
-class Pair(Enum):
+class PairRole(Enum):
     """Whether the two runs of a comparison may differ in a key."""
 
     compared = "compared"
@@ -32,7 +32,7 @@ class Pair(Enum):
     """They may differ: the key cannot change a loss."""
 
 
-class Speed(Enum):
+class SpeedRole(Enum):
     """Whether a key changes the speed of training."""
 
     same = "same"
@@ -43,19 +43,19 @@ class Speed(Enum):
 class KeyRoles:
     """What a key matters for."""
 
-    resume: Resume
-    pair: Pair
-    speed: Speed
+    resume: ResumeRole
+    pair: PairRole
+    speed: SpeedRole
 
 
-_MODEL = KeyRoles(Resume.fixed, Pair.equal, Speed.changes)
-_OPTIMIZER = KeyRoles(Resume.fixed, Pair.equal, Speed.same)
-_EVALUATION = KeyRoles(Resume.may_change, Pair.equal, Speed.same)
-_COMPUTATION = KeyRoles(Resume.may_change, Pair.warned, Speed.changes)
-_RECORD = KeyRoles(Resume.may_change, Pair.free, Speed.same)
+_MODEL = KeyRoles(ResumeRole.fixed, PairRole.equal, SpeedRole.changes)
+_OPTIMIZER = KeyRoles(ResumeRole.fixed, PairRole.equal, SpeedRole.same)
+_EVALUATION = KeyRoles(ResumeRole.may_change, PairRole.equal, SpeedRole.same)
+_COMPUTATION = KeyRoles(ResumeRole.may_change, PairRole.warned, SpeedRole.changes)
+_RECORD = KeyRoles(ResumeRole.may_change, PairRole.free, SpeedRole.same)
 
 KEY_ROLES = {
-    "direction": KeyRoles(Resume.fixed, Pair.compared, Speed.same),
+    "direction": KeyRoles(ResumeRole.fixed, PairRole.compared, SpeedRole.same),
     "model.name": _MODEL,
     "model.n_layers": _MODEL,
     "model.d_model": _MODEL,
@@ -97,7 +97,7 @@ KEY_ROLES = {
     "batch_size": _MODEL,
     "microbatch_size": _COMPUTATION,
     "seed": _OPTIMIZER,
-    "run_name": KeyRoles(Resume.fixed, Pair.free, Speed.same),
+    "run_name": KeyRoles(ResumeRole.fixed, PairRole.free, SpeedRole.same),
     "runs_dir": _RECORD,
     "eval_interval": _EVALUATION,
     "eval_batches": _EVALUATION,
@@ -109,7 +109,7 @@ KEY_ROLES = {
     "precision": _MODEL,
     "compile": _COMPUTATION,
     "activation_checkpointing": _COMPUTATION,
-    "metrics": KeyRoles(Resume.may_change, Pair.free, Speed.changes),
+    "metrics": KeyRoles(ResumeRole.may_change, PairRole.free, SpeedRole.changes),
     "wandb.mode": _RECORD,
     "wandb.project": _RECORD,
     "wandb.entity": _RECORD,

@@ -162,7 +162,7 @@ class TrainConfig:
     samples: SamplesConfig = field(default_factory=SamplesConfig)
     """Sampled texts."""
     progress_bar: bool = True
-    """Whether to show progress bars."""
+    """Whether to show one bar in a terminal; false: plain lines, as in a log."""
     train: MoreConfig = field(default_factory=MoreConfig)
     """How far this start goes."""
     sanity_check: bool = False

@@ -10,13 +10,14 @@ from pathlib import Path
 from hindsight.config.data import DataConfig
 from hindsight.errors import InputError
 from hindsight.shards.manifest import MANIFEST_NAME, SPLITS, TOKENIZER_FOLDER
+from hindsight.shards.mds import INDEX_NAME
 from hindsight.tokenization.tokenizer import CONFIG_FILE, TOKENIZER_FILE
 
 DESCRIPTION = (
     MANIFEST_NAME,
     f"{TOKENIZER_FOLDER}/{TOKENIZER_FILE}",
     f"{TOKENIZER_FOLDER}/{CONFIG_FILE}",
-    *(f"{split}/index.json" for split in SPLITS),
+    *(f"{split}/{INDEX_NAME}" for split in SPLITS),
 )
 """Small files that describe the shards."""
 

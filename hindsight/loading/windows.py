@@ -80,6 +80,16 @@ class SplitWindows:
         return -(-self.n_windows // self.batch_size) * self.batch_size
 
     @property
+    def n_batches(self) -> int:
+        """Global batches in an epoch."""
+        return self.n_padded // self.batch_size
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens in a full batch."""
+        return self.batch_size * self.context_length
+
+    @property
     def n_shards(self) -> int:
         """Shards of the split."""
         return -(-self.n_tokens // (self.block_length * self.blocks_per_shard))

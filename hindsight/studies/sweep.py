@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hindsight import runs
 from hindsight.command_line import CONF_DIR, one_line_errors, register_schemas, to_dataclass
-from hindsight.config.key_roles import Speed, roles_of
+from hindsight.config.key_roles import SpeedRole, roles_of
 from hindsight.config.keys import flatten
 from hindsight.config.training import TrainConfig
 from hindsight.durations import parse_duration, tokens_in
@@ -49,7 +49,7 @@ def tokens_of(run: TrainConfig) -> int | None:
     needs_data = parse_duration(run.max_duration)[1] == "ep" and "://" not in run.data.path
     manifest = Manifest.load(run.data.path, "data.path") if needs_data else None
     epoch_tokens = manifest.splits["train"].tokens if manifest is not None else None
-    return tokens_in(run.max_duration, run.batch_size, context_length_of(run), epoch_tokens)
+    return tokens_in(run.max_duration, run.batch_size * context_length_of(run), epoch_tokens)
 
 
 def speed_of(run: TrainConfig) -> float | None:
@@ -57,7 +57,11 @@ def speed_of(run: TrainConfig) -> float | None:
     wanted = _speed_settings(flatten(asdict(run)))
     folders = [path.parent for path in Path(run.runs_dir).glob(f"*/{runs.METRICS}")]
     for folder in sorted(folders, key=lambda folder: (folder / runs.METRICS).stat().st_mtime, reverse=True):
-        if not (folder / runs.CONFIG).exists() or _speed_settings(runs.read_config(folder)) != wanted:
+        try:
+            settings = _speed_settings(runs.read_config(folder))
+        except InputError:  # a neighbour that is damaged, or was killed before it had written its config
+            continue
+        if settings != wanted:
             continue
         lines = runs.read_lines(folder / runs.METRICS, keep_before_damage=True)
         if speeds := [line[runs.TOKENS_PER_SECOND] for line in lines if runs.TOKENS_PER_SECOND in line]:
@@ -66,8 +70,8 @@ def speed_of(run: TrainConfig) -> float | None:
 
 
 def _speed_settings(values: dict[str, Any]) -> dict[str, Any]:
-    settings = {key: value for key, value in values.items() if roles_of(key).speed is Speed.changes}
-    settings["data.context_length"] = settings["data.context_length"] or settings["model.context_length"]
+    settings = {key: value for key, value in values.items() if roles_of(key).speed is SpeedRole.changes}
+    settings["data.context_length"] = settings.get("data.context_length") or settings.get("model.context_length")
     return settings
 
 

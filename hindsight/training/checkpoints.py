@@ -1,7 +1,6 @@
 """What makes resuming exact: when and how checkpoints are saved, the random state, and leaving on request."""
 
 import json
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,9 +21,8 @@ from hindsight.files import sync, write_atomically
 from hindsight.interrupts import Interrupted
 from hindsight.training.callback_order import Phase
 from hindsight.training.checkpoint_files import SAVING, local_folder, outdated, remote_folder
+from hindsight.training.console import progress_log
 from hindsight.training.uploads import Uploads
-
-log = logging.getLogger("hindsight.progress")
 
 FILENAME = "ep{epoch}-ba{batch}-rank{rank}.pt"
 """Name of a checkpoint: epochs and optimizer steps made."""
@@ -138,7 +136,8 @@ class AtomicSaver(CheckpointSaver):
             self.uploads.add(path, self.keep)
 
     def note(self, path: Path, step: int) -> None:
-        """Record, on rank 0, a checkpoint that is complete; here nothing."""
+        """Say, on rank 0, that a checkpoint is complete."""
+        progress_log.info("step %d · checkpoint %s", step, path)
 
 
 class ResumeSaver(AtomicSaver):
@@ -179,8 +178,8 @@ class ResumeSaver(AtomicSaver):
 
     def note(self, path: Path, step: int) -> None:
         """Record which checkpoint is the newest."""
+        super().note(path, step)
         write_atomically(self.run_folder / runs.NEWEST_CHECKPOINT, json.dumps({"step": step, "path": str(path)}) + "\n")
-        log.info("step %d · checkpoint %s", step, path)
 
     def state_dict(self) -> dict[str, Any]:
         """Keep whether an evaluation comes next, and the settings of the run."""

@@ -25,12 +25,14 @@ progress_log = logging.getLogger("hindsight.progress")
 
 LINE_INTERVAL_S = 10.0
 """Least seconds between two lines about training steps; evaluations, checkpoints and resumes each have their own."""
+BAR_FORMAT = "{bar} {desc}"
+"""The bar takes the columns that the text leaves."""
 BAR_COLUMNS = 80
 """Widest bar, so that it fits the usual terminal."""
 
 
 class Console(LoggerDestination):
-    """Show how far a run is: a bar where standard error is a terminal, plain lines otherwise.
+    """Show how far a run is: a bar where standard output and error are a terminal, plain lines otherwise.
 
     Args:
         total_steps: optimizer steps in the run.
@@ -39,7 +41,7 @@ class Console(LoggerDestination):
 
     def __init__(self, total_steps: int, with_bar: bool) -> None:
         self.total_steps = total_steps
-        self.with_bar = with_bar and sys.stderr.isatty()
+        self.with_bar = with_bar and sys.stderr.isatty() and sys.stdout.isatty()
         self.speed = Speed()
         self.losses: dict[str, float] = {}
         self.bar: tqdm[Any] | None = None
@@ -55,10 +57,11 @@ class Console(LoggerDestination):
             self.is_new = True
 
     def fit_start(self, state: State, logger: Logger) -> None:
-        """Show the bar."""
+        """Open the bar, which takes the place of the lines of progress."""
         if dist.get_global_rank() == 0 and self.with_bar and self.bar is None:
+            self.speed.start(state)
             columns = min(BAR_COLUMNS, shutil.get_terminal_size().columns)
-            self.bar = tqdm(total=self.total_steps, ncols=columns, bar_format="{bar:12} {desc}", miniters=0)
+            self.bar = tqdm(total=self.total_steps, ncols=columns, bar_format=BAR_FORMAT, miniters=0)
             self._show(int(state.timestamp.batch), self._place(int(state.timestamp.batch)))
             self.cleanup.enter_context(logging_redirect_tqdm())
             progress_log.setLevel(logging.WARNING)
@@ -69,7 +72,7 @@ class Console(LoggerDestination):
         self.speed.start(state)
 
     def batch_end(self, state: State, logger: Logger) -> None:
-        """Show the step."""
+        """Show the loss and the speed of the step that was just made."""
         self.speed.mark(state)
         step = int(state.timestamp.batch)
         if self.bar is not None:

@@ -12,6 +12,9 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from hindsight.training.callback_order import Phase
 
+TOTAL_LOSS = "loss/train/total"
+"""Composer's name of the loss of a step in State.total_loss_dict, over all microbatches and ranks."""
+
 
 class ClipGradient(Callback):
     """Scale the gradient of a step down to a largest norm.
@@ -54,7 +57,7 @@ class StopAtNonFiniteLoss(Callback):
         Raises:
             FloatingPointError: it is not finite.
         """
-        loss_nats = state.total_loss_dict["loss/train/total"]
+        loss_nats = state.total_loss_dict[TOTAL_LOSS]
         if not math.isfinite(loss_nats):
             raise FloatingPointError(
                 f"The loss of step {int(state.timestamp.batch)} is {loss_nats}; nothing of it was saved. Start anew "

@@ -97,7 +97,7 @@ def open_run(setup: RunSetup, n_parameters: int) -> OpenRun:
             check_same(setup, checkpoint.settings, str(checkpoint.path))
         if checkpoint.was_fetched:
             on_rank_0(lambda: fetch_metrics(setup.config, setup.folder))
-        _warn_of_other_versions(setup)
+        on_rank_0(lambda: _warn_of_other_versions(setup))
     reached = checkpoint.timestamp if checkpoint is not None else None
     until = replace(setup, config=_with_more(setup.config, setup.folder, reached))
     metadata = metadata_of(until, n_parameters, dist.get_world_size())
@@ -106,13 +106,14 @@ def open_run(setup: RunSetup, n_parameters: int) -> OpenRun:
 
 
 def _warn_of_other_versions(setup: RunSetup) -> None:
-    """Log, on rank 0, which packages have other versions than when the run was last started."""
-    if dist.get_global_rank() == 0 and (setup.folder / runs.METADATA).is_file():
-        prefix = "versions."
-        metadata = runs.read_metadata(setup.folder)
-        before = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
-        if (changes := version_changes(before, versions())) is not None:
-            log.warning("%s: %s", setup.run_name, changes)
+    """Log which packages have other versions than when the run was last started; on rank 0."""
+    if not (setup.folder / runs.METADATA).is_file():
+        return
+    prefix = "versions."
+    metadata = runs.read_metadata(setup.folder)
+    before = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
+    if (changes := version_changes(before, versions())) is not None:
+        log.warning("%s: %s", setup.run_name, changes)
 
 
 def _open_folder(setup: RunSetup, lock: RunLock) -> None:
@@ -191,12 +192,21 @@ def _with_more(config: TrainConfig, folder: Path, reached: Timestamp | None) -> 
     return replace(config, max_duration=on_rank_0(decide))
 
 
-def write_finished(folder: Path, step: int) -> None:
-    """Record, on rank 0, that the run has come to its end at a step, and that train.more is reached."""
-    if dist.get_global_rank() != 0:
-        return
+def write_more_reached(folder: Path) -> None:
+    """Record, on rank 0, that what train.more asked for is reached."""
     path = folder / runs.MORE
-    if path.exists():
+    if dist.get_global_rank() == 0 and path.exists():
         asked = json.loads(path.read_text(encoding="utf-8"))
         write_atomically(path, json.dumps(asked | {"reached": True}) + "\n")
-    write_atomically(folder / runs.FINISHED, json.dumps({"step": step}) + "\n")
+
+
+def write_finished(folder: Path, step: int) -> None:
+    """Record, on rank 0, that the run has come to its end at a step, with all that belongs to it."""
+    if dist.get_global_rank() == 0:
+        write_atomically(folder / runs.FINISHED, json.dumps({"step": step}) + "\n")
+
+
+def remove_finished(folder: Path) -> None:
+    """Forget, on rank 0, an earlier end of a run that is going to be trained further."""
+    if dist.get_global_rank() == 0:
+        (folder / runs.FINISHED).unlink(missing_ok=True)

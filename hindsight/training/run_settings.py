@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hindsight import runs
-from hindsight.config.key_roles import Resume, roles_of
+from hindsight.config.key_roles import ResumeRole, roles_of
 from hindsight.config.keys import defaults_of, flatten
 from hindsight.errors import InputError
 from hindsight.training.setup import RunSetup
@@ -20,7 +20,7 @@ def fixed_settings(setup: RunSetup) -> dict[str, Any]:
 
 
 def _fixed(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if roles_of(key).resume is Resume.fixed}
+    return {key: value for key, value in config.items() if roles_of(key).resume is ResumeRole.fixed}
 
 
 def check_same(setup: RunSetup, old: dict[str, Any], where: str) -> None:
@@ -45,8 +45,8 @@ def check_same(setup: RunSetup, old: dict[str, Any], where: str) -> None:
     ]
     if differing:
         raise InputError(
-            f"run_name={setup.run_name} cannot go on from {where} with other settings: {'; '.join(differing)}. Give the "
-            "old values, or another run_name and checkpoint.folder."
+            f"run_name={setup.run_name} cannot go on from {where} with other settings: {'; '.join(differing)}. Give "
+            "the old values, or another run_name and checkpoint.folder."
         )
 
 
@@ -62,13 +62,20 @@ def check_records(setup: RunSetup, folder: Path) -> None:
 
 
 def is_finished(setup: RunSetup) -> bool:
-    """Tell whether the run has come to its end, with its last evaluation, checkpoint and weights.
+    """Tell whether the run has come to its end, and its last evaluation, checkpoint and weights are in its folder.
+
+    A run whose checkpoints are elsewhere, or that is to be trained beyond its end, is looked at later.
 
     Raises:
         InputError: the run in the folder has other settings.
     """
-    if setup.config.train.more is not None or not all((setup.folder / name).is_file() for name in runs.RECORDS):
+    config, folder = setup.config, setup.folder
+    needed = (*runs.RECORDS, runs.FINISHED, runs.WEIGHTS)
+    is_elsewhere = config.train.more is not None or config.checkpoint.folder is not None
+    if is_elsewhere or not all((folder / name).is_file() for name in needed):
         return False
-    check_records(setup, setup.folder)
-    step = runs.finished_step(setup.folder)
-    return step is not None and step >= setup.total_steps and (setup.folder / runs.WEIGHTS).is_file()
+    check_records(setup, folder)
+    step = runs.finished_step(folder)
+    if step is None or step < setup.total_steps or not runs.is_evaluated(folder, step):
+        return False
+    return any((folder / runs.CHECKPOINTS).glob(f"ep*-ba{step}-rank0.pt"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hindsight import runs
 from hindsight.config.model import GPTConfig
 from hindsight.config.training import TrainConfig
 from hindsight.durations import steps_in
@@ -14,7 +15,7 @@ from hindsight.errors import InputError
 from hindsight.loading.remote import Remote, cache_folder
 from hindsight.loading.windows import SplitWindows
 from hindsight.provenance import git_commit, versions
-from hindsight.shards.manifest import TOKENIZER_FOLDER, Manifest
+from hindsight.shards.manifest import MDS, TOKENIZER_FOLDER, Manifest
 from hindsight.tokenization.tokenizer import Tokenizer
 
 
@@ -58,17 +59,15 @@ class RunSetup:
     @property
     def total_steps(self) -> int:
         """Optimizer steps in the run."""
-        config, train = self.config, self.manifests["train"].splits["train"]
-        return steps_in(config.max_duration, config.batch_size, context_length_of(config), train.tokens)
+        train = self.windows["train"]
+        return steps_in(self.config.max_duration, train.n_batches, train.n_tokens, train.batch_tokens)
 
     @property
     def fingerprints(self) -> dict[str, str]:
         """What must not change of data and tokenizer, wherever they are."""
         train, val = self.manifests["train"], self.manifests["val"]
-        return {
-            "data_fingerprint": train.fingerprint if train == val else f"{train.fingerprint}+{val.fingerprint}",
-            "tokenizer_fingerprint": self.tokenizer.fingerprint,
-        }
+        data = train.fingerprint if train == val else f"{train.fingerprint}+{val.fingerprint}"
+        return dict(zip(runs.FINGERPRINTS, (data, self.tokenizer.fingerprint), strict=True))
 
     @property
     def val_unigram_entropy_nats(self) -> float:
@@ -110,7 +109,7 @@ def check_setup(config: TrainConfig, locations: dict[str, Location]) -> RunSetup
         )
     manifests = {split: Manifest.load(place.folder, place.key) for split, place in locations.items()}
     for split, place in locations.items():
-        if place.remote is not None and manifests[split].format != "mds":
+        if place.remote is not None and manifests[split].format != MDS:
             raise InputError(
                 f"{place.key}={place.remote.url} is h5, which is read here only; copy it, or convert it to MDS."
             )

@@ -27,10 +27,14 @@ class Speed:
     @property
     def tokens_per_second(self) -> float:
         """Tokens per second; 0 before two steps are marked."""
+        if len(self._marks) < 2:
+            return 0.0
         (_, tokens_before, seconds_before), (_, tokens, seconds) = self._marks[0], self._marks[-1]
         return (tokens - tokens_before) / max(seconds - seconds_before, 1e-9)
 
     def seconds_for(self, steps: int) -> float:
-        """Seconds that so many steps take at this speed; 0 before a step is made."""
+        """Seconds that so many steps take at this speed; 0 before two steps are marked."""
+        if len(self._marks) < 2:
+            return 0.0
         (step_before, _, seconds_before), (step, _, seconds) = self._marks[0], self._marks[-1]
         return steps * (seconds - seconds_before) / max(step - step_before, 1)

@@ -27,7 +27,7 @@ def start_lines(setup: RunSetup, n_parameters: int, step: int, devices: str) -> 
     train, val = (setup.manifests[name].splits[name] for name in ("train", "val"))
     documents = "" if train.documents is None else f"{train.documents:,} documents, "
     left = setup.total_steps - step
-    tokens = left * config.batch_size * setup.windows["train"].context_length
+    tokens = left * setup.windows["train"].batch_tokens
     lines = [
         f"run      {setup.run_name}, {config.direction.name}",
         f"model    {config.model.name}, {short(n_parameters)} parameters",
@@ -51,25 +51,27 @@ def end_lines(setup: RunSetup) -> list[str]:
     losses = []
     for name, key in (("train", runs.TRAIN_LOSS), ("validation", runs.EVAL_LOSS)):
         losses += [f"{name} {line[key]:.4f}" for line in lines if key in line][-1:]
-    files = ", ".join((runs.METRICS, runs.SAMPLES, runs.WEIGHTS, f"{runs.CHECKPOINTS}/"))
+    names = [name for name in (runs.METRICS, runs.SAMPLES, runs.WEIGHTS) if (setup.folder / name).exists()]
+    checkpoints = setup.config.checkpoint.folder or f"{runs.CHECKPOINTS}/"
     return [
         f"loss     {', '.join(losses)} nats/token; unigram entropy {setup.val_unigram_entropy_nats:.4f}",
-        f"files    {setup.folder}: {files}",
+        f"files    {setup.folder}: {', '.join([*names, checkpoints])}",
         f"next     {_next_command(setup)}",
     ]
 
 
 def _next_command(setup: RunSetup) -> str:
-    """The comparison with the run of the other direction, or how to train that."""
-    direction = setup.config.direction
+    """Name the comparison with the run of the other direction, or how to train that run."""
+    direction, name = setup.config.direction, setup.run_name
     other = Direction.backward if direction is Direction.forward else Direction.forward
-    twin = setup.folder.with_name(setup.run_name.replace(direction.name, other.name))
+    twin = setup.folder.with_name(other.name.join(name.rsplit(direction.name, 1)))
     if twin != setup.folder and (twin / runs.METRICS).is_file():
-        folders = sorted((_shown(setup.folder), _shown(twin)), reverse=direction is Direction.backward)
-        return f"python compare_directions.py 'runs=[{','.join(folders)}]'"
-    return f"the same command with direction={other.name}, then python compare_directions.py runs=[...,...]"
+        pair = (setup.folder, twin) if direction is Direction.forward else (twin, setup.folder)
+        return f"python compare_directions.py 'runs=[{','.join(map(_shown, pair))}]'"
+    named = "" if direction.name in name else " and another run_name"
+    return f"the same command with direction={other.name}{named}, then python compare_directions.py runs=[...,...]"
 
 
 def _shown(folder: Path) -> str:
-    """A folder as a command would name it: relative to the current one where it lies in it."""
+    """Write a folder as a command would: relative to the current one where it lies in it."""
     return str(folder.relative_to(Path.cwd())) if folder.is_relative_to(Path.cwd()) else str(folder)

@@ -108,6 +108,7 @@ def begin(attempt: dict, rank: int, port: int) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     interrupts.handle_signals()
     sys.argv = ["train_composer.py", *attempt["arguments"]]
+    train_composer.begin()
     run_script("train_composer", train_composer.main)
 
 
