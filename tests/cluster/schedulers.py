@@ -240,6 +240,7 @@ class Slurm(Scheduler):
         (folder / "slurm.conf").write_text(
             f"""
             ClusterName=tests
+            FirstJobId=501  # Grid Engine's are from 1 on: jobs/lib.sh makes a port of the number, and both run at once
             SlurmctldHost={host}(127.0.0.1)
             SlurmctldPort={ports[0]}
             SlurmUser={getpass.getuser()}
