@@ -195,6 +195,8 @@ def test_shards_and_index_are_byte_for_byte_those_of_mdswriter(tmp_path, corpus,
 DOCUMENTS = st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1), min_size=2)
 
 
+@pytest.mark.slow
+@pytest.mark.dist
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=DOCUMENTS, workers=st.sampled_from([2, 3]), part_bytes=st.sampled_from([1, 40, 1000]))
 def test_any_documents_come_back_from_both_formats_and_any_number_of_workers_splits_them_alike(
