@@ -118,6 +118,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         InputError: it is intact, but holds something else than numbers, strings and tensors.
         OSError: it cannot be read now.
     """
+    load_weights_only()
     try:
         with zipfile.ZipFile(path) as archive:
             if (bad := archive.testzip()) is not None:
