@@ -18,7 +18,6 @@ import pytest
 from helpers import machines
 from helpers.processes import let_threads_run_before_forks
 from helpers.small_data import convert_config, make_text
-from streaming.base.shared import SharedMemory
 from xdist.scheduler import LoadScopeScheduling
 
 import convert_to_h5
@@ -78,6 +77,8 @@ def pytest_sessionfinish() -> None:
 @pytest.fixture(autouse=True)
 def _shared_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Streaming 0.13.0 closes its shared memory when the process ends, and hundreds of tests share this one."""
+    from streaming.base.shared import SharedMemory  # here, because it takes seconds, which xdist's main process saves
+
     opened: list[SharedMemory] = []
     open_shared_memory = SharedMemory.__init__
 

@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from streaming.base.constant import EPOCH_DATA, EPOCH_SHAPE
 
 from helpers.processes import ROOT, is_alive, skip, wait_until
 from helpers.training_runs import TINY, Losses, last_of_each, losses
-from hindsight.loading.streaming_shared_memory import SEGMENTS
 
 STEPS = 48
 RUN = [
@@ -151,6 +149,8 @@ def kill_group(processes: list[int], number: int = signal.SIGKILL) -> None:
 
 def segments() -> set[str]:
     """Shared memory of Streaming on this machine."""
+    from hindsight.loading.streaming_shared_memory import SEGMENTS
+
     return {name for name in os.listdir(SEGMENTS) if name[:6].isdigit()}
 
 
@@ -160,6 +160,8 @@ def lasting(names: set[str]) -> set[str]:
     The order of the windows lies there only until all readers of an epoch, or of an evaluation, have taken it: a tenth
     of the time in these small runs with two readers.
     """
+    from streaming.base.constant import EPOCH_DATA, EPOCH_SHAPE
+
     return {name for name in names if not name.endswith((EPOCH_SHAPE, EPOCH_DATA))}
 
 
