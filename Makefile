@@ -56,7 +56,10 @@ test-latest:
 		tests/test_tokenizer.py tests/test_bpe_training.py tests/test_fast_encoding.py \
 		tests/test_gpt.py::test_gpt2_block_gives_the_logits_of_hugging_faces_gpt2 \
 		tests/test_gpt.py::test_llama_block_gives_the_logits_of_hugging_faces_llama \
-		tests/test_load_text_streaming.py \
+		tests/test_load_text_streaming.py::test_a_pass_predicts_each_training_token_exactly_once \
+		tests/test_load_text_streaming.py::test_forward_and_backward_see_the_same_windows_in_the_same_order \
+		tests/test_load_text_streaming.py::test_no_document_is_in_both_splits \
+		tests/test_load_text_streaming.py::test_a_loaded_state_goes_on_with_the_next_batch \
 		tests/test_train_composer.py::test_a_pair_starts_from_the_same_weights_and_sees_the_same_windows \
 		tests/test_train_composer.py::test_the_evaluation_is_the_sum_over_the_whole_set_whatever_the_batches \
 		tests/test_train_composer.py::test_a_resumed_run_has_bit_for_bit_the_losses_of_an_uninterrupted_one \
