@@ -13,9 +13,16 @@ import torch
 from helpers.killed_runs import RUN, STEPS, kill_group
 from helpers.training_runs import lines, losses
 
-from hindsight.training.checkpoint_files import DamagedError, checkpoints_in, read_checkpoint
+from hindsight.training.checkpoint_files import DamagedError, checkpoints_in, load_weights_only, read_checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.dist]
+
+
+@pytest.fixture(autouse=True)
+def _only_weights_are_loaded(monkeypatch):
+    """As in every process that trains, whichever test this process ran before."""
+    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
+    load_weights_only()
 
 
 @pytest.fixture(scope="module")
