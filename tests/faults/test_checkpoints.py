@@ -113,10 +113,10 @@ def test_the_checkpoints_of_another_run_are_never_taken(fork_server, shards, run
     assert not (runs / "other" / "metrics.jsonl").exists()
     shutil.rmtree(runs / "run" / "checkpoints")
     shared = [f"checkpoint.folder={tmp_path / 'shared'}", "max_duration=100000ba"]
-    processes = fork_server.start(arguments(shards, runs, "run_name=one", *shared))
-    assert fork_server.reaches(lambda: lines(runs / "one") > 4), fork_server.output()
     second = fork_server.another(tmp_path)
+    processes = fork_server.start(arguments(shards, runs, "run_name=one", *shared))
     try:
+        assert fork_server.reaches(lambda: lines(runs / "one") > 4), fork_server.output()
         assert second.run(arguments(shards, runs, "run_name=two", *shared)) == [2], second.output()
         assert "is being trained by another process, which uses" in second.output()
     finally:

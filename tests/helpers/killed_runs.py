@@ -67,12 +67,13 @@ class ForkServer:
         assert self.answers.readline() == "ready\n"
 
     def another(self, folder: Path, temporary: Path | None = None) -> "ForkServer":
-        """Fork another server of the same user, for attempts beside those of this one.
+        """Fork another server of the same user, for attempts beside those of this one, which must have none under way.
 
         Args:
             folder: for its output.
             temporary: for temporary files; None for `folder`.
         """
+        assert not self.under_way
         pipes = [folder / "requests", folder / "answers"]
         for pipe in pipes:
             os.mkfifo(pipe)
