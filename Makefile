@@ -6,6 +6,7 @@
 PYTHON ?= python3
 # pinned: the newest torch that mosaicml admits. latest: today's, for GPUs newer than Hopper.
 TORCH ?= pinned
+$(if $(filter-out pinned latest,$(TORCH)),$(error TORCH=$(TORCH) is not known; give pinned or latest))
 VENV := $(if $(filter latest,$(TORCH)),.venv-latest,.venv)
 LOCKED := $(if $(filter latest,$(TORCH)),requirements-latest.txt,requirements.txt)
 OLDEST := $(if $(filter latest,$(TORCH)),11,10)
@@ -30,7 +31,7 @@ $(VENV)/.ready: $(LOCKED)
 	@$(PYTHON) -m venv $(VENV)
 ifeq ($(TORCH),latest)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' $(LOCKED))"
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -r $(LOCKED)
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --no-deps -r $(LOCKED)
 else
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on -r $(LOCKED)
 endif

@@ -26,7 +26,7 @@ def versions() -> dict[str, str]:
 
 
 def version_changes(before: dict[str, str], now: dict[str, str]) -> str | None:
-    """Say which versions differ between a run's earlier start and this one; None if none does.
+    """Say which versions differ between a run's earlier start and this one; None if none does, or none was recorded.
 
     Args:
         before: versions in the run's metadata.json.
@@ -37,7 +37,7 @@ def version_changes(before: dict[str, str], now: dict[str, str]) -> str | None:
         for name in sorted(before.keys() | now.keys())
         if before.get(name) != now.get(name)
     ]
-    if not changes:
+    if not before or not changes:
         return None
     return (
         f"the run was last started with {', '.join(changes)}: its losses may differ in their last digits from here on."

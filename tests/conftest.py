@@ -1,7 +1,6 @@
 """Text, tokenizer and shards that the tests share, all made here by the real scripts, and the order of the tests."""
 
 import atexit
-import gc
 import os
 import resource
 from collections.abc import Iterator
@@ -64,14 +63,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that no worker is left alone with it at the end."""
     first = ["cluster", "slow"]
     items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in first])
-
-
-def pytest_sessionfinish() -> None:
-    """End data workers whose error a test has seen: the traceback holds their iterator in a cycle.
-
-    At exit the interpreter would wait for them before it collects that (seen with torch 2.15).
-    """
-    gc.collect()
 
 
 @pytest.fixture(autouse=True)
