@@ -183,7 +183,7 @@ def explain(error: BaseException, schema: type) -> str:
     """One line for an error of the user's: the key, the rule, the way out."""
     if isinstance(error, InputError):
         text = str(error)
-        if "Original Traceback" in text:  # PyTorch puts it before the message of a process that reads ahead
+        if "Original Traceback" in text:  # PyTorch puts it before the message of a data worker
             text = text.rsplit("InputError: ", 1)[-1]
         return " ".join(text.split())
     if isinstance(error, OSError) and error.errno in DISK_FULL:

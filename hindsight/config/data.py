@@ -31,7 +31,7 @@ class DataConfig:
     context_length: int | None = None
     """Tokens in a window; divides the block length of the data; null for model.context_length."""
     num_workers: int = 0
-    """Processes that read ahead for each device; 0 reads in the training process."""
+    """Data workers of each device, which prefetch batches; 0 reads in the training process."""
     shuffle: bool = True
     """Whether windows are seen in an order drawn by the seed, anew in every epoch."""
 

@@ -10,7 +10,7 @@ from hindsight.config.corpus import CorpusConfig
 
 
 class TrainerName(Enum):
-    """The library that learns a vocabulary; auto is ffbpe wherever its merges are those of tokenizers."""
+    """The library that trains a vocabulary; auto is ffbpe wherever its merges are those of tokenizers."""
 
     auto = "auto"
     ffbpe = "ffbpe"
@@ -28,11 +28,11 @@ class TokenizerConfig(CorpusConfig):
     reference: str | None = None
     """Tokenizer folder or Hub name whose normalizer, pre-tokenizer, decoder and special tokens are taken over."""
     sample_bytes: int | None = None
-    """Learn from about this many bytes, drawn over the whole corpus by the seed; null for all of it."""
+    """Train on about this many bytes, drawn over the whole corpus by the seed; null for all of it."""
     seed: int = 0
     """Seed of the sample."""
     trainer: TrainerName = TrainerName.auto
-    """Library that learns: auto, ffbpe or tokenizers; the result is the same, ffbpe is several times faster; auto and
+    """Library that trains: auto, ffbpe or tokenizers; the result is the same, ffbpe is several times faster; auto and
     ffbpe try it on a little of the text, and take tokenizers, the reference, where it cannot be used or differs."""
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ from hindsight.errors import DISK_FULL, InputError
 from hindsight.loading.remote import Remote
 from hindsight.loading.windows import SplitWindows, shard_extent
 from hindsight.shards.manifest import check_names
+from hindsight.shards.mds import INDEX_NAME
 
 
 class WindowReader(MDSReader):
@@ -133,13 +134,13 @@ class WindowStream(Stream):
             check_names(info.basename for shard in shards for pair in shard.file_pairs for info in pair if info)
         except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"data.path={self.place}: {self.windows.name}/index.json is missing or damaged ({error}); "
+                f"data.path={self.place}: {self.windows.name}/{INDEX_NAME} is missing or damaged ({error}); "
                 "convert or copy the data again."
             ) from error
         blocks = -(-self.windows.n_tokens // self.windows.block_length)
         if len(shards) != self.windows.n_shards or sum(len(shard) for shard in shards) != blocks:
             raise InputError(
-                f"data.path={self.place}: {self.windows.name}/index.json lists other shards than manifest.json; "
+                f"data.path={self.place}: {self.windows.name}/{INDEX_NAME} lists other shards than manifest.json; "
                 "convert or copy the data again."
             )
         if self.remote is not None and (hashes := shards[0].file_pairs[0][0].hashes):

@@ -191,9 +191,9 @@ def _choose(config: TrainConfig, run_folder: Path) -> Checkpoint | None:
     newest = run_folder / runs.NEWEST_CHECKPOINT
     if here or there or newest.exists():
         place = remote.url if remote is not None else folder
-        told = f" {newest.name} says: {newest.read_text().strip()}." if newest.exists() else ""
+        noted = f" {newest.name} says: {newest.read_text().strip()}." if newest.exists() else ""
         raise InputError(
-            f"run_name={config.run_name} has saved checkpoints, and none in {place} can be read.{told} Put one back, "
+            f"run_name={config.run_name} has saved checkpoints, and none in {place} can be read.{noted} Put one back, "
             "give the checkpoint.folder they are in, or begin anew with another run_name and checkpoint.folder."
         )
     return None

@@ -244,7 +244,7 @@ class StopOnRequest(Callback):
         if dist.get_world_size() > 1:
             asked = torch.tensor(int(reason is not None), device="cuda" if torch.cuda.is_available() else "cpu")
             dist.all_reduce(asked, reduce_operation="MAX")
-            reason = reason or ("a request to another process" if asked.item() else None)
+            reason = reason or ("a request to another rank" if asked.item() else None)
         self.reason = self.reason or reason
 
     def _leave(self) -> None:
