@@ -148,7 +148,7 @@ def test_a_worker_that_lacks_the_project_is_told_what_to_do(tmp_path, corpus, to
 
 @pytest.mark.parametrize(("protocol", "words"), [("tcp", "Timed out"), ("tls", "TLS configuration")])
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path, corpus, tokenizer_dir, protocol, words, monkeypatch):
-    monkeypatch.setattr("hindsight.conversion.dask_workers.CONNECT_S", 1)
+    monkeypatch.setattr("hindsight.conversion.dask_workers.CONNECT_TIMEOUT_S", 1)
     settings = {"engine": Engine.dask, "dask_scheduler": f"{protocol}://127.0.0.1:9"}
     with pytest.raises(InputError, match=rf"dask_scheduler={protocol}://127.0.0.1:9: .*{words}"):
         convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "out", **settings))
