@@ -5,10 +5,13 @@ uses, and tests look at what is left. So each worker gets both for itself, and a
 namespaces. Root may have them, and on most machines everybody; where they are forbidden, tests run one after the other.
 """
 
+import atexit
 import os
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 from functools import cache
 
 MOST_WORKERS = 4
@@ -20,13 +23,8 @@ AS_ROOT = ["--user", "--map-root-user"]
 IN_IT = """
 mount -t tmpfs tmpfs /dev/shm || exit 1
 chmod 1777 /dev/shm
-TMPDIR=$(mktemp -d) || exit 1
-export TMPDIR
-chmod 1777 "$TMPDIR"
 "$@"
-status=$?
-rm -rf "$TMPDIR"
-exit $status
+exit $?
 """
 
 
@@ -50,5 +48,8 @@ def number_of_workers() -> int:
 
 
 def python() -> str:
-    """The command of a worker's interpreter, as execnet takes it."""
-    return shlex.join([*command(), sys.executable])
+    """The command of a worker's interpreter, as execnet takes it; its folder goes when this process ends."""
+    folder = tempfile.mkdtemp(prefix="worker-")
+    os.chmod(folder, 0o1777)  # noqa: S103 - as /tmp is
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return shlex.join(["env", f"TMPDIR={folder}", *command(), sys.executable])
