@@ -35,7 +35,7 @@ start_by_grid_engine() {
     left=$NODES
 }
 
-if [ $SCHEDULER = slurm ]; then start_by_slurm "$@"; else start_by_grid_engine "$@"; fi
+if [ "$SCHEDULER" = slurm ]; then start_by_slurm "$@"; else start_by_grid_engine "$@"; fi
 
 RESULT=""
 while INTERRUPTED="" && [ "$left" -gt 0 ]; do

@@ -12,7 +12,8 @@
 # and exits, and the job puts itself back into the queue. docs/clusters.md has the table of signals and exit statuses.
 
 set -u
-. jobs/site.sh
+. jobs/site.sh || exit 2
+: "${DATA:=}" # a site.sh from before it had this
 
 # The same variables for both schedulers.
 if [ -n "${SLURM_JOB_ID:-}" ]; then
@@ -56,7 +57,7 @@ say() { echo "== $(date +%FT%T) $*"; }
 # Let squeue and qstat show the name of the run. An array of Grid Engine keeps its name, which is that of all its tasks,
 # because other jobs may wait for it.
 rename_job() {
-    if [ $SCHEDULER = slurm ]; then
+    if [ "$SCHEDULER" = slurm ]; then
         scontrol update "JobId=$SLURM_JOB_ID" "JobName=$1"
     elif [ -z "$TASK" ]; then
         qalter -N "$1" "$JOB" >/dev/null
@@ -108,7 +109,7 @@ finish() {
     say "status $STATUS"
     case $STATUS in
     75 | 143 | 241)
-        if [ -n "$WARNED" ] && [ $SCHEDULER = slurm ]; then
+        if [ -n "$WARNED" ] && [ "$SCHEDULER" = slurm ]; then
             trap '' TERM # requeueing kills what is left of the job
             say "back into the queue"
             scontrol requeue "$SLURM_JOB_ID" && exit "$STATUS"
@@ -127,6 +128,7 @@ start_training() {
     run_name=$(python -m jobs.run_name "$@" 2>&1) || {
         open_log "$NAME"
         echo "$run_name"
+        [ -n "$DATA" ] || say "DATA in jobs/site.sh names no shards: name them there, or give data.path=FOLDER"
         STATUS=2
         finish
     }

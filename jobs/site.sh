@@ -6,8 +6,15 @@
 
 # The environment. With modules, for example:
 #   module load cuda/12.6 python/3.11
+[ -f .venv/bin/activate ] || {
+    echo "$PWD has no .venv: run make setup there, or change jobs/site.sh" >&2
+    return 2
+}
 # shellcheck source=/dev/null
 . .venv/bin/activate
+
+# The shards on which train_gpt2 trains where its arguments name none (data.path=):
+export DATA=
 
 # Folder of the jobs' log folders; a relative path starts at the folder from which jobs are submitted.
 export LOGS=logs

@@ -11,6 +11,7 @@ from helpers.conversion_runs import contents, parts_done
 from helpers.processes import ROOT, skip, wait_until
 from helpers.small_data import make_text
 from helpers.training_runs import TINY, by_step, losses
+from omegaconf import OmegaConf
 from schedulers import GridEngine, Scheduler, Slurm
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.dist, pytest.mark.timeout(600)]
@@ -98,13 +99,20 @@ def starts(checkout: Path, run: str, jobs: dict[str, str]) -> int:
     return job_log(checkout, run, jobs[run]).count(" starts on ")
 
 
+def small_experiment(*changes: str) -> str:
+    """What stands in conf/experiment/ for a model that is small enough for a test."""
+    given = [argument for argument in [*SMALL, *changes] if not argument.startswith(("model=", "data.path="))]
+    values = OmegaConf.to_yaml(OmegaConf.from_dotlist(given))
+    return f"# @package _global_\ndefaults:\n  - override /model: gpt_nano\n\n{values}"
+
+
 SLEEPER = """
 import signal, sys, time
 from pathlib import Path
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
-if not Path(sys.argv[1]).exists():
-    Path(sys.argv[1]).touch()
+if not Path(sys.argv[-1]).exists():
+    Path(sys.argv[-1]).touch()
     time.sleep(600)
 """
 
@@ -128,6 +136,24 @@ def test_a_wrong_config_ends_the_job_within_seconds_with_status_2(scheduler: Sch
     job = scheduler.submit("train_gpt2", "direction=sideways", *SMALL, CPU_PROCESSES="1")
     assert scheduler.wait(job, 15) == [2]
     assert "direction" in job_log(checkout, "train_gpt2", job)
+
+
+def test_a_job_without_arguments_trains_forward_on_the_data_that_the_site_names(scheduler: Scheduler, checkout: Path):
+    site, experiment = checkout / "jobs" / "site.sh", checkout / "conf" / "experiment" / "gpt2.yaml"
+    settings, whole = site.read_text(), experiment.read_text()
+    try:
+        job = scheduler.submit("train_gpt2", CPU_PROCESSES="1")
+        assert scheduler.wait(job, 30) == [2]
+        assert "DATA in jobs/site.sh names no shards" in job_log(checkout, "train_gpt2", job)
+        site.write_text(f"{settings}\nDATA=data/words\n")
+        experiment.write_text(small_experiment("max_duration=3ba", "run_name=unasked"))
+        job = scheduler.submit("train_gpt2", CPU_PROCESSES="1")
+        assert scheduler.wait(job, STARTS_S) == [0]
+        assert steps(checkout, "unasked") == 3
+        assert "direction: forward" in (checkout / "runs" / "unasked" / "config.yaml").read_text()
+    finally:
+        site.write_text(settings)
+        experiment.write_text(whole)
 
 
 def test_jobs_at_once_on_one_node_and_requeued_ones_have_the_losses_of_one_that_was_left_alone(
