@@ -1,6 +1,7 @@
 """Hundreds of faults: `make soak`, or `PYTHONPATH=.:tests python tests/faults/soak.py TRIES SEED`; prints a table.
 
-Each try is a run of its own that meets its fault at a random moment and is started again by the same command.
+Each try is a run of its own that meets its fault at a random moment and is started again by the same command. Beside it
+two other runs, of one process and of two, begin and end on the same data all the time.
 """
 
 import os
@@ -9,9 +10,11 @@ import signal
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from helpers.killed_runs import RUN, ForkServer, kill_group
@@ -63,7 +66,7 @@ def soak(tries: int, seed: int, folder: Path) -> str:
         ) == ([0] * ranks), fork_server.output()
         whole[ranks] = losses(folder / f"whole{ranks}")
     told: dict[str, list[tuple[bool, bool, float]]] = defaultdict(list)
-    with tqdm(total=tries * len(FAULTS), disable=None) as bar:
+    with neighbours(fork_server, folder, shards) as ended, tqdm(total=tries * len(FAULTS), disable=None) as bar:
         for number in range(tries):
             for fault in FAULTS:
                 name = f"{fault.replace(' ', '_').replace(',', '')}-{number}"
@@ -78,7 +81,39 @@ def soak(tries: int, seed: int, folder: Path) -> str:
         resumed = [r[2] for r in results if r[2] > 0]
         typical = f"{statistics.median(resumed):.2f} (at most {max(resumed):.2f})" if resumed else ""
         table.append(f"| {fault} | {len(results)} | {survived} | {same} | {typical} |")
-    return "\n".join(table)
+    wrong = [statuses for statuses in ended if set(statuses) != {0}]
+    return "\n".join([*table, "", f"{len(ended)} runs began and ended beside them, {len(wrong)} not with status 0"])
+
+
+@contextmanager
+def neighbours(fork_server: ForkServer, folder: Path, shards: Path) -> Iterator[list[list[int]]]:
+    """Let two other runs begin and end, over and over; the exit statuses of those that have ended."""
+    ended: list[list[int]] = []
+    is_over = threading.Event()
+
+    def train(server: ForkServer, ranks: int) -> None:
+        arguments = [*RUN, f"data.path={shards}", "max_duration=6ba", f"data.num_workers={2 - ranks}"]
+        while not is_over.is_set():
+            run = [f"runs_dir={folder}", f"run_name=beside{ranks}-{len(ended)}"]
+            ended.append(server.run([*arguments, *run], ranks))
+            if set(ended[-1]) != {0}:
+                sys.stderr.write(f"beside, {ranks} processes: {server.output()}\n")
+
+    servers, threads = [], []
+    for ranks in (1, 2):
+        (folder / f"neighbour{ranks}").mkdir()
+        servers.append(fork_server.another(folder / f"neighbour{ranks}"))
+        threads.append(threading.Thread(target=train, args=(servers[-1], ranks)))
+    for thread in threads:
+        thread.start()
+    try:
+        yield ended
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
+        for server in servers:
+            server.close()
 
 
 def meet(
