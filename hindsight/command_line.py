@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from enum import Enum
@@ -35,6 +35,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from hindsight.config.comparison import CompareConfig
 from hindsight.config.conversion import ConvertConfig, InspectConfig
 from hindsight.config.corpus import MakeCorpusConfig
+from hindsight.config.keys import flatten
 from hindsight.config.model import GPTConfig, ModelConfig, RNNConfig
 from hindsight.config.throughput import BenchmarkConfig
 from hindsight.config.tokenizer import TokenizerConfig
@@ -134,7 +135,8 @@ def check_arguments(script: str) -> Any:
     """
     arguments = sys.argv[1:]
     if {"--help", "-h"} & set(arguments):
-        sys.stdout.write(help_text(script))
+        with one_line_errors(script):
+            sys.stdout.write(help_text(script, [each for each in arguments if "=" in each and each[0].isalpha()]))
         sys.exit(0)
     register_schemas(script)
     with one_line_errors(script):
@@ -244,17 +246,36 @@ def model_names() -> list[str]:
     return names_in("model")
 
 
-def help_text(script: str) -> str:
-    """What `--help` prints: every key with its type, its default in the dataclass, and its docstring."""
+def help_text(script: str, arguments: Sequence[str] = ()) -> str:
+    """What `--help` prints: every key with its type, the value that is used if it is not given, and its docstring.
+
+    Args:
+        script: name of the script.
+        arguments: key=value that are given beside --help; model=NAME shows what is used with that model.
+    """
     schema = SCHEMAS[script]
     command = program(script) if program(script).endswith(".py") else f"-m {program(script)}"
     lines = [f"python {command} key=value ...", "", inspect.cleandoc(schema.__doc__ or ""), ""]
+    used = used_values(script, arguments)
     for key, kind, default, doc in describe(schema):
+        if key in used:
+            default = "required" if used[key] == MISSING else f"default {_text(used[key])}"
         lines.append(f"  {key}=  ({kind}{'; ' + default if default else ''})")
         lines.append(f"      {doc}")
     lines.append("")
-    lines.append(f"Defaults of this script: conf/{script}.yaml. hydra's own options: --hydra-help.")
+    if script == "train_composer":
+        lines.append(f"Defaults are those of model={used['model']}; model=NAME --help shows those of another model.")
+    lines.append("hydra's own options: --hydra-help.")
     return "\n".join(lines) + "\n"
+
+
+def used_values(script: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """The value of each key by its full name, as a script would get it; MISSING where a required key is not given."""
+    register_schemas(script)
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        composed = OmegaConf.to_container(compose(script, list(arguments)), enum_to_str=True)
+    values = flatten(cast("dict[Any, Any]", composed))
+    return values | {"model": values["model.name"]} if script == "train_composer" else values
 
 
 def _type_name(hint: Any) -> str:
@@ -277,4 +298,4 @@ def _text(value: Any) -> str:
         return f"[{', '.join(_text(element) for element in cast('list[Any]', value))}]"
     if isinstance(value, Enum):
         return value.name
-    return "null" if value is None else str(value)
+    return {None: "null", "": '""'}.get(value, str(value))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from helpers.processes import run_command
-from helpers.training_runs import compose_config
+from helpers.training_runs import compose_config, last_of_each
 from omegaconf import OmegaConf
 
 from compare_directions import main
@@ -35,9 +35,8 @@ def evaluation(loss_nats: float) -> dict[str, float]:
 
 def make_run(folder: Path, direction: str, losses: list[float], *overrides: str, **metadata: Any) -> Path:
     """Write a run folder as train_composer.py does, with an evaluation every 10 steps."""
-    config = compose_config(
-        "train_composer", f"direction={direction}", f"run_name={folder.name}", "data.path=here", *overrides
-    )
+    given = last_of_each(["model=gpt_demo", "data.path=here", *overrides])
+    config = compose_config("train_composer", f"direction={direction}", f"run_name={folder.name}", *given)
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
     (folder / "metadata.json").write_text(json.dumps(METADATA | metadata))

@@ -1,14 +1,21 @@
 import errno
+import re
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
+import yaml
 from helpers.processes import ROOT, run_command
 from helpers.training_runs import compose_config
 
 from hindsight.command_line import SCHEMAS, describe, help_text, model_names, one_line_errors, run_script
+from hindsight.config.keys import flatten
 from hindsight.config.training import TrainConfig
+from hindsight.errors import InputError
+from hindsight.training.setup import check_setup, locate_data
 
+BY_SIZE = ["gpt_nano", "gpt_micro", "gpt_mini", "gpt_small", "gpt1", "gpt_medium", "gpt_xl"]
 REQUIRED = {
     "train_tokenizer": ["corpus=a", "out=b"],
     "convert_to_mds": ["corpus=a", "tokenizer=b", "out=c"],
@@ -40,6 +47,55 @@ def test_every_yaml_of_a_model_loads_and_names_it(model):
     assert config.model.name == model
 
 
+@pytest.mark.parametrize("model", model_names())
+def test_a_named_model_has_a_recipe_of_its_own(model):
+    recipe = flatten(yaml.safe_load((ROOT / "conf" / "recipe" / f"{model}.yaml").read_text()))
+    assert {"optim.lr", "optim.warmup_steps", "batch_size"} <= set(recipe)
+    used = flatten(asdict(compose_config("train_composer", "direction=backward", f"model={model}")))
+    assert {key: used[key] for key in recipe} == {key: type(used[key])(value) for key, value in recipe.items()}
+
+
+def test_larger_models_take_lower_learning_rates():
+    rates = [compose_config("train_composer", "direction=forward", f"model={name}").optim.lr for name in BY_SIZE]
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_an_experiment_wins_over_the_models_recipe_and_the_command_line_over_both():
+    given = ["direction=forward", "data.path=d"]
+    assert compose_config("train_composer", *given, "model=gpt2").batch_size == 64
+    assert compose_config("train_composer", *given, "experiment=gpt2").batch_size == 480
+    assert compose_config("train_composer", *given, "experiment=gpt2", "batch_size=16").batch_size == 16
+    assert compose_config("train_composer", *given, "model=gpt2", "optim.lr=0.5").optim.lr == 0.5
+
+
+@pytest.mark.parametrize("arguments", [[], ["model=gpt_nano"], ["model=lstm_large"], ["experiment=demo"]])
+def test_help_shows_the_values_that_a_run_gets_with_these_arguments(arguments):
+    text = help_text("train_composer", arguments)
+    config = compose_config("train_composer", "direction=forward", *arguments)
+    for key, value in flatten(asdict(config)).items():
+        if key != "direction" and not isinstance(value, list):
+            shown = {None: "null"}.get(value, str(value))
+            assert re.search(rf"^  {re.escape(key)}=  \(.*; default {re.escape(shown)}\)$", text, re.MULTILINE), key
+    assert f"Defaults are those of model={config.model.name}" in text
+
+
+def test_the_demo_is_an_experiment_and_its_settings_are_nobody_elses():
+    demo = compose_config("train_composer", "experiment=demo", "direction=forward")
+    assert demo.name_of_run() == "gpt_demo-bible-forward-seed0"
+    assert (demo.optim.lr, demo.optim.warmup_steps, demo.batch_size, demo.max_duration) == (2e-3, 50, 8, "400ba")
+    assert demo.samples.prompts == ["The", "And it came to pass"]
+    plain = compose_config("train_composer", "direction=forward")
+    assert (plain.samples.prompts, plain.max_duration, plain.data.path) == ([""], "1ep", demo.data.path)
+    assert plain.name_of_run() != demo.name_of_run()
+
+
+def test_where_the_demo_was_not_made_one_line_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = compose_config("train_composer", "direction=backward")
+    with pytest.raises(InputError, match=r"^no data at demo/bible: run `make demo` first, or"):
+        check_setup(config, locate_data(config))
+
+
 @pytest.mark.parametrize("script", sorted(SCHEMAS))
 def test_help_shows_every_key_with_its_docstring(script):
     rows = describe(SCHEMAS[script])
@@ -61,7 +117,7 @@ def test_help_shows_every_key_with_its_docstring(script):
         (["direction=forward", "batch_size=0"], ["batch_size=0", "greater than 0"]),
         (["direction=forward", "max_duration=5 parsecs"], ["max_duration=5 parsecs", "1000ba"]),
         (["direction=forward", "model=gpt9"], ["model=gpt9", "gpt_nano"]),
-        (["direction=forward", "experiment=gpt9"], ["experiment=gpt9", "choose one of gpt2"]),
+        (["direction=forward", "experiment=gpt9"], ["experiment=gpt9", "choose one of demo, gpt2"]),
         (["direction=forward", "model.n_heads=3"], ["model.n_heads=3", "does not divide", "model.d_model=128"]),
         (["direction=forward", "model=gru_small", "model.n_heads=3"], ["model.n_heads=", "model="]),
         (["direction=forward", "model.dropout=1.0"], ["model.dropout=1.0", "less than 1"]),

@@ -16,6 +16,8 @@ from hindsight.errors import InputError
 from hindsight.files import write_atomically
 
 MANIFEST_NAME = "manifest.json"
+DEMO = "demo/bible"
+"""What `make demo` converts, and train_composer.py trains on by default."""
 TOKENIZER_FOLDER = "tokenizer"
 """Folder beside the manifest with a copy of the tokenizer."""
 MDS, H5 = "mds", "h5"
@@ -78,6 +80,8 @@ class Manifest:
         """Read a folder's manifest; InputError, naming the configuration key, if it is missing or damaged."""
         path = Path(folder, MANIFEST_NAME)
         if not path.is_file():
+            if str(folder) == DEMO:
+                raise InputError(f"no data at {folder}: run `make demo` first, or give the folder of yours, {key}=...")
             raise InputError(f"{key}={folder} has no {MANIFEST_NAME}: convert a corpus with convert_to_mds.py first.")
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
