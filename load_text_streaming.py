@@ -6,11 +6,14 @@ state for resuming, hold for windows.
 Shapes: B windows, T tokens.
 """
 
+import logging
 import socket
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from threading import Semaphore, Thread, main_thread
 from typing import Any
 
@@ -30,8 +33,12 @@ from hindsight.loading import streaming_shared_memory
 from hindsight.loading.mds_reader import WindowStream
 from hindsight.loading.windows import SplitWindows, window_order
 from hindsight.orders.direction import IGNORED, make_example
-from hindsight.shards.manifest import H5
+from hindsight.ranks import on_each_node
+from hindsight.shards.h5 import HASH_KEY
+from hindsight.shards.manifest import H5, Manifest
 from hindsight.training.setup import RunSetup
+
+log = logging.getLogger("hindsight")
 
 PREFETCHED_SHARDS = 2
 """Shards that are downloaded from object storage before their first window is needed."""
@@ -240,8 +247,20 @@ def build_dataset(setup: RunSetup, split_name: str, shuffle: bool) -> TextStream
         raise InputError(f"data.cache_limit={limit}: {error}") from error
 
 
+def check_h5(setup: RunSetup) -> None:
+    """Check h5 files by their hashes, once a node: of a file, unlike of shards, nothing is known before all is read."""
+    from hindsight.shards.h5 import check_tokens
+
+    for place in dict.fromkeys(setup.locations.values()):
+        manifest = next(setup.manifests[name] for name, other in setup.locations.items() if other == place)
+        if manifest.format == H5:
+            check_tokens(Path(place.folder), manifest, place.key)
+
+
 def build_datasets(setup: RunSetup) -> dict[str, TextStreamingDataset]:
     """Open both splits, while no other run on this machine opens its own."""
+    if any(manifest.format == H5 for manifest in setup.manifests.values()):
+        on_each_node(partial(check_h5, setup))
     hosts = dist.all_gather_object(socket.gethostname())
     with ExitStack() as held:
         # Node by node, in one order for all runs: two that start on the same nodes must not wait for each other.
@@ -255,7 +274,21 @@ def build_datasets(setup: RunSetup) -> dict[str, TextStreamingDataset]:
             "val": build_dataset(setup, "val", shuffle=False),
         }
         dist.barrier()
+    if dist.get_global_rank() == 0:
+        for name, manifest in setup.manifests.items():
+            if not has_hashes(manifest, datasets[name]):
+                log.info(
+                    "%s=%s: its %s split was stored without hashes, so that only sizes and token ids are checked.",
+                    setup.locations[name].key,
+                    setup.locations[name].folder,
+                    name,
+                )
     return datasets
+
+
+def has_hashes(manifest: Manifest, dataset: TextStreamingDataset) -> bool:
+    """Whether damage to the tokens of a split would be noticed by a hash."""
+    return HASH_KEY in manifest.summary if manifest.format == H5 else dataset.streams[0].validate_hash is not None
 
 
 def build_loaders(setup: RunSetup) -> dict[str, DataSpec]:

@@ -16,8 +16,8 @@ from hindsight.config.conversion import ConvertConfig
 from hindsight.conversion.source import Source, draws_of
 from hindsight.conversion.token_part import TokenPart
 from hindsight.errors import InputError
-from hindsight.shards.h5 import H5_NAME, HASH_KEY, open_tokens
-from hindsight.shards.manifest import MDS, SPLITS, TOKENIZER_FOLDER, Manifest, token_dtype
+from hindsight.shards.h5 import H5_NAME, HASH_KEY, check_tokens, open_tokens
+from hindsight.shards.manifest import H5, MDS, SPLITS, TOKENIZER_FOLDER, Manifest, token_dtype
 from hindsight.shards.mds import STORAGE_SETTINGS, read_index, read_shard
 from hindsight.text.digest import Digest, hash_document
 from hindsight.tokenization.tokenizer import Tokenizer
@@ -122,6 +122,11 @@ class ConvertedTokens(Source):
         self.summary = {key: value for key, value in manifest.summary.items() if key != HASH_KEY}
         self.counts_documents = all(counts.documents is not None for counts in manifest.splits.values())
         self.total = sum(counts.tokens for counts in manifest.splits.values())
+
+    def prepare(self) -> None:
+        """Check the h5 file by its hashes; each shard is checked when it is read."""
+        if self.manifest.format == H5:
+            check_tokens(self.folder, self.manifest, "corpus")
 
     def parts(self) -> Iterator[TokenRange]:
         """Give the shards of train and then of val; an h5 file is divided in the same order."""

@@ -3,6 +3,7 @@
 Shapes: T tokens.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,12 @@ from numpy.typing import NDArray
 from streaming import Stream
 from streaming.base.format import Reader
 from streaming.base.format.mds import MDSReader
-from streaming.base.hashing import get_hash
 from streaming.base.world import World
 
 from hindsight.errors import DISK_FULL, InputError
 from hindsight.loading.remote import Remote
 from hindsight.loading.windows import SplitWindows, shard_extent
+from hindsight.shards.integrity import check_once, find_fault, known_hashes, read_in_chunks
 from hindsight.shards.manifest import check_names
 from hindsight.shards.mds import INDEX_NAME
 
@@ -29,14 +30,13 @@ class WindowReader(MDSReader):
         shard: the shard, whose samples are blocks.
         windows: the windows of the shard's split.
         number: index of the shard in the split; the last shard also has the empty windows that pad the last batch.
-        verify: whether to compare its hash at its first use, and to delete it if it differs: Streaming then downloads
-            it again. A shard in the cache may have been truncated or damaged since it was downloaded.
+        is_copy: whether to delete the file if it is damaged: it was downloaded, and Streaming does so again.
         mapped: whether the file is memory-mapped. It is read window by window instead where shards are evicted: a file
             that any process has mapped keeps its space on the disk after it is deleted.
     """
 
     def __init__(
-        self, shard: MDSReader, windows: SplitWindows, number: int, verify: bool = False, mapped: bool = True
+        self, shard: MDSReader, windows: SplitWindows, number: int, is_copy: bool = False, mapped: bool = True
     ) -> None:
         super().__init__(
             shard.dirname,
@@ -52,11 +52,13 @@ class WindowReader(MDSReader):
             shard.zip_data,
         )
         self.n_blocks = shard.samples
-        self.verify, self.mapped = verify, mapped
+        self.folder = Path(windows.folder)
+        self.is_copy, self.mapped, self.vocab_size = is_copy, mapped, windows.vocab_size
         self.context_length = windows.context_length
         self.block_length = windows.block_length
         self.dtype = np.dtype(shard.column_encodings[0].split(":")[1])
         self.n_tokens, self.samples = shard_extent(windows, number)
+        self.was_damaged = False
         self.tokens: NDArray | None = None  # a plain array over the mapped file: a memmap takes longer to slice
         self.begin: int | None = None  # byte at which the tokens begin, once the file was checked
 
@@ -81,18 +83,45 @@ class WindowReader(MDSReader):
         return super().evict()
 
     def _check(self, path: Path) -> int:
-        """Check the size of the file, and return the offset of its tokens: contiguous blocks behind an index."""
-        if self.verify:
-            data = path.read_bytes()
-            if any(get_hash(name, data) != value for name, value in self.raw_data.hashes.items()):
-                path.unlink()
-                raise FileNotFoundError(f"{path} was damaged")
+        """Check the file by size and hash, and its ids; return the offset of its tokens: blocks behind an index.
+
+        Raises:
+            InputError: the file is damaged.
+            FileNotFoundError: it is not there, or was damaged, and is made again from its source.
+        """
         n_bytes = path.stat().st_size
+        try:
+            with path.open("rb") as file:
+                begin = int.from_bytes(file.read(8)[4:], "little")
+            fault = "its size is not that of its index"
+            if n_bytes == self.raw_data.bytes == begin + self.n_blocks * self.block_length * self.dtype.itemsize:
+                expected = f"{self.raw_data.hashes} {self.vocab_size}"
+                fault = check_once(self.folder, path, expected, partial(self._find_fault, path, begin))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            fault = str(error)
+        if fault is None:
+            return begin
+        is_copy = self.is_copy or (self.zip_data and path.with_name(self.zip_data.basename).is_file())
+        if is_copy and not self.was_damaged and _is_removed(path):
+            self.was_damaged = True
+            raise FileNotFoundError(f"{path} was damaged")
+        raise InputError(f"{path} is damaged: {fault}; convert or copy the data again.")
+
+    def _find_fault(self, path: Path, begin: int) -> str | None:
         with path.open("rb") as file:
-            begin = int.from_bytes(file.read(8)[4:], "little")
-        if n_bytes != self.raw_data.bytes or n_bytes != begin + self.n_blocks * self.block_length * self.dtype.itemsize:
-            raise InputError(f"{path} is damaged: its size is not that of its index; convert or copy the data again.")
-        return begin
+            head = file.read(begin)
+        tokens = read_in_chunks(path, begin, self.dtype)
+        return find_fault(head, tokens, known_hashes(self.raw_data.hashes), self.vocab_size)
+
+
+def _is_removed(path: Path) -> bool:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
 
 
 def map_bytes(path: Path) -> NDArray[np.uint8]:
@@ -143,11 +172,10 @@ class WindowStream(Stream):
                 f"data.path={self.place}: {self.windows.name}/{INDEX_NAME} lists other shards than manifest.json; "
                 "convert or copy the data again."
             )
-        if self.remote is not None and (hashes := shards[0].file_pairs[0][0].hashes):
-            self.validate_hash = next(iter(hashes))
-        verify = self.remote is not None
+        self.validate_hash = next(iter(known_hashes(shards[0].file_pairs[0][0].hashes)), None)
+        is_copy = self.remote is not None
         return [
-            WindowReader(shard, self.windows, i, verify, mapped=not self.is_bounded)
+            WindowReader(shard, self.windows, i, is_copy, mapped=not self.is_bounded)
             for i, shard in enumerate(shards)
             if isinstance(shard, MDSReader)
         ]

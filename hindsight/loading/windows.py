@@ -33,6 +33,7 @@ class SplitWindows:
         blocks_per_shard: blocks in every shard but the last.
         context_length: tokens in a window (T).
         batch_size: windows in a global batch (B); empty windows pad the split to a multiple of it.
+        vocab_size: number of token ids.
     """
 
     folder: str
@@ -42,6 +43,7 @@ class SplitWindows:
     blocks_per_shard: int
     context_length: int
     batch_size: int
+    vocab_size: int = 1 << 32
 
     @classmethod
     def of(cls, folder: str, name: str, manifest: Manifest, context_length: int, batch_size: int) -> "SplitWindows":
@@ -62,6 +64,7 @@ class SplitWindows:
             manifest.blocks_per_shard,
             context_length,
             batch_size,
+            manifest.vocab_size,
         )
 
     @property

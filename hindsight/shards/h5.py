@@ -4,11 +4,17 @@ The file holds one dataset with one dimension: in files of our converter the tra
 stream, stored contiguously. The manifest says where the first one ends.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
+
+from hindsight.errors import InputError
+from hindsight.shards.integrity import check_once, find_fault
+from hindsight.shards.manifest import SPLITS, Manifest
 
 if TYPE_CHECKING:
     import h5py  # imported late below: only this format needs it
@@ -71,3 +77,39 @@ def write_tokens(path: Path, dtype: str, streams: list[Path]) -> list[str]:
                     start += len(tokens)
             hashes.append(digest.hexdigest())
     return hashes
+
+
+def check_tokens(folder: Path, manifest: Manifest, key: str) -> None:
+    """Check both splits of an h5 file by their hashes, once for each state of the file, and their ids.
+
+    Raises:
+        InputError: one is not what it was when it was written.
+    """
+    hashes, start = manifest.summary.get(HASH_KEY, {}), 0
+    for split in SPLITS:
+        n_tokens = manifest.splits[split].tokens
+        expected = {HASH_KEY: hashes[split]} if split in hashes else {}
+
+        def find(start: int = start, n_tokens: int = n_tokens, expected: dict[str, str] = expected) -> str | None:
+            tokens = read_in_pieces(folder / H5_NAME, start, start + n_tokens)
+            return find_fault(b"", tokens, expected, manifest.vocab_size)
+
+        try:
+            fault = check_once(folder, folder / H5_NAME, f"{start} {n_tokens} {expected} {manifest.vocab_size}", find)
+        except (OSError, ValueError) as error:
+            fault = str(error)
+        if fault is not None:
+            raise InputError(
+                f"{key}={folder}: {H5_NAME} is missing or damaged ({split}: {fault}); convert or copy the data again."
+            )
+        start += n_tokens
+
+
+def read_in_pieces(path: Path, start: int, end: int) -> Iterator[NDArray]:
+    """Read tokens of an h5 file; errors as for `open_tokens`, and ValueError if there are fewer."""
+    tokens = open_tokens(path)
+    with tokens.file:
+        if len(tokens) < end:
+            raise ValueError(f"it holds {len(tokens)} tokens, and manifest.json says {end}")
+        for at in range(start, end, BUFFER_TOKENS):
+            yield tokens[at : min(at + BUFFER_TOKENS, end)]

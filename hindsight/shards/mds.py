@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from hindsight.errors import InputError
 from hindsight.files import write_atomically
+from hindsight.shards.integrity import QUICK_HASHES, hash_of
 from hindsight.shards.manifest import Manifest, check_names
 
 INDEX_NAME = "index.json"
@@ -28,8 +28,6 @@ HEAD_BYTES = 1 << 12
 """An upper bound for the head of a shard."""
 STORAGE_SETTINGS = ("compression", "hashes")
 """The settings of a conversion that say how the tokens are stored, not which they are."""
-QUICK_HASHES = {"xxh64"}
-"""Hashes that need no import of Streaming."""
 
 
 def check_storage(compression: str | None, hashes: list[str], block_length: int, shard_bytes: int) -> None:
@@ -154,18 +152,6 @@ def _parse_index(path: Path, modified_ns: int) -> list[dict[str, Any]]:
 def index_of(shards: list[dict[str, Any]]) -> str:
     """Write the content of index.json."""
     return json.dumps({"version": VERSION, "shards": shards}, sort_keys=True)
-
-
-def hash_of(algorithm: str, pieces: list[Any]) -> str:
-    """Hash the pieces of a file as Streaming does."""
-    if algorithm in QUICK_HASHES:
-        digest = xxhash.xxh64()
-        for piece in pieces:
-            digest.update(piece)
-        return digest.hexdigest()
-    from streaming.base.hashing import get_hash
-
-    return get_hash(algorithm, b"".join(pieces))
 
 
 def _file(name: str, pieces: list[Any], hashes: list[str]) -> dict[str, Any]:

@@ -12,11 +12,12 @@ import pytest
 from helpers.processes import ROOT
 from helpers.small_data import make_text
 from hindsight.conversion import workers as conversion_workers
+from hindsight.shards.integrity import RECORD_NAME
 
 
 def contents(folder):
-    """The bytes of every file, by its path."""
-    files = (path for path in folder.rglob("*") if path.is_file())
+    """The bytes of every file that a conversion has written, by its path."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != RECORD_NAME)
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
