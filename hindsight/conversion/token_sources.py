@@ -16,7 +16,7 @@ from hindsight.config.conversion import ConvertConfig
 from hindsight.conversion.source import Source, draws_of
 from hindsight.conversion.token_part import TokenPart
 from hindsight.errors import InputError
-from hindsight.shards.h5 import H5_NAME, HASH_KEY, check_tokens, open_tokens
+from hindsight.shards.h5 import H5_NAME, HASH_KEY, check_tokens, find_missing, open_tokens
 from hindsight.shards.manifest import H5, MDS, SPLITS, TOKENIZER_FOLDER, Manifest, token_dtype
 from hindsight.shards.mds import STORAGE_SETTINGS, read_index, read_shard
 from hindsight.text.digest import Digest, hash_document
@@ -193,6 +193,9 @@ def count_h5(path: Path) -> int:
     """Count the tokens of an h5 file; InputError if it has none that can be read."""
     tokens = _open_h5(path)
     with tokens.file:
+        fault = find_missing(tokens) if len(tokens) else "it has no tokens"
+        if fault is not None:
+            raise InputError(f"corpus={path}: {fault}; copy or convert it again.")
         return len(tokens)
 
 
@@ -200,7 +203,10 @@ def read_h5(path: Path, start: int, end: int) -> NDArray[np.integer]:
     """Read tokens of an h5 file; InputError if it has none that can be read."""
     tokens = _open_h5(path)
     with tokens.file:
-        return tokens[start:end]
+        try:
+            return tokens[start:end]
+        except OSError as error:
+            raise InputError(f"corpus={path} is damaged ({error}); copy or convert it again.") from error
 
 
 def _open_h5(path: Path) -> Any:

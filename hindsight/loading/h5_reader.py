@@ -45,7 +45,10 @@ class H5WindowReader(JointReader):
         """Read a window as {"tokens": (T or fewer,) token ids}."""
         start = min(idx * self.context_length, self.n_tokens)
         stop = min(start + self.context_length, self.n_tokens)
-        return {"tokens": self._tokens()[self.start + start : self.start + stop]}
+        try:
+            return {"tokens": self._tokens()[self.start + start : self.start + stop]}
+        except OSError as error:
+            raise InputError(f"{self.path} is damaged ({error}); convert or copy the data again.") from error
 
     def get_sample_data(self, idx: int) -> bytes:
         """Read a window as bytes."""

@@ -38,19 +38,112 @@ def test_an_index_cannot_name_a_file_outside_its_folder(shards, tokenizer_dir, t
             attempt()
 
 
-def test_h5_cannot_name_another_file(h5_data, tokenizer_dir, tmp_path):
+def _write_external_link(file, tokens, secret):
+    file["tokens"] = h5py.ExternalLink(str(secret), "tokens")
+
+
+def _write_soft_link(file, tokens, secret):
+    file["outside"] = h5py.ExternalLink(str(secret), "tokens")
+    file["tokens"] = h5py.SoftLink("/outside")
+
+
+def _write_external_storage(file, tokens, secret):
+    place = [(str(secret.with_suffix(".raw")), 0, h5py.h5f.UNLIMITED)]
+    file.create_dataset("tokens", tokens.shape, tokens.dtype, external=place)
+
+
+def _write_virtual(file, tokens, secret):
+    layout = h5py.VirtualLayout(tokens.shape, tokens.dtype)
+    layout[:] = h5py.VirtualSource(str(secret), "tokens", tokens.shape)
+    file.create_virtual_dataset("tokens", layout)
+
+
+def _write_filtered(file, tokens, secret):
+    # Blosc, a plugin: optional, so that it can be named where it is not installed.
+    settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    settings.set_chunk((64,))
+    settings.set_filter(32001, h5py.h5z.FLAG_OPTIONAL)
+    space = h5py.h5s.create_simple(tokens.shape)
+    h5py.h5d.create(file.id, b"tokens", h5py.h5t.NATIVE_UINT16, space, settings).write(
+        h5py.h5s.ALL, h5py.h5s.ALL, tokens
+    )
+
+
+def _write_odd_bits(file, tokens, secret):
+    number = h5py.h5t.STD_U16LE.copy()
+    number.set_precision(12)
+    number.set_offset(4)
+    space = h5py.h5s.create_simple(tokens.shape)
+    h5py.h5d.create(file.id, b"tokens", number, space).write(h5py.h5s.ALL, h5py.h5s.ALL, tokens)
+
+
+def _write_ragged(file, tokens, secret):
+    file.create_dataset("tokens", (3,), h5py.vlen_dtype(np.uint16))
+
+
+def _write_references(file, tokens, secret):
+    file["other"] = tokens
+    file.create_dataset("tokens", data=[file["other"].ref] * 3, dtype=h5py.ref_dtype)
+
+
+def _write_regions(file, tokens, secret):
+    other = file.create_dataset("other", data=tokens)
+    file.create_dataset("tokens", data=[other.regionref[:5]], dtype=h5py.regionref_dtype)
+
+
+def _write_names(file, tokens, secret):
+    file.create_dataset("tokens", data=tokens % 2, dtype=h5py.enum_dtype({"A": 0, "B": 1}, "i"))
+
+
+def _write_group(file, tokens, secret):
+    file.create_group("tokens")["tokens"] = tokens
+
+
+def _write_large_chunks(file, tokens, secret):
+    file.create_dataset("tokens", (1 << 28,), np.uint16, chunks=(1 << 28,), compression="gzip")
+
+
+def _write_nothing(file, tokens, secret):
+    file.create_dataset("tokens", (10**12,), np.uint16, chunks=(1 << 16,))
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (_write_external_link, "not in the file itself, but a link"),
+        (_write_soft_link, "not in the file itself, but a link"),
+        (_write_external_storage, "not in the file itself, but in other files"),
+        (_write_virtual, "not in the file itself, but in other files"),
+        (_write_filtered, "need the filter 32001"),
+        (_write_odd_bits, "unused bits"),
+        (_write_ragged, "no one-dimensional dataset"),
+        (_write_references, "no one-dimensional dataset"),
+        (_write_regions, "no one-dimensional dataset"),
+        (_write_names, "no one-dimensional dataset"),
+        (_write_group, "no one-dimensional dataset"),
+        (_write_large_chunks, "in chunks of more than"),
+        (_write_nothing, "were never written"),
+    ],
+)
+def test_h5_is_read_only_as_a_plain_dataset_of_its_own(h5_data, tokenizer_dir, tmp_path, write, words, caplog):
     data = shutil.copytree(h5_data, tmp_path / "data")
-    with h5py.File(data / "tokens.h5") as file:
-        dataset = file["tokens"]
-        assert isinstance(dataset, h5py.Dataset)
-        size, dtype = len(dataset), dataset.dtype
-    (tmp_path / "secret").write_bytes(np.zeros(size, dtype).tobytes())
+    secret = tmp_path / "secret.h5"
+    shutil.copy(data / "tokens.h5", secret)
+    with h5py.File(secret) as file:
+        tokens = np.asarray(file["tokens"])
+    (tmp_path / "secret.raw").write_bytes(tokens.tobytes())
     with h5py.File(data / "tokens.h5", "w") as file:
-        file.create_dataset("tokens", (size,), dtype, external=[(str(tmp_path / "secret"), 0, h5py.h5f.UNLIMITED)])
-    with pytest.raises(InputError, match="tokens are not in the file itself"):
+        write(file, tokens, secret)
+    alone = tmp_path / "alone.h5"
+    shutil.copy(data / "tokens.h5", alone)
+    with pytest.raises(InputError, match=words):
         train(data, tmp_path / "runs", *SHORT)
-    with pytest.raises(InputError, match="in other files"):
-        convert_to_mds.main(convert_config(data / "tokens.h5", tokenizer_dir, tmp_path / "mds"))
+    for corpus in (data, data / "tokens.h5", alone):
+        with pytest.raises(InputError, match=words):
+            convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "mds"))
+    with pytest.raises(SystemExit, match="1"):
+        inspect_mds.main(InspectConfig(path=str(data)))
+    assert words in caplog.text or "train has 0 documents" in caplog.text
 
 
 def test_a_tokenizer_with_code_runs_nothing(shards, tmp_path):
