@@ -18,6 +18,7 @@ from hindsight.config.tokenizer import TokenizerConfig
 from hindsight.errors import InputError
 from hindsight.files import is_free, local_path, new_folder
 from hindsight.text.documents import Corpus
+from hindsight.text.finding import describe_not_taken
 from hindsight.text.sampling import Sample
 from hindsight.tokenization.bpe_training import Draft, check_vocab_size, new_draft, train
 from hindsight.tokenization.hf_folder import load_reference, read_record, save, special_tokens_of, write_record
@@ -29,6 +30,8 @@ def main(config: TokenizerConfig) -> None:
     """Train and save a tokenizer, unless the same one is there."""
     out = local_path("out", config.out)
     corpus = Corpus(config)
+    if corpus.not_taken:
+        log.warning("corpus=%s: files that are not taken: %s.", config.corpus, describe_not_taken(corpus.not_taken))
     draft = new_draft() if config.reference is None else load_reference(config.reference)
     check_vocab_size(config.vocab_size, draft)
     record: dict[str, Any] = {"settings": settings_of(config, draft)}

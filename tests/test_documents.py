@@ -16,7 +16,7 @@ from hindsight.config.corpus import CorpusConfig, CorpusFormat, LineSeparators, 
 from hindsight.errors import InputError
 from hindsight.text.digest import Digest
 from hindsight.text.documents import Corpus
-from hindsight.text.files import find_files
+from hindsight.text.finding import find_files
 from hindsight.text.formats import SEPARATORS
 from hindsight.text.problems import ReadingReport
 
@@ -35,7 +35,7 @@ def write(path, data):
 
 
 def paths(found):
-    return [file.path for file in found]
+    return [file.path for file in found.files]
 
 
 def refused(match, path, *arguments, **settings):

@@ -16,7 +16,7 @@ from hindsight.conversion.outputs import RemoteOutput
 from hindsight.errors import InputError
 from hindsight.shards.manifest import Manifest
 from hindsight.text.documents import Corpus
-from hindsight.text.files import find_files
+from hindsight.text.finding import find_files
 from hindsight.text.problems import ReadingReport
 
 pytestmark = [
@@ -36,7 +36,7 @@ def test_objects_are_found_like_files(bucket):
     put(f"{bucket}/corpus2/x.txt", b"x")
 
     def names(url):
-        return [file.path.removeprefix(f"{bucket}/") for file in find_files(url)]
+        return [file.path.removeprefix(f"{bucket}/") for file in find_files(url).files]
 
     folder = ["corpus/a/z.txt", "corpus/a.jsonl.gz", "corpus/b.txt", "corpus/c.parquet"]
     assert names(f"{bucket}/corpus") == names(f"{bucket}/corpus/") == folder
@@ -88,7 +88,7 @@ def test_a_connection_that_breaks_is_made_anew_where_it_was(bucket, monkeypatch)
     assert texts(f"{bucket}/a.txt", corpus_format=CorpusFormat.file) == [data.decode()]
     assert len(opened) > 5
     put(f"{bucket}/b.txt", data)
-    stored = find_files(f"{bucket}/b.txt")[0]
+    stored = find_files(f"{bucket}/b.txt").files[0]
     put(f"{bucket}/b.txt", data[::-1])
     with stored.open() as changed, pytest.raises(OSError, match="Precondition"):
         changed.read()

@@ -11,7 +11,7 @@ from hindsight.config.checks import require_positive, require_text
 class CorpusFormat(Enum):
     """What separates documents in a text file: a blank line (as in CC-100), the end of the file, or of the line.
 
-    jsonl: a JSON object a line. Names in .jsonl and .parquet say for themselves what they are.
+    jsonl: a JSON object a line. Names in .jsonl, .ndjson, .json and .parquet say for themselves what they are.
     """
 
     cc100 = "cc100"
@@ -47,13 +47,13 @@ class CorpusConfig:
     """Where documents come from."""
 
     corpus: str = MISSING
-    """Text: a file, a folder (its files in sorted order) or a glob, of .txt and .jsonl (also .xz, .gz, .bz2, .zst) and
-    .parquet; the same at s3://BUCKET/...; hf:NAME, a dataset of Hugging Face's Hub or in a folder; - for standard
-    input."""
+    """Text: a file, a folder (its files in sorted order) or a glob, of .txt, JSON lines (.jsonl, .ndjson, .json; all
+    also .xz, .gz, .bz2, .zst) and .parquet; the same at s3://BUCKET/...; hf:NAME, a dataset of Hugging Face's Hub or in
+    a folder; - for standard input."""
     corpus_format: CorpusFormat = CorpusFormat.cc100
     """What separates documents in a text file: cc100 (a blank line), file, line, or jsonl (a JSON object a line)."""
     text_key: str = "text"
-    """Key of the text in the objects of .jsonl files."""
+    """Key of the text in the objects of JSON lines."""
     text_column: str = "text"
     """Column of the text in .parquet files and in datasets of Hugging Face."""
     hf_config: str | None = None

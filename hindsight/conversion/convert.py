@@ -29,6 +29,7 @@ from hindsight.errors import DISK_FULL, InputError
 from hindsight.files import locked
 from hindsight.shards.h5 import H5_NAME, H5_SUFFIXES
 from hindsight.shards.manifest import MANIFEST_NAME, TOKENIZER_FOLDER, Manifest, token_dtype
+from hindsight.text.finding import describe_not_taken
 from hindsight.tokenization.hf_folder import copy_tokenizer
 from hindsight.tokenization.tokenizer import Tokenizer
 
@@ -47,6 +48,8 @@ def convert(config: ConvertConfig, sink: type[Sink]) -> None:
     out = open_output(config)
     tokenizer = Tokenizer.load(config.tokenizer)
     source = open_source(config, tokenizer)
+    if source.not_taken:
+        log.warning("corpus=%s: files that are not taken: %s.", config.corpus, describe_not_taken(source.not_taken))
     open_workers = engine_of(config, out.work)
     manifest = manifest_of(config, sink.format, settings, source, tokenizer)
     if out.is_done():
@@ -130,7 +133,13 @@ def manifest_of(
         seed=source.seed,
         val_share=source.val_share,
         settings={**source.origin, **settings},
-        corpus={"path": config.corpus, "files": source.files, "stored": source.total, "stamp": source.stamp},
+        corpus={
+            "path": config.corpus,
+            "files": source.files,
+            "not_taken": dict(source.not_taken),
+            "stored": source.total,
+            "stamp": source.stamp,
+        },
     )
 
 

@@ -2,7 +2,8 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,8 @@ class Source(ABC):
     """Hash that changes with the corpus, and costs no reading of it; None if there is none."""
     files: int = 1
     """Number of files."""
+    not_taken: Mapping[str, int] = MappingProxyType({})
+    """How many files of the corpus are not taken, by kind."""
     counts_documents: bool = True
     """Whether documents can be told apart."""
     summary: dict[str, Any]

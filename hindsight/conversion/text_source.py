@@ -18,6 +18,7 @@ from hindsight.conversion.token_part import TokenPart
 from hindsight.shards.manifest import token_dtype
 from hindsight.text.digest import HASH_BYTES, Digest, hash_document
 from hindsight.text.documents import CHECKED_FILES, Corpus
+from hindsight.text.finding import EMPTY
 from hindsight.text.parts import Part
 from hindsight.text.problems import ReadingReport
 from hindsight.tokenization.fast_encoding import choose_encoder
@@ -45,7 +46,8 @@ class TextSource(Source):
         self.corpus = Corpus(config)
         self.total = self.corpus.stored_bytes
         self.stamp = self.corpus.stamp
-        self.files = len(self.corpus.files)
+        self.files = len(self.corpus.files) - self.corpus.not_taken.get(EMPTY, 0)
+        self.not_taken = self.corpus.not_taken
         self.summary = {}
         self.tokenizer = tokenizer
         self.dtype = token_dtype(tokenizer.vocab_size)

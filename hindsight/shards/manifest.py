@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hindsight.config.keys import flatten
 from hindsight.errors import InputError
 from hindsight.files import write_atomically
+from hindsight.text.finding import describe_not_taken
 
 MANIFEST_NAME = "manifest.json"
 DEMO = "demo/bible"
@@ -69,7 +70,8 @@ class Manifest:
     splits: dict[str, SplitCounts] = field(default_factory=dict)
     """Counts of train and val; empty until the conversion is complete."""
     corpus: dict[str, Any] = field(default_factory=dict)
-    """Where the corpus was: path, number of files, size as stored (bytes or tokens), and the stamp of its files."""
+    """Where the corpus was: path, number of files, how many others were not taken, by kind, size as stored (bytes or
+    tokens), and the stamp of its files."""
     summary: dict[str, Any] = field(default_factory=dict)
     """Statistics: lengths of documents, duplicates, use of the vocabulary, and text that was left out."""
     version: int = VERSION
@@ -141,6 +143,8 @@ class Manifest:
                 "that cannot be used were skipped.",
             ]
             lines += summary["skipped_list"]
+        if not_taken := self.corpus.get("not_taken"):
+            lines.append(f"files of the corpus that were not taken: {describe_not_taken(not_taken)}.")
         return lines
 
     def difference(self, other: "Manifest", ignored: tuple[str, ...] = ()) -> str | None:

@@ -8,10 +8,18 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
-from hindsight.config.corpus import CorpusConfig, OnError
+from hindsight.config.corpus import CorpusConfig, CorpusFormat, OnError
 from hindsight.errors import InputError
 from hindsight.text.files import StoredFile, WrongContentError
-from hindsight.text.formats import CHUNK_BYTES, decompressed, separator_of
+from hindsight.text.formats import (
+    BEGINNING_BYTES,
+    CHUNK_BYTES,
+    TAR,
+    decompressed,
+    format_of,
+    is_json_lines,
+    separator_of,
+)
 from hindsight.text.problems import Problem, ReadingReport, too_long, unreadable
 
 _READ_ERRORS = (OSError, EOFError, lzma.LZMAError, zlib.error)
@@ -46,6 +54,7 @@ class BlockReader:
         self.config = config
         self.block_bytes = block_bytes
         self.reading = reading
+        self.format = format_of(file, config.corpus_format)
         self.separator = separator_of(file, config.corpus_format)
 
     def all(self) -> Iterator[Block]:
@@ -73,6 +82,9 @@ class BlockReader:
             if skipping or (len(buffer) < self.block_bytes and not complete):
                 continue
             end = len(buffer) if complete else separator.last_end(buffer)
+            if end and offset == 0 and (problem := self._misread(buffer)):
+                self.reading.note(problem, self.config.on_error)
+                return
             if end:
                 # Through a view, here and below: slicing the buffer would make one more copy.
                 yield (block := Block(offset, line, bytes(memoryview(buffer)[:end])))
@@ -90,7 +102,9 @@ class BlockReader:
         for chunk in chunks:
             buffer += chunk if len(buffer) <= self.config.max_document_bytes else b""
             complete = not chunk
-        if complete:
+        if complete and (problem := self._misread(buffer)) is not None:
+            self.reading.note(problem, self.config.on_error)
+        elif complete:
             yield Block(0, 0, bytes(buffer))
 
     def of_range(self, start: int, end: int) -> Iterator[Block]:
@@ -98,7 +112,13 @@ class BlockReader:
         separator, limit, file = self.separator, self.config.max_document_bytes, self.file
         assert separator is not None
         base = max(0, start - separator.before)
-        with open_checked(file, base) as stored:
+        with open_checked(file) if start == 0 else file.open() as stored:
+            problem = self._misread(stored.read(BEGINNING_BYTES))
+        if problem is not None:
+            if start == 0:
+                self.reading.note(problem, self.config.on_error)
+            return
+        with file.open(base) as stored:
             # One byte more shows whether a line that begins in the range is blank.
             block = stored.read(min(end + 1, file.size) - base)
             if len(block) < min(end + 1, file.size) - base:
@@ -134,6 +154,17 @@ class BlockReader:
             self.reading.problems.append(Problem(self.file.path, "is not what its name says", "fetch or name it again"))
         except _READ_ERRORS as error:
             self.reading.note(unreadable(self.file, error), self.config.on_error)
+
+    def _misread(self, beginning: bytes | bytearray) -> Problem | None:
+        """Describe a file that is no text, or JSON lines that would be read as prose, by its beginning."""
+        if beginning[TAR[0]] == TAR[1]:
+            return Problem(self.file.path, "is a tar archive by its content", "unpack it")
+        if self.format in (CorpusFormat.jsonl, CorpusFormat.file) or not is_json_lines(
+            bytes(beginning[:BEGINNING_BYTES])
+        ):
+            return None
+        what = f"holds JSON lines, by the first ones, which corpus_format={self.format.value} would take for prose"
+        return Problem(self.file.path, what, "read it with corpus_format=jsonl, or name it .jsonl")
 
     def _note_too_long(self, offset: int) -> None:
         self.reading.note(too_long(self.file, f"byte {offset}", self.config.max_document_bytes), self.config.on_error)

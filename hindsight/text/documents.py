@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from hindsight.config.corpus import CorpusConfig, CorpusFormat, LineSeparators, OnError
 from hindsight.text.blocks import Block, BlockReader
-from hindsight.text.files import DATASET_PREFIX, STDIN, StoredFile, WrongContentError, find_files
+from hindsight.text.files import DATASET_PREFIX, STDIN, StoredFile, WrongContentError
+from hindsight.text.finding import Found, find_files
 from hindsight.text.formats import format_of, separator_of
 from hindsight.text.parts import PART_BYTES, Divider, Part, is_sequential
 from hindsight.text.problems import Place, Problem, ReadingReport, too_long, unreadable
@@ -38,16 +39,18 @@ class Corpus:
         self.config = config
         self.part_bytes = part_bytes or PART_BYTES
         self._counted_lines: dict[StoredFile, tuple[int, int]] = {}
-        self.files: list[StoredFile]
-        """The files, in order."""
         if config.corpus == "-":
-            self.files = [StoredFile(STDIN, 0, "")]
+            found = Found([StoredFile(STDIN, 0, "")], {})
         elif config.corpus.startswith(DATASET_PREFIX):
-            self.files = [StoredFile(config.corpus, 0, "")]
+            found = Found([StoredFile(config.corpus, 0, "")], {})
         else:
-            self.files = find_files(config.corpus)
-            for file in self.files[:CHECKED_FILES]:
-                self._check(file)
+            found = find_files(config.corpus, config.text_key)
+        self.files = found.files
+        """The files, in order."""
+        self.not_taken = found.not_taken
+        """How many files of the corpus are not taken, by kind."""
+        for file in self.files[:CHECKED_FILES]:
+            self._check(file)
 
     @property
     def stored_bytes(self) -> int | None:
@@ -190,6 +193,8 @@ class Corpus:
         return Document(raw, text)
 
     def _check(self, file: StoredFile) -> None:
+        if file.path == STDIN or file.dataset is not None:
+            return
         try:
             file.check()
         except WrongContentError:

@@ -1,11 +1,8 @@
-"""The files and S3 objects of a corpus: finding them, and reading their bytes from any offset."""
+"""A file or S3 object of a corpus: what its name says, and its bytes from any offset."""
 
-import fnmatch
-import glob
 import io
-import os
+import re
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
@@ -14,10 +11,28 @@ from hindsight.errors import InputError
 from hindsight.s3 import s3_client, split_url
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-TEXT = (".txt", ".jsonl")
-PARQUET = ".parquet"
-MAGIC = {".gz": b"\x1f\x8b", ".bz2": b"BZh", ".xz": b"\xfd7zXZ\x00", ".zst": b"\x28\xb5\x2f\xfd", PARQUET: b"PAR1"}
+PLAIN, JSON_LINES, PARQUET = ".txt", ".jsonl", ".parquet"
+"""The kinds of files."""
+JSON = ".json"
+ENDINGS = {PLAIN: PLAIN, **dict.fromkeys((JSON_LINES, ".jsonlines", ".ndjson", JSON), JSON_LINES), PARQUET: PARQUET}
+"""The kind that an ending stands for, in lower case."""
+MAGIC = {
+    ".gz": re.compile(rb"\x1f\x8b"),
+    ".bz2": re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"),
+    ".xz": re.compile(rb"\xfd7zXZ\x00"),
+    ".zst": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),  # a frame, or one that is skipped
+    PARQUET: re.compile(rb"PAR1"),
+}
 """The first bytes of a file of each kind."""
+OTHER_MAGIC = {
+    "a zip archive": (re.compile(rb"PK\x03\x04"), "unpack it"),
+    "a 7z archive": (re.compile(rb"7z\xbc\xaf\x27\x1c"), "unpack it"),
+    "a rar archive": (re.compile(rb"Rar!\x1a\x07"), "unpack it"),
+    "a PDF": (re.compile(rb"%PDF-\d"), "give its text"),
+    "an h5 file": (re.compile(rb"\x89HDF\r\n\x1a\n"), "name it .h5"),
+}
+"""What is no text though somebody may name it so, and the way out."""
+HEAD_BYTES = 10
 STDIN = "standard input"
 DATASET_PREFIX = "hf:"
 S3_ATTEMPTS = 5
@@ -51,16 +66,13 @@ class StoredFile:
 
     @property
     def compression(self) -> str | None:
-        """Suffix of the compression; None if the file is not compressed."""
-        suffix = PurePosixPath(self.path).suffix
-        return suffix if suffix in COMPRESSED else None
+        """Ending of the compression, in lower case; None if the file is not compressed."""
+        return compression_of(PurePosixPath(self.path))
 
     @property
     def kind(self) -> str:
-        """.jsonl, .parquet, or .txt for everything else."""
-        name = PurePosixPath(self.path)
-        suffix = PurePosixPath(name.stem).suffix if self.compression else name.suffix
-        return suffix if suffix in (*TEXT, PARQUET) else ".txt"
+        """JSON_LINES, PARQUET, or PLAIN for everything else."""
+        return ENDINGS.get(ending_of(PurePosixPath(self.path)), PLAIN)
 
     def open(self, start: int = 0) -> BinaryIO:
         """Open the stored bytes from an offset on."""
@@ -75,17 +87,41 @@ class StoredFile:
         if self.size == 0 and self.compression is None and self.kind != PARQUET:
             return
         with self.open() as stored:
-            head = stored.read(8)
-        suffix = PARQUET if self.kind == PARQUET else self.compression
-        if suffix is not None and not head.startswith(MAGIC[suffix]):
+            head = stored.read(HEAD_BYTES)
+        suffix = self.compression or (PARQUET if self.kind == PARQUET else None)
+        if suffix is not None and not MAGIC[suffix].match(head):
             raise WrongContentError(
                 f"corpus: {self.path} does not begin as a {suffix} file does; fetch or name it again."
             )
-        other = next((name for name, magic in MAGIC.items() if head.startswith(magic)), None)
-        if suffix is None and other is not None and other != ".bz2":  # BZh may begin a text
+        if self.compression is not None and self.kind == PARQUET:
+            raise WrongContentError(f"corpus: {self.path} is a compressed .parquet file; unpack it.")
+        if suffix is not None:
+            return
+        if (other := ending_by_content(head)) is not None:
+            what = f"a {other} file by its content"
+            archive = PurePosixPath(self.path).suffix.lower() in (".tgz", ".tbz", ".tbz2", ".txz", ".tzst", ".tar")
             raise WrongContentError(
-                f"corpus: {self.path} is a {other} file by its content; name it {self.path}{other}."
+                f"corpus: {self.path} is {what}; {'unpack it' if archive else f'name it {self.path}{other}'}."
             )
+        for what, (magic, advice) in OTHER_MAGIC.items():
+            if magic.match(head):
+                raise WrongContentError(f"corpus: {self.path} is {what} by its content; {advice}.")
+
+
+def compression_of(name: PurePosixPath) -> str | None:
+    """Give the ending of the compression, in lower case; None if the name has none."""
+    suffix = name.suffix.lower()
+    return suffix if suffix in COMPRESSED else None
+
+
+def ending_of(name: PurePosixPath) -> str:
+    """Give the ending before that of the compression, in lower case; empty if there is none."""
+    return PurePosixPath(name.stem if compression_of(name) else name.name).suffix.lower()
+
+
+def ending_by_content(head: bytes) -> str | None:
+    """Give the ending that fits the first bytes of a compressed file or of a parquet file; None for any other."""
+    return next((ending for ending, magic in MAGIC.items() if magic.match(head)), None)
 
 
 def open_stdin() -> BinaryIO:
@@ -94,83 +130,10 @@ def open_stdin() -> BinaryIO:
         raise InputError("corpus=-: standard input is closed; pipe text into it, or name a file.")
     stream: Any = sys.stdin.buffer
     head = stream.peek(8)[:8] if hasattr(stream, "peek") else b""
-    suffix = next((suffix for suffix in COMPRESSED if head.startswith(MAGIC[suffix]) and suffix != ".bz2"), None)
+    suffix = ending_by_content(head)
     if suffix is not None:
         raise InputError(f"corpus=- is compressed, as {suffix} files are; decompress it on the way, as xzcat does.")
     return stream
-
-
-def find_files(path: str) -> list[StoredFile]:
-    """List the files of a corpus in order; InputError if there is none.
-
-    A folder stands for the .txt, .jsonl and .parquet files below it, compressed or not, sorted by their relative path,
-    without hidden ones. A file that the user names, or that matches a glob, belongs to the corpus whatever its name.
-    """
-    if path.startswith("s3://"):
-        return _find_objects(path)
-    place = Path(path).expanduser()
-    if place.is_file():
-        return [_local(place)]
-    if place.is_dir():
-        inside = (file.relative_to(place) for file in place.rglob("*") if not file.is_dir())
-        names = sorted((name for name in inside if is_text(name)), key=lambda name: name.parts)
-        if not names:
-            raise InputError(
-                f"corpus={path} has no text: put .txt, .jsonl (also .xz, .gz, .bz2, .zst) or .parquet files into the "
-                "folder."
-            )
-        return [_local(place / name) for name in names]
-    files = sorted(Path(name) for name in glob.glob(str(place), recursive=True) if os.path.isfile(name))
-    if not files:
-        raise InputError(f"corpus={path} does not exist: give a text file, a folder, or a glob that matches files.")
-    return [_local(file) for file in files]
-
-
-def is_text(name: Path | PurePosixPath) -> bool:
-    """Whether a file in a folder, given by its relative path, belongs to the corpus."""
-    stem = PurePosixPath(name.stem) if name.suffix in COMPRESSED else name
-    return not any(component.startswith(".") for component in name.parts) and (
-        stem.suffix in TEXT or (stem is name and name.suffix == PARQUET)
-    )
-
-
-def _local(path: Path) -> StoredFile:
-    try:
-        status = path.stat()
-    except OSError:  # reported when the file is read: it may be one of thousands
-        return StoredFile(os.path.abspath(path), 0, "")
-    return StoredFile(os.path.abspath(path), status.st_size, str(status.st_mtime_ns))
-
-
-# ------------------------------------------------------------------------------------------------------------------ S3
-
-
-def _find_objects(url: str) -> list[StoredFile]:
-    bucket, key = split_url(url)
-    prefix = key[: min((key.find(c) for c in "*?[" if c in key), default=len(key))]
-    try:
-        found = list(_list_objects(bucket, prefix))
-    except Exception as error:  # errors of botocore, boto3 and urllib3 have no common ancestor
-        raise InputError(
-            f"corpus={url} cannot be listed ({error}); check the bucket, S3_ENDPOINT_URL and keys."
-        ) from error
-    if not url.endswith("/") and any(file.path == url for file in found):
-        found = [file for file in found if file.path == url]
-    elif prefix != key:
-        found = [file for file in found if fnmatch.fnmatchcase(split_url(file.path)[1], key)]
-    else:
-        folder = key.rstrip("/") + "/" if key else ""
-        inside = ((file, split_url(file.path)[1]) for file in found)
-        found = [f for f, name in inside if name.startswith(folder) and is_text(PurePosixPath(name[len(folder) :]))]
-    if not found:
-        raise InputError(f"corpus={url} has no text: give an object, a folder of .txt, .jsonl or .parquet, or a glob.")
-    return sorted(found, key=lambda file: PurePosixPath(file.path).parts)
-
-
-def _list_objects(bucket: str, prefix: str) -> Iterator[StoredFile]:
-    for page in s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-        for item in page.get("Contents", []):
-            yield StoredFile(f"s3://{bucket}/{item['Key']}", item["Size"], item["ETag"])
 
 
 class _S3Reader(io.RawIOBase):

@@ -11,6 +11,7 @@ The end of a file ends a document in every format.
 import bz2
 import gzip
 import io
+import json
 import lzma
 import re
 from collections.abc import Callable, Iterator
@@ -20,9 +21,14 @@ from typing import Any, BinaryIO, cast
 import zstandard
 
 from hindsight.config.corpus import CorpusFormat
-from hindsight.text.files import StoredFile
+from hindsight.text.files import JSON_LINES, StoredFile
 
 CHUNK_BYTES = 1 << 18
+BEGINNING_BYTES = 1 << 16
+"""Bytes of a file by which its format is recognized."""
+BOM = b"\xef\xbb\xbf"
+TAR = slice(257, 262), b"ustar"
+"""Where a tar archive says that it is one."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +84,31 @@ SEPARATORS: dict[CorpusFormat, Separator | None] = {
 
 def format_of(file: StoredFile, corpus_format: CorpusFormat) -> CorpusFormat:
     """Give the format of a file: jsonl if its name says so, otherwise the configured one."""
-    return CorpusFormat.jsonl if file.kind == ".jsonl" else corpus_format
+    return CorpusFormat.jsonl if file.kind == JSON_LINES else corpus_format
 
 
 def separator_of(file: StoredFile, corpus_format: CorpusFormat) -> Separator | None:
     """Give the separator of the documents in a file; None if the file is a single document."""
     return SEPARATORS[format_of(file, corpus_format)]
+
+
+def begins_with_object(beginning: bytes, key: str | None = None) -> bool:
+    """Whether the first line of a text is a JSON object (with this key), by its first BEGINNING_BYTES."""
+    line, end, _ = beginning.removeprefix(BOM).lstrip().partition(b"\n")
+    if not line.startswith(b"{"):
+        return False
+    try:
+        value = json.loads(line.decode())
+    except (ValueError, RecursionError):  # the line may be longer than what is looked at
+        is_cut = not end and len(beginning) >= BEGINNING_BYTES
+        return is_cut and (key is None or json.dumps(key, ensure_ascii=False).encode() in line)
+    return isinstance(value, dict) and (key in value if key is not None else value != {})
+
+
+def is_json_lines(beginning: bytes) -> bool:
+    """Whether a text is JSON lines rather than prose: its first line is an object, and its second begins as one."""
+    second = beginning.removeprefix(BOM).lstrip().partition(b"\n")[2].lstrip()
+    return begins_with_object(beginning) and second[:1] in (b"", b"{")
 
 
 def decompressed(file: StoredFile, stored: BinaryIO) -> BinaryIO:
