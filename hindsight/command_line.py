@@ -40,8 +40,10 @@ from hindsight.config.model import GPTConfig, ModelConfig, RNNConfig
 from hindsight.config.throughput import BenchmarkConfig
 from hindsight.config.tokenizer import TokenizerConfig
 from hindsight.config.training import TrainConfig
+from hindsight.config.typed_text import TextKey, as_typed, text_keys
 from hindsight.errors import DISK_FULL, InputError
 from hindsight.interrupts import received_signal
+from hindsight.yaml_files import keep_texts_of_files
 
 CONF_DIR = Path(__file__).resolve().parents[1] / "conf"
 RANK_0_FIRST_S = 20.0
@@ -76,8 +78,26 @@ def register_schemas(*scripts: str) -> None:
     store = ConfigStore.instance()
     for script in scripts or SCHEMAS:
         store.store(name=f"{script}_schema", node=SCHEMAS[script])
+        keep_texts_of_files(keys_of_texts(script))
     for kind, schema in MODEL_SCHEMAS.items():
         store.store(group="model", name=f"{kind}_schema", node=schema)
+
+
+def keys_of_texts(script: str) -> dict[str, TextKey]:
+    """The keys of a script whose values stay what was typed."""
+    return text_keys(SCHEMAS[script], tuple(MODEL_SCHEMAS.values()))
+
+
+def configuration_of(script: str, arguments: Sequence[str]) -> Any:
+    """Compose the configuration of a script from conf/ and key=value arguments, and check it."""
+    register_schemas(script)
+    typed = as_typed(arguments, keys_of_texts(script), is_sweep=False)
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        try:
+            composed = compose(script, typed)
+        except ValueError as error:  # of hydra's, such as for model=null
+            raise error if isinstance(error, InputError) else InputError(f"{error} See --help.") from error
+    return to_dataclass(composed)
 
 
 def to_dataclass(composed: Any) -> Any:
@@ -138,19 +158,15 @@ def check_arguments(script: str) -> Any:
         with one_line_errors(script):
             sys.stdout.write(help_text(script, [each for each in arguments if "=" in each and each[0].isalpha()]))
         sys.exit(0)
-    register_schemas(script)
     with one_line_errors(script):
         for argument in arguments:
             if argument.startswith(("+", "~")) and not argument.lstrip("+~").startswith("hydra"):
                 raise InputError(f"{argument}: keys can neither be added nor removed; --help shows all keys.")
         if any(argument.lstrip("+~").startswith(("-", "hydra")) for argument in arguments):
+            register_schemas(script)
+            sys.argv[1:] = as_typed(arguments, keys_of_texts(script), bool({"-m", "--multirun"} & set(arguments)))
             return None
-        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-            try:
-                composed = compose(script, arguments)
-            except ValueError as error:  # of hydra's, such as for model=null
-                raise InputError(f"{error} See --help.") from error
-        return to_dataclass(composed)
+        return configuration_of(script, arguments)
 
 
 @contextmanager

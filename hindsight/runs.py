@@ -14,6 +14,7 @@ import yaml
 
 from hindsight.config.keys import flatten
 from hindsight.errors import InputError
+from hindsight.yaml_files import parse_yaml
 
 CONFIG = "config.yaml"
 METADATA = "metadata.json"
@@ -78,8 +79,8 @@ def read_lines(path: Path, keep_before_damage: bool = False) -> list[dict[str, A
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Read config.yaml as {full key: value}, such as optim.lr; InputError if it is missing or damaged."""
-    # By yaml alone: OmegaConf would resolve references to the environment, which a file of somebody else may hold.
-    return _read_mapping(folder / CONFIG, yaml.safe_load)
+    # Not by OmegaConf: it would resolve references to the environment, which a file of somebody else may hold.
+    return _read_mapping(folder / CONFIG, parse_yaml)
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from hindsight.command_line import SCHEMAS
 
 LAYERS = [
     {"errors", "interrupts", "durations"},
-    {"config", "command_line", "files", "s3", "provenance", "runs"},
+    {"config", "command_line", "yaml_files", "files", "s3", "provenance", "runs"},
     {"text", "tokenization", "shards"},
     {"conversion", "synthetic", "orders", "ranks"},
     {"loading", "generation", "hf_weights"},

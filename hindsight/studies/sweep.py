@@ -8,14 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hindsight import runs
-from hindsight.command_line import CONF_DIR, one_line_errors, register_schemas, to_dataclass
+from hindsight.command_line import configuration_of, keys_of_texts, one_line_errors
 from hindsight.config.key_roles import SpeedRole, roles_of
 from hindsight.config.keys import flatten
 from hindsight.config.training import TrainConfig
+from hindsight.config.typed_text import as_typed
 from hindsight.durations import parse_duration, tokens_in
 from hindsight.errors import InputError
 from hindsight.shards.manifest import Manifest
@@ -24,16 +24,15 @@ from hindsight.training.setup import context_length_of
 
 def runs_of(arguments: list[str]) -> list[TrainConfig]:
     """Compose and check the config of every run of a sweep, in the order in which they are started."""
-    given = [argument for argument in arguments if not argument.startswith(("-", "hydra"))]
+    typed = as_typed(arguments, keys_of_texts("train_composer"), is_sweep=True)
+    given = [argument for argument in typed if not argument.startswith(("-", "hydra"))]
     choices = [
         [f"{each.get_key_element()}={value}" for value in each.sweep_string_iterator()]
         if each.is_sweep_override()
         else [str(each.input_line)]
         for each in OverridesParser.create().parse_overrides(given)
     ]
-    register_schemas("train_composer")
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        configs = [to_dataclass(compose("train_composer", list(chosen))) for chosen in itertools.product(*choices)]
+    configs = [configuration_of("train_composer", chosen) for chosen in itertools.product(*choices)]
     names = [config.name_of_run() for config in configs]
     for name in names:
         if names.count(name) > 1:

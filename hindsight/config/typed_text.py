@@ -1,0 +1,178 @@
+"""Arguments as they were typed: hydra's grammar makes numbers of names, and has no use for most characters.
+
+By it 12e4567 is infinity, 2024_01_05 is 20240105, and a file called `a(1).txt` is a mistake. The values of keys that
+are texts are quoted for it here, so that they stay what was typed, unless it reads them as a text by itself: 'quoted',
+with escapes, or with references such as ${optim.lr}.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
+
+from hindsight.errors import InputError
+
+SWEEP_FUNCTION = re.compile(r"(choice|shuffle|sort|tag|range|interval|glob)\(.*\)", re.DOTALL)
+"""Functions of hydra's grammar that give several values."""
+OPENING, CLOSING = "([{", ")]}"
+
+
+@dataclass(frozen=True)
+class TextKey:
+    """A key whose value is a text.
+
+    Args:
+        is_list: whether it takes a list of texts.
+        is_optional: whether null means that there is none; for others, it is a text like any.
+    """
+
+    is_list: bool
+    is_optional: bool
+
+
+def text_keys(schema: type, variants: Sequence[type] = (), prefix: str = "") -> dict[str, TextKey]:
+    """All keys below a dataclass whose values are texts, in full, such as data.path.
+
+    Args:
+        schema: the dataclass.
+        variants: kinds of a nested dataclass, of which any may be given.
+        prefix: what stands before its keys.
+    """
+    found: dict[str, TextKey] = {}
+    hints = get_type_hints(schema)
+    for item in fields(schema):
+        key, hint = f"{prefix}{item.name}", hints[item.name]
+        kinds = set(get_args(hint)) - {NoneType} if get_origin(hint) is not list else {hint}
+        plain = kinds.pop() if len(kinds) == 1 else hint
+        if isinstance(plain, type) and is_dataclass(plain):
+            for kind in (plain, *(kind for kind in variants if plain in kind.__mro__)):
+                found |= text_keys(kind, variants, f"{key}.")
+        elif plain is str or (get_origin(plain) is list and get_args(plain)[0] is str):
+            found[key] = TextKey(plain is not str, NoneType in get_args(hint))
+    return found
+
+
+def as_typed(arguments: Sequence[str], keys: dict[str, TextKey], is_sweep: bool) -> list[str]:
+    """Quote the values of these keys for hydra, so that they stay what was typed.
+
+    Args:
+        arguments: such as run_name=12e4567; hydra's own options are left as they are.
+        keys: what `text_keys` gives.
+        is_sweep: whether commas and functions give several values.
+
+    Raises:
+        InputError: an argument is no key=value that hydra can read.
+    """
+    return [
+        argument if argument.lstrip("+~").startswith(("-", "hydra")) else _as_typed(argument, keys, is_sweep)
+        for argument in arguments
+    ]
+
+
+def _as_typed(argument: str, keys: dict[str, TextKey], is_sweep: bool) -> str:
+    key, equals, value = argument.partition("=")
+    if not equals:
+        raise InputError(f"{argument}: write key=value, without spaces around the =; --help shows all keys.")
+    if re.fullmatch(r"[\w./@]+", key, re.ASCII) is None:
+        raise InputError(f"{argument}: {key!r} is no name of a key; write key=value, without spaces around the =.")
+    value = _value(key, value.strip(), keys, is_sweep)
+    _check_grammar(key, value, is_sweep)
+    return f"{key}={value}"
+
+
+def _value(key: str, value: str, keys: dict[str, TextKey], is_sweep: bool) -> str:
+    if key in keys and value:
+        return _text_value(key, value, keys[key], is_sweep)
+    if value.startswith("{") and value.endswith("}"):  # several keys of a group, such as data={path:a}
+        pairs = [element.partition(":") for element in _elements(value[1:-1]) if element]
+        inner = [
+            f"{name.strip()}:{_value(f'{key}.{name.strip()}', each.strip(), keys, False)}" for name, _, each in pairs
+        ]
+        return f"{{{','.join(inner)}}}"
+    return value
+
+
+def _text_value(key: str, value: str, kind: TextKey, is_sweep: bool) -> str:
+    if is_sweep and SWEEP_FUNCTION.fullmatch(value):
+        name, _, inner = value[:-1].partition("(")
+        is_list_of_values = name in ("choice", "shuffle") and "(" not in inner
+        return f"{name}({_text_value(key, inner, kind, is_sweep)})" if is_list_of_values else value
+    choices = list(_elements(value))
+    if len(choices) > 1 and not is_sweep:
+        advice = f"'{key}=[{value}]'" if kind.is_list else f"'{key}=\"{value}\"' for one value with a comma"
+        raise InputError(f"{key}={value} has a comma: write {advice}; several values are a sweep, which needs -m.")
+    return ",".join(_list(key, choice) if kind.is_list else _text(key, choice, kind) for choice in choices)
+
+
+def _list(key: str, value: str) -> str:
+    """A list of texts; one text alone is a list too, and null or a reference is left to hydra."""
+    if value.startswith("[") and value.endswith("]"):
+        inner = value[1:-1].strip()
+        element = TextKey(is_list=False, is_optional=False)
+        return f"[{','.join(_text(key, each, element) for each in _elements(inner))}]" if inner else "[]"
+    if value.startswith("["):
+        raise InputError(f"{key}={value}: a bracket is not closed; write '{key}=[a,b]'.")
+    return (
+        value if value.lower() == "null" or value.startswith("${") else f"[{_text(key, value, TextKey(False, False))}]"
+    )
+
+
+def _text(key: str, value: str, kind: TextKey) -> str:
+    """One text, quoted unless hydra reads it as one anyway."""
+    try:
+        read = OverridesParser.create().parse_override(f"key={value}").value()
+    except (HydraException, RecursionError):
+        read = NotImplemented
+    if isinstance(read, str) or (read is None and kind.is_optional):
+        return value
+    for begin, end in (*zip(OPENING[1:], CLOSING[1:], strict=True), ("'", "'"), ('"', '"')):
+        if value.startswith(begin) and (isinstance(read, list | dict) or end not in value[1:]):
+            what = "is no text" if isinstance(read, list | dict) else f"has no closing {end}"
+            raise InputError(f"{key}={value} {what}; write {key}=TEXT, or '{key}=\"TEXT\"'.")
+    return QuotedString(value, Quote.single).with_quotes()
+
+
+def _elements(value: str) -> Iterator[str]:
+    """Split at the commas that are outside quotes and brackets, and not escaped."""
+    start, depth, quote = 0, 0, ""
+    is_at_start = True
+    escaped = False
+    for place, character in enumerate(value):
+        if escaped or character == "\\":
+            escaped = not escaped
+        elif quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"" and is_at_start and value.find(character, place + 1) > 0:
+            quote = character
+        elif character in OPENING and value.find(CLOSING[OPENING.index(character)], place + 1) > 0:
+            depth += 1
+        elif character in CLOSING and depth:
+            depth -= 1
+        elif character == "," and not depth:
+            yield value[start:place].strip()
+            start, is_at_start = place + 1, True
+            continue
+        is_at_start = is_at_start and character == " "
+    yield value[start:].strip()
+
+
+def _check_grammar(key: str, value: str, is_sweep: bool) -> None:
+    """Raise InputError for what hydra cannot read, in words of ours."""
+    try:
+        override: Any = OverridesParser.create().parse_override(f"{key}={value}")
+    except (HydraException, RecursionError):
+        for begin, end in zip(OPENING, CLOSING, strict=True):
+            if value.count(begin) != value.count(end):
+                raise InputError(f"{key}={value}: {begin} and {end} do not match; write such as {key}=[1,2].") from None
+        if value.count("'") % 2 or value.count('"') % 2:
+            raise InputError(
+                f"{key}={value}: a quote is not closed; write {key}=VALUE, or '{key}=\"VALUE\"'."
+            ) from None
+        raise InputError(f"{key}={value} cannot be read; write {key}=VALUE, or '{key}=\"VALUE\"'.") from None
+    if override.is_sweep_override() and not is_sweep:
+        raise InputError(f"{key}={value} gives several values, which are a sweep: add -m, or give one.")

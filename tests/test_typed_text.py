@@ -1,0 +1,128 @@
+"""Names stay what was typed, on the command line and in the files of conf/."""
+
+import pytest
+from helpers.processes import run_command
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from hindsight import runs
+from hindsight.command_line import configuration_of, register_schemas, to_dataclass
+from hindsight.errors import InputError
+from hindsight.studies.sweep import runs_of
+from hindsight.yaml_files import parse_yaml
+
+LIKE_NUMBERS = [
+    "12e4567",
+    "2024_01_05",
+    "true",
+    "False",
+    "1e5",
+    "0x10",
+    "1_000",
+    "007",
+    "1.0",
+    "2024-01-05",
+    "inf",
+    "-1",
+]
+ODD = [
+    *LIKE_NUMBERS,
+    "~",
+    "~/x",
+    "null",
+    "None",
+    "a(1).txt",
+    "données",
+    "a b",
+    "a#b",
+    "a=b",
+    "[ab]*.txt",
+    "it's",
+    "a\\b",
+]
+
+
+def train_config(*arguments):
+    return configuration_of("train_composer", ["direction=forward", *arguments])
+
+
+@pytest.mark.parametrize("name", LIKE_NUMBERS)
+def test_a_name_that_looks_like_a_number_stays_what_was_typed_and_comes_back_from_the_records(name, tmp_path):
+    config = train_config(f"run_name={name}", f"wandb.project={name}", f"model.name={name}")
+    assert [config.run_name, config.wandb.project, config.model.name] == [name] * 3
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+    assert runs.read_config(tmp_path)["run_name"] == name
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_path_of_any_characters_stays_what_was_typed(name):
+    config = configuration_of("train_tokenizer", [f"corpus={name}", f"out={name}", f"text_key={name}"])
+    assert [config.corpus, config.out, config.text_key] == [name] * 3
+
+
+def test_elements_of_lists_and_of_groups_and_values_of_sweeps_stay_what_was_typed():
+    assert train_config('samples.prompts=[1e5,null,"a, b",été, 007]').samples.prompts == [
+        "1e5", "null", "a, b", "été", "007",
+    ]  # fmt: skip
+    assert train_config("samples.prompts=1e5").samples.prompts == ["1e5"]
+    nested = train_config("data={path:12e4567,num_workers:2}").data
+    assert (nested.path, nested.num_workers) == ("12e4567", 2)
+    for values in ("12e4567,true,007", "choice(12e4567,true,007)"):
+        swept = runs_of(["-m", "direction=forward", f"run_name={values}"])
+        assert [run.run_name for run in swept] == ["12e4567", "true", "007"]
+
+
+def test_null_is_nothing_where_a_text_may_be_missing_and_a_text_where_not():
+    config = train_config("run_name=null", "data.path=null", "samples.interval=null")
+    assert (config.run_name, config.data.path, config.samples.interval) == (None, "null", None)
+
+
+def test_what_hydra_reads_as_text_itself_is_left_to_it_and_other_types_are_numbers_still():
+    config = train_config("run_name=lr${optim.lr}", "optim.lr=1e-3", "data.path=a\\,b", "runs_dir='1e5'", "seed=1_0")
+    assert [config.run_name, config.data.path, config.runs_dir, config.seed] == ["lr0.001", "a,b", "1e5", 10]
+
+
+def test_the_files_of_conf_are_read_as_they_are_written(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "m.yaml").write_text(
+        "defaults: [gpt_schema, _self_]\nname: 1e5\nn_layers: 2\nn_heads: 2\nd_model: 8\ncontext_length: 8\n"
+    )
+    (tmp_path / "main.yaml").write_text(
+        "defaults: [train_composer_schema, model: m, _self_]\nrun_name: 12e4567\ndata:\n  path: 2024-01-05\n"
+        "  val_path: null\nwandb: {project: 007}\nsamples:\n  prompts: [1_000, true]\nbatch_size: 1_0\n"
+        "optim: {lr: 1e-3}\n"
+    )
+    register_schemas()
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        config = to_dataclass(compose("main", ["direction=forward"]))
+    assert (config.run_name, config.data.path, config.data.val_path) == ("12e4567", "2024-01-05", None)
+    assert (config.wandb.project, config.samples.prompts, config.model.name) == ("007", ["1_000", "true"], "1e5")
+    assert (config.batch_size, config.optim.lr, config.model.n_layers) == (10, 1e-3, 2)
+
+
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n + 1}: &a{n + 1} [*a{n}, *a{n}]\n" for n in range(27))
+
+
+@pytest.mark.parametrize("text", [BOMB, "direction: " + "[" * 5000 + "]" * 5000, "a: &a\n  b: *a\n"])
+def test_yaml_that_is_small_and_means_much_is_refused_in_one_line(text, tmp_path):
+    with pytest.raises(ValueError, match=r"alias|nested"):
+        parse_yaml(text)
+    for name in ("config.yaml", "main.yaml"):
+        (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=r"config\.yaml is damaged"):
+        runs.read_config(tmp_path)
+    register_schemas()
+    with initialize_config_dir(str(tmp_path), version_base="1.3"), pytest.raises(InputError, match=r"main\.yaml"):
+        compose("main", [])
+
+
+def test_metadata_that_is_nested_too_deeply_is_refused(tmp_path):
+    (tmp_path / "metadata.json").write_text('{"a":' * 100_000 + "1" + "}" * 100_000)
+    with pytest.raises(InputError, match=r"metadata\.json is damaged"):
+        runs.read_metadata(tmp_path)
+
+
+def test_a_command_keeps_its_names(tmp_path):
+    done = run_command("python", "make_corpus.py", f"out={tmp_path}/2024_01_05")
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["2024_01_05"]
