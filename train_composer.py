@@ -11,7 +11,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from hindsight import interrupts, runs
+from hindsight import interrupts, output, runs
 from hindsight.command_line import check_arguments, one_line_errors, run_script
 from hindsight.config.training import Precision, TrainConfig
 from hindsight.durations import plain_duration
@@ -37,8 +37,8 @@ def answer_early(config: TrainConfig) -> None:
     if not config.sanity_check and is_finished(setup):
         if os.environ.get("RANK", "0") == "0":
             lines = [nothing_to_do(setup, runs.finished_step(setup.folder)), *end_lines(setup)]
-            sys.stdout.write("\n".join(lines) + "\n")
-        sys.exit(0)
+            output.say("\n".join(lines))
+        sys.exit(output.exit_status())
 
 
 def begin() -> None:

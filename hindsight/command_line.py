@@ -9,7 +9,6 @@ import difflib
 import errno
 import gc
 import inspect
-import logging
 import os
 import re
 import sys
@@ -32,6 +31,7 @@ from hydra.types import RunMode
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from hindsight import output
 from hindsight.config.comparison import CompareConfig
 from hindsight.config.conversion import ConvertConfig, InspectConfig
 from hindsight.config.corpus import MakeCorpusConfig
@@ -40,7 +40,7 @@ from hindsight.config.model import GPTConfig, ModelConfig, RNNConfig
 from hindsight.config.throughput import BenchmarkConfig
 from hindsight.config.tokenizer import TokenizerConfig
 from hindsight.config.training import TrainConfig
-from hindsight.config.typed_text import TextKey, as_typed, text_keys
+from hindsight.config.typed_text import TextKey, as_typed, check_references, text_keys
 from hindsight.errors import DISK_FULL, InputError
 from hindsight.interrupts import received_signal
 from hindsight.yaml_files import keep_texts_of_files
@@ -102,6 +102,7 @@ def configuration_of(script: str, arguments: Sequence[str]) -> Any:
 
 def to_dataclass(composed: Any) -> Any:
     """Turn hydra's config into its dataclass, which runs the checks of every `__post_init__`."""
+    check_references(OmegaConf.to_container(composed, resolve=False))
     return OmegaConf.to_object(composed)
 
 
@@ -112,8 +113,7 @@ def run_script(script: str, main: Callable[[Any], None]) -> None:
     """
     config = check_arguments(script)
     freeze_imports()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
-    logging.getLogger("hindsight").setLevel(logging.INFO)
+    output.log_to_output()
     # hydra's documented switch: exceptions come through, instead of being shortened and ended with status 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     refused: list[Exception] = []
@@ -129,10 +129,12 @@ def run_script(script: str, main: Callable[[Any], None]) -> None:
     with one_line_errors(script):
         if config is not None:
             main(config)
-            return
-        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=script)(task)()
+        else:
+            hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=script)(task)()
         if refused:
             raise refused[0]
+    if output.exit_status():
+        sys.exit(output.exit_status())
 
 
 def freeze_imports() -> None:
@@ -153,11 +155,12 @@ def check_arguments(script: str) -> Any:
     Returns:
         The configuration; None if hydra's own options, such as --multirun, have to say what the arguments mean.
     """
+    output.prepare_output()
     arguments = sys.argv[1:]
     if {"--help", "-h"} & set(arguments):
         with one_line_errors(script):
-            sys.stdout.write(help_text(script, [each for each in arguments if "=" in each and each[0].isalpha()]))
-        sys.exit(0)
+            output.say(help_text(script, [each for each in arguments if "=" in each and each[0].isalpha()]))
+        sys.exit(output.exit_status())
     with one_line_errors(script):
         for argument in arguments:
             if argument.startswith(("+", "~")) and not argument.lstrip("+~").startswith("hydra"):
@@ -184,10 +187,10 @@ def one_line_errors(script: str) -> Generator[None, None, None]:
             deadline = time.monotonic() + RANK_0_FIRST_S
             while time.monotonic() < deadline and received_signal() is None:
                 time.sleep(0.05)
-        sys.stderr.write(f"{program(script)}: {explain(error, SCHEMAS[script])}\n")
+        output.say_error(f"{program(script)}: {' '.join(explain(error, SCHEMAS[script]).split())}")
         sys.exit(2)
     except KeyboardInterrupt:
-        sys.stderr.write(f"{program(script)}: interrupted.\n")
+        output.say_error(f"{program(script)}: interrupted.")
         sys.exit(130)
 
 
@@ -282,7 +285,7 @@ def help_text(script: str, arguments: Sequence[str] = ()) -> str:
     if script == "train_composer":
         lines.append(f"Defaults are those of model={used['model']}; model=NAME --help shows those of another model.")
     lines.append("hydra's own options: --hydra-help.")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def used_values(script: str, arguments: Sequence[str]) -> dict[str, Any]:

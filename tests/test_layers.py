@@ -10,8 +10,8 @@ from helpers.processes import ROOT
 from hindsight.command_line import SCHEMAS
 
 LAYERS = [
-    {"errors", "interrupts", "durations"},
-    {"config", "command_line", "yaml_files", "files", "s3", "provenance", "runs"},
+    {"errors", "shown_text", "interrupts", "durations"},
+    {"config", "command_line", "yaml_files", "output", "files", "s3", "provenance", "runs"},
     {"text", "tokenization", "shards"},
     {"conversion", "synthetic", "orders", "ranks"},
     {"loading", "generation", "hf_weights"},

@@ -5,9 +5,11 @@
 
 import math
 import re
+from typing import Any
 
 from hindsight.durations import parse_duration
 from hindsight.errors import InputError
+from hindsight.shown_text import holds_credentials
 
 
 def require(condition: bool, message: str) -> None:
@@ -38,12 +40,12 @@ def require_local(prefix: str, config: object, *names: str) -> None:
         require("://" not in (value or ""), f"{prefix}{name}={value} is not on this machine; give a local path.")
 
 
-def require_no_credentials(prefix: str, config: object, *names: str) -> None:
-    """Require these addresses to hold no credentials, which would be written into config.yaml."""
-    for name in names:
-        place = str(getattr(config, name) or "").partition("://")[2].partition("/")[0]
+def require_no_credentials(prefix: str, config: object) -> None:
+    """Require that no text of a config is an address with credentials, which would be written into records and logs."""
+    for name, value in vars(config).items():
+        texts: list[Any] = [*value] if isinstance(value, list) else [value]
         require(
-            "@" not in place,
+            not any(isinstance(text, str) and holds_credentials(text) for text in texts),
             f"{prefix}{name}: an address must not hold keys, which would be written into the run's config; give them "
             "in the environment or in the provider's usual file.",
         )

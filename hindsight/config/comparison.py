@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
-from hindsight.config.checks import require
+from hindsight.config.checks import require, require_no_credentials
 
 
 @dataclass
@@ -17,4 +17,5 @@ class CompareConfig:
     """Folder for comparison.csv, comparison.json and comparison.png; files of an earlier comparison are replaced."""
 
     def __post_init__(self) -> None:
+        require_no_credentials("", self)
         require(len(self.runs) >= 2, f"runs={self.runs} must name at least a forward run and its backward twin.")

@@ -5,7 +5,14 @@ from enum import Enum
 
 from omegaconf import MISSING
 
-from hindsight.config.checks import require, require_local, require_positive, require_seed, require_text
+from hindsight.config.checks import (
+    require,
+    require_local,
+    require_no_credentials,
+    require_positive,
+    require_seed,
+    require_text,
+)
 from hindsight.config.corpus import CorpusConfig
 from hindsight.config.direction import Direction
 
@@ -104,6 +111,7 @@ class InspectConfig:
     """Whether to read everything and check sizes, hashes and token ids."""
 
     def __post_init__(self) -> None:
+        require_no_credentials("", self)
         require_text("", self, "path")
         require_positive("", self, "context_length")
         require(self.windows >= 0, f"windows={self.windows} must be at least 0.")

@@ -5,7 +5,7 @@ from enum import Enum
 
 from omegaconf import MISSING
 
-from hindsight.config.checks import require_positive, require_text
+from hindsight.config.checks import require_no_credentials, require_positive, require_text
 
 
 class CorpusFormat(Enum):
@@ -41,6 +41,9 @@ class MakeCorpusConfig:
     out: str = MISSING
     """File to write; chapters are separated by a blank line, as corpus_format=cc100 expects."""
 
+    def __post_init__(self) -> None:
+        require_no_credentials("", self)
+
 
 @dataclass
 class CorpusConfig:
@@ -68,6 +71,7 @@ class CorpusConfig:
     """Longest document, in bytes; a longer one cannot be used. Workers need some ten times as much memory each."""
 
     def __post_init__(self) -> None:
+        require_no_credentials("", self)
         require_text("", self, "corpus", "text_key", "text_column", "hf_config", "hf_split")
         require_positive("", self, "max_document_bytes")
 

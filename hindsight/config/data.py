@@ -36,9 +36,9 @@ class DataConfig:
     """Whether windows are seen in an order drawn by the seed, anew in every epoch."""
 
     def __post_init__(self) -> None:
+        require_no_credentials("data.", self)
         require_text("data.", self, "path", "val_path", "tokenizer", "cache_dir", "cache_limit")
         require_local("data.", self, "tokenizer", "cache_dir")
-        require_no_credentials("data.", self, "path", "val_path")
         require_positive("data.", self, "context_length", "download_retry", "download_timeout_s")
         require(
             self.cache_limit is None or re.fullmatch(r"[0-9.]+(b|kb|mb|gb|tb)", self.cache_limit.lower()) is not None,

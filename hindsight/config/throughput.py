@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
-from hindsight.config.checks import require, require_positive, require_seed
+from hindsight.config.checks import require, require_no_credentials, require_positive, require_seed
 from hindsight.config.model import ModelConfig
 
 
@@ -52,6 +52,7 @@ class BenchmarkConfig:
     """Folder for throughput.json, with every step's time; null for none."""
 
     def __post_init__(self) -> None:
+        require_no_credentials("", self)
         require(len(self.variants) > 0, "variants=[] leaves nothing to measure; name at least one.")
         require(
             type(self.model) is not ModelConfig or self.model == _model_by_device(),

@@ -54,8 +54,8 @@ class CheckpointConfig:
     here too, and a run goes on from there where its folder is missing here."""
 
     def __post_init__(self) -> None:
+        require_no_credentials("checkpoint.", self)
         require_text("checkpoint.", self, "folder")
-        require_no_credentials("checkpoint.", self, "folder")
         require(
             "://" not in (self.folder or "") or re.fullmatch(r"s3://[^/]+/.+", self.folder or "") is not None,
             f"checkpoint.folder={self.folder} must be a local folder, or s3://BUCKET/FOLDER.",
@@ -80,6 +80,9 @@ class WandbConfig:
     entity: str | None = None
     """Team or user of the run; null for the default of the login."""
 
+    def __post_init__(self) -> None:
+        require_no_credentials("wandb.", self)
+
 
 @dataclass
 class SamplesConfig:
@@ -97,6 +100,7 @@ class SamplesConfig:
     """Sample from this many likeliest tokens; null for all."""
 
     def __post_init__(self) -> None:
+        require_no_credentials("samples.", self)
         if self.interval is not None:
             require_duration("samples.interval", self.interval)
         require_positive("samples.", self, "length", "temperature", "top_k")
@@ -169,6 +173,7 @@ class TrainConfig:
     """Only try the whole path: three steps, an evaluation, a save and a resume on a scrap of the data."""
 
     def __post_init__(self) -> None:
+        require_no_credentials("", self)
         require_positive("", self, "batch_size", "microbatch_size", "eval_batches", "log_interval")
         require_seed(self.seed)
         require_duration("max_duration", self.max_duration)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from types import NoneType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -68,10 +68,29 @@ def as_typed(arguments: Sequence[str], keys: dict[str, TextKey], is_sweep: bool)
     Raises:
         InputError: an argument is no key=value that hydra can read.
     """
+    for argument in arguments:
+        check_references(argument)
     return [
         argument if argument.lstrip("+~").startswith(("-", "hydra")) else _as_typed(argument, keys, is_sweep)
         for argument in arguments
     ]
+
+
+def check_references(values: Any) -> None:
+    """Refuse, in all texts of nested values, references that are no key: ${oc.env:...} would read the environment."""
+    if isinstance(values, dict | list):
+        for value in cast("list[Any]", [*values.values()] if isinstance(values, dict) else values):
+            check_references(value)
+    elif isinstance(values, str) and "${" in values:
+        depth = 0
+        for place, character in enumerate(values):
+            depth += values.startswith("${", place) or (character == "{" and depth > 0 and values[place - 1] != "$")
+            depth -= character == "}" and depth > 0
+            if character == ":" and depth > 0:
+                raise InputError(
+                    f"{values.partition('=')[0]}: a reference ${{...}} names another key, such as ${{optim.lr}}; "
+                    "functions, and the environment, are not read."
+                )
 
 
 def _as_typed(argument: str, keys: dict[str, TextKey], is_sweep: bool) -> str:

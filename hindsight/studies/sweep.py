@@ -3,14 +3,13 @@
 import itertools
 import os
 import statistics
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from hindsight import runs
+from hindsight import output, runs
 from hindsight.command_line import configuration_of, keys_of_texts, one_line_errors
 from hindsight.config.key_roles import SpeedRole, roles_of
 from hindsight.config.keys import flatten
@@ -91,7 +90,7 @@ def table_of(runs: list[TrainConfig]) -> str:
         )
         lines.append(f"{name:<{width}}  {shown[0]:>18}  {shown[1]:>9}")
     lines.append("Hours are those at the speed of the newest run in runs_dir with the same model, batch and precision.")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def _sum(values: list[Any]) -> Any:
@@ -105,5 +104,4 @@ def announce(arguments: list[str]) -> None:
     with one_line_errors("train_composer"):
         table = table_of(runs_of(arguments))
     if os.environ.get("RANK", "0") == "0":
-        sys.stdout.write(table)
-        sys.stdout.flush()
+        output.say(table)
