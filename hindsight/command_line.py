@@ -48,6 +48,8 @@ from hindsight.yaml_files import keep_texts_of_files
 CONF_DIR = Path(__file__).resolve().parents[1] / "conf"
 RANK_0_FIRST_S = 20.0
 """How long the other ranks wait for rank 0 to report bad input, in seconds, unless a signal ends them before."""
+LONGEST_LINE = 1000
+"""Longest message, in characters; the middle of a longer one is left out."""
 PATH_ERRORS = (
     errno.EACCES,
     errno.EPERM,
@@ -187,11 +189,17 @@ def one_line_errors(script: str) -> Generator[None, None, None]:
             deadline = time.monotonic() + RANK_0_FIRST_S
             while time.monotonic() < deadline and received_signal() is None:
                 time.sleep(0.05)
-        output.say_error(f"{program(script)}: {' '.join(explain(error, SCHEMAS[script]).split())}")
+        output.say_error(f"{program(script)}: {one_line(explain(error, SCHEMAS[script]))}")
         sys.exit(2)
     except KeyboardInterrupt:
         output.say_error(f"{program(script)}: interrupted.")
         sys.exit(130)
+
+
+def one_line(text: str) -> str:
+    """A message as a line that people can read, whatever long value it repeats."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
 
 
 def program(script: str) -> str:

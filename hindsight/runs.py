@@ -44,6 +44,9 @@ RECORDS = (CONFIG, METADATA)
 UPLOADED = (*RECORDS, MORE, METRICS, SAMPLES)
 """What is uploaded with each checkpoint, so that a run goes on where its folder is missing."""
 
+MAX_RECORD_BYTES = 1 << 20
+"""Largest config.yaml or metadata.json that is read; ours have a few thousand."""
+
 FINGERPRINTS = ("data_fingerprint", "tokenizer_fingerprint")
 """Keys of metadata.json that say which data and tokenizer a run was trained on, wherever these are."""
 
@@ -70,7 +73,7 @@ def read_lines(path: Path, keep_before_damage: bool = False) -> list[dict[str, A
     for number, line in enumerate([*complete, last], start=1):
         try:
             records.append(dict(json.loads(line)))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             if number <= len(complete) and not keep_before_damage:
                 raise InputError(f"{path}, line {number} is no JSON object; the file is damaged.") from None
             break
@@ -106,22 +109,29 @@ def finished_step(folder: Path) -> int | None:
     path = folder / FINISHED
     try:
         return int(json.loads(path.read_text(encoding="utf-8"))["step"]) if path.is_file() else None
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 
 def _read_mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
     try:
-        tree = parse(_read(path).decode())
+        content = _read(path)
+        if len(content) > MAX_RECORD_BYTES:
+            raise ValueError(f"it has {len(content):,} bytes, more than {MAX_RECORD_BYTES:,}")
+        tree = parse(content.decode())
         if not isinstance(tree, dict):
             raise ValueError("it holds no keys")
         return flatten(tree)
+    except InputError:
+        raise
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{path} is damaged: {error}") from None
 
 
 def _read(path: Path) -> bytes:
     try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is no regular file; train_composer.py writes one.")
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); train_composer.py writes it.") from None

@@ -20,24 +20,31 @@ from omegaconf import OmegaConf
 from hindsight.config.typed_text import TextKey
 from hindsight.errors import InputError
 
+try:
+    from yaml import CSafeLoader as Loader
+except ImportError:  # PyYAML was built without libyaml: ten times slower
+    from yaml import SafeLoader as Loader
+
 SCHEME = "conf"
+MAX_DEPTH = 50
 
 
 def parse_yaml(text: str) -> Any:
     """Parse YAML without aliases; ValueError or yaml.YAMLError for what is none."""
     _checked_nodes(text)
-    return yaml.safe_load(text)
+    return yaml.load(text, Loader)
 
 
 def _checked_nodes(text: str) -> yaml.Node | None:
     """Compose the tree of YAML's nodes; ValueError if it has aliases or is nested too deeply."""
-    try:
-        for event in yaml.parse(text, yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise ValueError(f"line {event.start_mark.line + 1} has an alias (*{event.anchor}), which is not read")
-        return yaml.compose(text, yaml.SafeLoader)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    depth = 0
+    for event in yaml.parse(text, Loader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"line {event.start_mark.line + 1} has an alias (*{event.anchor}), which is not read")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise ValueError(f"line {event.start_mark.line + 1} is nested more than {MAX_DEPTH} levels deep")
+    return yaml.compose(text, Loader)
 
 
 def _texts(node: yaml.Node, key: str = "") -> Iterator[tuple[str, yaml.ScalarNode]]:
@@ -76,7 +83,7 @@ class ConfFiles(ConfigSource):
         for key, node in _texts(root) if root is not None else ():
             known = self.text_keys.get(key) or self.text_keys.get(f"{group}.{key}")
             is_null = node.tag.endswith(":null") and known is not None and known.is_optional
-            if known is not None and node.style is None and not is_null:  # a style is a kind of quotes
+            if known is not None and not node.style and not is_null:  # a style is a kind of quotes
                 node.tag, node.style = "tag:yaml.org,2002:str", "'"
         config = OmegaConf.load(io.StringIO(yaml.serialize(root) if root is not None else ""))
         return ConfigResult(self.provider, self.full_path(), config, self._get_header_dict(text[:512]))

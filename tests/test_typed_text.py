@@ -1,12 +1,16 @@
 """Names stay what was typed, on the command line and in the files of conf/."""
 
+import os
+import time
+from itertools import pairwise
+
 import pytest
 from helpers.processes import run_command
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from hindsight import runs
-from hindsight.command_line import configuration_of, register_schemas, to_dataclass
+from hindsight.command_line import check_arguments, configuration_of, register_schemas, to_dataclass
 from hindsight.errors import InputError
 from hindsight.studies.sweep import runs_of
 from hindsight.yaml_files import parse_yaml
@@ -114,6 +118,51 @@ def test_yaml_that_is_small_and_means_much_is_refused_in_one_line(text, tmp_path
     register_schemas()
     with initialize_config_dir(str(tmp_path), version_base="1.3"), pytest.raises(InputError, match=r"main\.yaml"):
         compose("main", [])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["samples.prompts=" + "[" * 3000 + "]" * 3000],
+        ["optim.betas=" + "[" * 3000 + "]" * 3000],
+        ["data=" + "{path:" * 3000 + "a" + "}" * 3000],
+        ["run_name=" + "${" * 500 + "a" + "}" * 500],
+        ["run_name=" + "${wandb.project}" * 50],
+        [f"{a}=" + f"${{{b}}}" * 10 for a, b in pairwise(["run_name", "runs_dir", "data.path", "data.val_path"])],
+        ["run_name=${data.path}", "data.path=${run_name}"],
+        ["run_name=${no.key}"],
+        ["run_name=${"],
+        ["x" * 100_000],
+    ],
+    ids=str,
+)
+def test_arguments_that_are_small_and_mean_much_are_one_short_line(arguments, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["train_composer.py", "direction=forward", *arguments])
+    began = time.monotonic()
+    with pytest.raises(SystemExit) as ended:
+        check_arguments("train_composer")
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.count("\n") == 1
+    assert len(said) < 1100
+    assert time.monotonic() - began < 5
+
+
+def test_a_record_that_is_too_large_or_no_file_is_refused(tmp_path):
+    (tmp_path / "config.yaml").write_text("a: b\n" + "# padding\n" * (runs.MAX_RECORD_BYTES // 9))
+    with pytest.raises(InputError, match="damaged: it has"):
+        runs.read_config(tmp_path)
+    os.mkfifo(tmp_path / "metadata.json")
+    with pytest.raises(InputError, match="no regular file"):
+        runs.read_metadata(tmp_path)
+
+
+def test_lines_of_metrics_that_are_nested_too_deeply_are_damaged(tmp_path):
+    (tmp_path / "finished.json").write_text('{"step":' * 100_000)
+    (tmp_path / "metrics.jsonl").write_text('{"a":' * 100_000 + "1" + "}" * 100_000 + "\n{}\n")
+    assert runs.finished_step(tmp_path) is None
+    with pytest.raises(InputError, match="line 1 is no JSON object"):
+        runs.read_lines(tmp_path / "metrics.jsonl")
 
 
 def test_metadata_that_is_nested_too_deeply_is_refused(tmp_path):

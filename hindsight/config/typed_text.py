@@ -20,6 +20,10 @@ from hindsight.errors import InputError
 SWEEP_FUNCTION = re.compile(r"(choice|shuffle|sort|tag|range|interval|glob)\(.*\)", re.DOTALL)
 """Functions of hydra's grammar that give several values."""
 OPENING, CLOSING = "([{", ")]}"
+MAX_DEPTH = 20
+"""Most brackets that are open at once in an argument; hydra's parser fails at some hundred."""
+MAX_REFERENCES = 20
+"""Most references ${key} in a configuration: chains of them multiply."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +80,18 @@ def as_typed(arguments: Sequence[str], keys: dict[str, TextKey], is_sweep: bool)
     ]
 
 
-def check_references(values: Any) -> None:
-    """Refuse, in all texts of nested values, references that are no key: ${oc.env:...} would read the environment."""
+def check_references(values: Any) -> int:
+    """Refuse, in all texts of nested values, references that are no key: ${oc.env:...} would read the environment.
+
+    Returns:
+        How many references there are; InputError for more than MAX_REFERENCES.
+    """
+    found = 0
     if isinstance(values, dict | list):
         for value in cast("list[Any]", [*values.values()] if isinstance(values, dict) else values):
-            check_references(value)
+            found += check_references(value)
     elif isinstance(values, str) and "${" in values:
-        depth = 0
+        depth, found = 0, values.count("${")
         for place, character in enumerate(values):
             depth += values.startswith("${", place) or (character == "{" and depth > 0 and values[place - 1] != "$")
             depth -= character == "}" and depth > 0
@@ -91,9 +100,17 @@ def check_references(values: Any) -> None:
                     f"{values.partition('=')[0]}: a reference ${{...}} names another key, such as ${{optim.lr}}; "
                     "functions, and the environment, are not read."
                 )
+    if found > MAX_REFERENCES:
+        raise InputError(f"there are {found} references ${{...}}, more than {MAX_REFERENCES}; write values instead.")
+    return found
 
 
 def _as_typed(argument: str, keys: dict[str, TextKey], is_sweep: bool) -> str:
+    depth = 0
+    for character in argument:
+        depth = max(0, depth + (character in OPENING) - (character in CLOSING))
+        if depth > MAX_DEPTH:
+            raise InputError(f"{argument[:40]}...: brackets are nested more than {MAX_DEPTH} levels deep.")
     key, equals, value = argument.partition("=")
     if not equals:
         raise InputError(f"{argument}: write key=value, without spaces around the =; --help shows all keys.")
