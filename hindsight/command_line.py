@@ -299,8 +299,9 @@ def help_text(script: str, arguments: Sequence[str] = ()) -> str:
 def used_values(script: str, arguments: Sequence[str]) -> dict[str, Any]:
     """The value of each key by its full name, as a script would get it; MISSING where a required key is not given."""
     register_schemas(script)
+    typed = as_typed(arguments, keys_of_texts(script), is_sweep=False)
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        composed = OmegaConf.to_container(compose(script, list(arguments)), enum_to_str=True)
+        composed = OmegaConf.to_container(compose(script, typed), enum_to_str=True)
     values = flatten(cast("dict[Any, Any]", composed))
     return values | {"model": values["model.name"]} if script == "train_composer" else values
 
