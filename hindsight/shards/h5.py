@@ -67,7 +67,8 @@ def _find_link(file: "h5py.File") -> str | None:
     link = file.get(H5_DATASET, getlink=True)
     if isinstance(link, h5py.ExternalLink | h5py.SoftLink):
         return f"its {H5_DATASET} are not in the file itself, but a link"
-    if not isinstance(tokens := file[H5_DATASET], h5py.Dataset) or tokens.ndim != 1:
+    tokens = file[H5_DATASET] if link is not None else None
+    if not isinstance(tokens, h5py.Dataset) or tokens.ndim != 1:
         return f"it has no one-dimensional dataset `{H5_DATASET}` of integers"
     if tokens.external or tokens.is_virtual:
         return f"its {H5_DATASET} are not in the file itself, but in other files"
