@@ -85,11 +85,6 @@ class LanguageModel(ComposerModel):
         # No buffer: DDP would send it from rank 0 in every step.
         self.bytes_V = bytes_V
 
-    @property
-    def n_parameters(self) -> int:
-        """Number of parameters; a weight shared by embedding and head counts once."""
-        return sum(parameter.numel() for parameter in self.module.parameters())
-
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Score a batch.
 

@@ -92,7 +92,7 @@ def train(config: TrainConfig) -> int:
     load_weights_only()
     setup = prepare(config)
     model = build_language_model(setup)
-    run = open_run(setup, model.n_parameters)
+    run = open_run(setup, model)
     trainer, saver = build_trainer(run, model)
     start = int(trainer.state.timestamp.batch)
     try:

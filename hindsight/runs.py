@@ -14,6 +14,7 @@ import yaml
 
 from hindsight.config.keys import flatten
 from hindsight.errors import InputError
+from hindsight.files import open_regular
 from hindsight.yaml_files import parse_yaml
 
 CONFIG = "config.yaml"
@@ -69,7 +70,7 @@ def read_lines(path: Path, keep_before_damage: bool = False) -> list[dict[str, A
     if keep_before_damage and not path.exists():
         return []
     records: list[dict[str, Any]] = []
-    *complete, last = _read(path).split(b"\n")
+    *complete, last = path.read_bytes().split(b"\n")
     for number, line in enumerate([*complete, last], start=1):
         try:
             records.append(dict(json.loads(line)))
@@ -106,32 +107,52 @@ def is_evaluated(folder: Path, step: int) -> bool:
 
 def finished_step(folder: Path) -> int | None:
     """Step at which the run has ended with all that belongs to its end; None if it has not."""
-    path = folder / FINISHED
     try:
-        return int(json.loads(path.read_text(encoding="utf-8"))["step"]) if path.is_file() else None
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        step = read_object(folder / FINISHED).get("step") if (folder / FINISHED).exists() else None
+    except InputError:  # the run is looked at anew
         return None
+    return step if type(step) is int and step >= 0 else None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read an object of JSON; InputError if it is missing or damaged."""
+    return _parse(path, json.loads)
+
+
+def first_line(path: Path) -> str:
+    """Give the beginning of a small file for a message, with what is not printed as escapes."""
+    try:
+        text = _read(path).decode(errors="replace").strip()
+    except InputError as error:
+        return str(error)
+    return ascii(text[:200])[1:-1]
 
 
 def _read_mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    return _parse(path, parse, flatten)
+
+
+def _parse(
+    path: Path, parse: Callable[[str], Any], shape: Callable[[dict[str, Any]], dict[str, Any]] = dict
+) -> dict[str, Any]:
     try:
-        content = _read(path)
-        if len(content) > MAX_RECORD_BYTES:
-            raise ValueError(f"it has {len(content):,} bytes, more than {MAX_RECORD_BYTES:,}")
-        tree = parse(content.decode())
+        tree = parse(_read(path).decode())
         if not isinstance(tree, dict):
             raise ValueError("it holds no keys")
-        return flatten(tree)
-    except InputError:
-        raise
+        return shape(tree)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise InputError(f"{path} is damaged: {error}") from None
+        if isinstance(error, InputError):
+            raise
+        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path} is damaged: {ascii(what[:200])[1:-1]}") from None
 
 
 def _read(path: Path) -> bytes:
     try:
-        if path.exists() and not path.is_file():
-            raise InputError(f"{path} is no regular file; train_composer.py writes one.")
-        return path.read_bytes()
+        with open_regular(path) as file:
+            data = file.read(MAX_RECORD_BYTES + 1)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); train_composer.py writes it.") from None
+    if len(data) > MAX_RECORD_BYTES:
+        raise InputError(f"{path} is damaged: it has more than {MAX_RECORD_BYTES:,} bytes.")
+    return data

@@ -105,7 +105,7 @@ def test_training_is_shuffled_by_the_seed_and_validation_never(shards, tmp_path)
         config = compose_config("train_composer", *settings(shards, tmp_path, *changes))
         setup = prepare(replace(config, run_name="_".join(changes)))
         model = build_language_model(setup)
-        trainer, _ = build_trainer(open_run(setup, model.n_parameters), model)
+        trainer, _ = build_trainer(open_run(setup, model), model)
         assert trainer.state.dataloader is not None
         evaluated = next(iter(trainer.state.evaluators[0].dataloader.dataloader))["targets"]
         first[changes[-1]] = next(iter(trainer.state.dataloader))["targets"], evaluated

@@ -1,34 +1,38 @@
 """Checkpoints as files, here and on S3: which there are, whether one can be read, which one a run goes on from.
 
-They are read with PyTorch's unpickler for weights, which runs nothing that a file holds; `load_weights_only` sets that
-for the process.
+A file is checked before anything loads it (checkpoint_content.py), and loaded with PyTorch's unpickler for weights,
+which runs nothing that a file holds; `load_weights_only` sets that for the process.
 """
 
 import errno
 import logging
 import os
-import pickle
 import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from composer.core import Timestamp
-from numpy._core.multiarray import _reconstruct  # pyright: ignore[reportAttributeAccessIssue]
+from torch import nn
 from torch.torch_version import TorchVersion
 
 from hindsight import runs
 from hindsight.config.training import TrainConfig
 from hindsight.errors import InputError
+from hindsight.files import open_regular
 from hindsight.ranks import on_each_node, on_rank_0
 from hindsight.s3 import S3Folder
+from hindsight.training.checkpoint_content import check_for_run, check_state, read_content
+from hindsight.training.checkpoint_pickle import STAND_INS, DamagedError, ForeignError
+from hindsight.training.run_settings import check_same
+from hindsight.training.setup import RunSetup
 
 log = logging.getLogger("hindsight")
 
@@ -40,8 +44,8 @@ DAMAGED = ".damaged"
 """Suffix of a checkpoint that was set aside."""
 BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError, LookupError)
 """Raised by zipfile for a damaged file."""
-NOT_OURS = (pickle.UnpicklingError, RuntimeError, LookupError, TypeError, AttributeError, ValueError, EOFError)
-"""Raised by torch.load, or by reading its result, for an intact file that is not our checkpoint."""
+NO_FILE = (errno.EINVAL, errno.ENXIO, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.ENODEV)
+"""Raised for a seek to before the begin of a file, and for what is none: a pipe, a folder, a link to nowhere."""
 UPLOADING = ".uploading-"
 """Prefix of a link to a checkpoint that is being uploaded."""
 
@@ -49,12 +53,14 @@ UPLOADING = ".uploading-"
 def load_weights_only() -> None:
     """Let torch.load of this process refuse code, and read what Composer's checkpoints hold beside tensors.
 
+    NumPy's random state is read by stand-ins: NumPy's own functions take bytes for pointers where a file says so.
+
     Composer 0.32.1 loads with weights_only=False (https://github.com/mosaicml/composer, composer/utils/checkpoint.py;
-    its commit 640518880 closes that). Delete with a Composer that has it.
+    its commit 640518880 closes that, and allows NumPy's functions). Delete with one that allows none of them.
     """
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
-    dtypes = {type(np.dtype(kind)) for kind in np.typecodes["All"]}
-    torch.serialization.add_safe_globals([timedelta, TorchVersion, np.ndarray, np.dtype, _reconstruct, *dtypes])
+    stand_ins = [(stand_in, name) for name, stand_in in STAND_INS.items()]
+    torch.serialization.add_safe_globals([timedelta, TorchVersion, *stand_ins])
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
@@ -106,53 +112,58 @@ class Checkpoint:
     was_fetched: bool = False
 
 
-class DamagedError(ValueError):
-    """A checkpoint is truncated, or a part of it does not match its checksum."""
+def read_checkpoint(path: Path, check: Callable[[Any, dict[str, Any] | None], None] | None = None) -> Checkpoint:
+    """Verify the checksums of a checkpoint, and what it holds, without loading it.
 
-
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Verify the checksums of a checkpoint, and read how far its run was, without running code that it may hold.
+    Args:
+        path: the file.
+        check: is given the content and its settings, and raises an error unless they are those of the run.
 
     Raises:
-        DamagedError: it is truncated or damaged.
-        InputError: it is intact, but holds something else than numbers, strings and tensors.
-        OSError: it cannot be read now.
+        DamagedError: it is no file, truncated, damaged, or holds what cannot be.
+        InputError: it is intact, but holds something else than the state of a run, or cannot be read now.
     """
-    load_weights_only()
     try:
-        with zipfile.ZipFile(path) as archive:
-            if (bad := archive.testzip()) is not None:
-                raise DamagedError(f"{bad} does not match its checksum")
-    except (*BROKEN_ZIP, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a seek to before the begin of the file
-            raise
-        raise DamagedError(str(error) or type(error).__name__) from error
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        timestamp = Timestamp()
-        timestamp.load_state_dict(content["state"]["timestamp"]["Timestamp"])
-        states = content["state"]["callbacks"].values()
-        settings = next((state["settings"] for state in states if "settings" in state), None)
-    except NOT_OURS as error:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            size = os.fstat(file.fileno()).st_size
+            content = read_content(archive, size)
+            saved = check_state(content.tree)
+        if check is not None:
+            check(content.tree, saved.settings)
+    except (DamagedError, InputError):
+        raise
+    except ForeignError as error:
         raise InputError(
-            f"checkpoint.folder: {path} is intact, but holds what is not read ({str(error).splitlines()[0]}): it is of "
-            "another version, or malicious. Move it away to go on from the one before."
+            f"checkpoint.folder: {path} is intact, but holds what is not read ({error}): it is of another version, or "
+            "malicious. Move it away to go on from the one before."
         ) from error
-    return Checkpoint(path, timestamp, settings, path.stat().st_size)
+    except BROKEN_ZIP as error:
+        raise DamagedError(str(error) or type(error).__name__) from error
+    except OSError as error:
+        if error.errno in NO_FILE:
+            raise DamagedError(f"it cannot be read: {error.strerror}") from error
+        raise InputError(f"checkpoint.folder: {path} cannot be read now ({error.strerror}).") from error
+    timestamp = Timestamp()
+    timestamp.load_state_dict(saved.time)
+    return Checkpoint(path, timestamp, saved.settings, size)
 
 
-def choose_checkpoint(config: TrainConfig, run_folder: Path) -> Checkpoint | None:
+def choose_checkpoint(setup: RunSetup, model: nn.Module) -> Checkpoint | None:
     """Find the newest checkpoint that can be read; None for a run that has never saved one.
 
     Damaged ones are renamed. All ranks get the same answer; to a node that does not share the folder of rank 0, the
     file is downloaded from S3.
 
+    Args:
+        setup: the run.
+        model: its model, into which the checkpoint must fit.
+
     Raises:
         InputError: the run has saved checkpoints, and none can be read, or the newest is not one of ours.
     """
-    found = on_rank_0(lambda: _choose(config, run_folder))
+    found = on_rank_0(lambda: _choose(setup, model))
     if found is not None:
-        on_each_node(lambda: _download_to_this_node(found, config))
+        on_each_node(lambda: _download_to_this_node(found, setup.config))
     return found
 
 
@@ -166,11 +177,21 @@ def _download_to_this_node(found: Checkpoint, config: TrainConfig) -> None:
     fetch(remote, found.path)
 
 
-def _choose(config: TrainConfig, run_folder: Path) -> Checkpoint | None:
+def _choose(setup: RunSetup, model: nn.Module) -> Checkpoint | None:
+    config, run_folder = setup.config, setup.folder
     folder, remote = local_folder(config, run_folder), remote_folder(config)
     for place in (folder, folder / runs.BACKUPS):
         for path in [*place.glob(SAVING + "*"), *place.glob(UPLOADING + "*")]:  # of a process that was killed
             path.unlink()
+
+    def read(path: Path) -> Checkpoint:
+        def check(content: Any, settings: dict[str, Any] | None) -> None:
+            if settings is not None:
+                check_same(setup, settings, str(path))
+            check_for_run(content, step_of(path.name), setup, model)
+
+        return read_checkpoint(path, check)
+
     stored = remote.sizes() if remote is not None else {}
     local = [path for place in (folder, folder / runs.BACKUPS) for path in checkpoints_in(place)]
     # The newest first; of those of a step, what is here before what is on S3, backups last.
@@ -183,15 +204,15 @@ def _choose(config: TrainConfig, run_folder: Path) -> Checkpoint | None:
     for _, is_here, _, path in sorted(here + there, reverse=True):
         try:
             if is_here:
-                return read_checkpoint(path)
-            if remote is not None and (found := _fetched(remote, path)) is not None:
+                return read(path)
+            if remote is not None and (found := _fetched(remote, path, read)) is not None:
                 return found
         except DamagedError as error:
             set_aside(path, error)
     newest = run_folder / runs.NEWEST_CHECKPOINT
     if here or there or newest.exists():
         place = remote.url if remote is not None else folder
-        noted = f" {newest.name} says: {newest.read_text().strip()}." if newest.exists() else ""
+        noted = f" {newest.name} says: {runs.first_line(newest)}." if newest.exists() else ""
         raise InputError(
             f"run_name={config.run_name} has saved checkpoints, and none in {place} can be read.{noted} Put one back, "
             "give the checkpoint.folder they are in, or begin anew with another run_name and checkpoint.folder."
@@ -199,11 +220,11 @@ def _choose(config: TrainConfig, run_folder: Path) -> Checkpoint | None:
     return None
 
 
-def _fetched(remote: S3Folder, path: Path) -> Checkpoint | None:
+def _fetched(remote: S3Folder, path: Path, read: Callable[[Path], Checkpoint]) -> Checkpoint | None:
     """Download a checkpoint and read it; None, and nothing of it stays here, if it is damaged on S3."""
     fetch(remote, path)
     try:
-        return replace(read_checkpoint(path), was_fetched=True)
+        return replace(read(path), was_fetched=True)
     except DamagedError as error:
         path.unlink()
         log.warning("%s/%s cannot be used (%s); the one before is taken.", remote.url, remote_name(path), error)
@@ -212,8 +233,9 @@ def _fetched(remote: S3Folder, path: Path) -> Checkpoint | None:
 
 def set_aside(path: Path, reason: Exception) -> None:
     """Rename a damaged checkpoint, so that it is no longer found."""
-    kept = path.with_name(path.name + DAMAGED)
-    path.replace(kept)
+    names = (f"{path.name}{DAMAGED}{f'-{number}' if number else ''}" for number in count())
+    kept = next(path.with_name(name) for name in names if not os.path.lexists(path.with_name(name)))
+    path.rename(kept)
     log.warning("%s cannot be used (%s); it is kept as %s, and the one before is taken.", path, reason, kept.name)
 
 

@@ -130,7 +130,7 @@ class AtomicSaver(CheckpointSaver):
         hidden.replace(path)
         sync(path.parent)
         self.note(path, step)
-        for name in outdated((file.name for file in path.parent.glob("*.pt")), path.name, self.keep):
+        for name in outdated((file.name for file in path.parent.glob("*.pt") if file.is_file()), path.name, self.keep):
             path.with_name(name).unlink()
         if self.uploads is not None:
             self.uploads.add(path, self.keep)

@@ -12,6 +12,7 @@ from typing import Any
 from composer.core import Callback, Timestamp
 from composer.utils import dist
 from omegaconf import OmegaConf
+from torch import nn
 
 from hindsight import runs
 from hindsight.config.training import TrainConfig
@@ -30,7 +31,7 @@ from hindsight.training.checkpoint_files import (
     newest_first,
     remote_folder,
 )
-from hindsight.training.run_settings import check_records, check_same, fixed_settings
+from hindsight.training.run_settings import check_records, fixed_settings
 from hindsight.training.setup import RunSetup, metadata_of
 
 log = logging.getLogger("hindsight")
@@ -82,8 +83,12 @@ class OpenRun:
     lock: RunLock
 
 
-def open_run(setup: RunSetup, n_parameters: int) -> OpenRun:
+def open_run(setup: RunSetup, model: nn.Module) -> OpenRun:
     """Make the run's folder or go on in it: lock it, choose the checkpoint, and write config.yaml and metadata.json.
+
+    Args:
+        setup: the run.
+        model: its model, into which the checkpoint must fit.
 
     Raises:
         InputError: the folder belongs to something else, another process trains the run, it was begun with other
@@ -91,15 +96,14 @@ def open_run(setup: RunSetup, n_parameters: int) -> OpenRun:
     """
     settings, lock = fixed_settings(setup), RunLock()
     on_rank_0(lambda: _open_folder(setup, lock))
-    checkpoint = choose_checkpoint(setup.config, setup.folder)
+    checkpoint = choose_checkpoint(setup, model)
     if checkpoint is not None:
-        if checkpoint.settings is not None:
-            check_same(setup, checkpoint.settings, str(checkpoint.path))
         if checkpoint.was_fetched:
             on_rank_0(lambda: fetch_metrics(setup.config, setup.folder))
         on_rank_0(lambda: _warn_of_other_versions(setup))
     reached = checkpoint.timestamp if checkpoint is not None else None
     until = replace(setup, config=_with_more(setup.config, setup.folder, reached))
+    n_parameters = sum(parameter.numel() for parameter in model.parameters())
     metadata = metadata_of(until, n_parameters, dist.get_world_size())
     _write_records(until.config, metadata, setup.folder)
     return OpenRun(until, settings, metadata, checkpoint, lock)
@@ -182,7 +186,7 @@ def _with_more(config: TrainConfig, folder: Path, reached: Timestamp | None) -> 
 
     def decide() -> str:
         path = folder / runs.MORE
-        asked = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        asked = _read_more(path) if path.exists() else {}
         if asked.get("more") != more or asked["reached"]:
             stands = int(reached.get(unit)) if reached is not None else 0
             asked = {"more": more, "until": f"{stands + number}{unit}", "reached": False}
@@ -196,8 +200,20 @@ def write_more_reached(folder: Path) -> None:
     """Record, on rank 0, that what train.more asked for is reached."""
     path = folder / runs.MORE
     if dist.get_global_rank() == 0 and path.exists():
-        asked = json.loads(path.read_text(encoding="utf-8"))
-        write_atomically(path, json.dumps(asked | {"reached": True}) + "\n")
+        write_atomically(path, json.dumps(_read_more(path) | {"reached": True}) + "\n")
+
+
+def _read_more(path: Path) -> dict[str, Any]:
+    """Read what train.more asked for; InputError if the file is damaged, because only it says where the end is."""
+    asked = runs.read_object(path)
+    try:
+        parse_duration(asked["more"])
+        parse_duration(asked["until"])
+        if type(asked["reached"]) is bool:
+            return asked
+    except (KeyError, TypeError, InputError):
+        pass
+    raise InputError(f"{path} is damaged; remove it, and train.more counts from where the run stands.")
 
 
 def write_finished(folder: Path, step: int) -> None:

@@ -39,7 +39,7 @@ def check_same(setup: RunSetup, old: dict[str, Any], where: str) -> None:
     new = fixed_settings(setup)
     old = _fixed(defaults_of(setup.config)) | old
     differing = [
-        f"{key}={new.get(key)} (the run has {old.get(key)})"
+        f"{key}={new.get(key)} (the run has {_shown(old.get(key))})"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     ]
@@ -48,6 +48,12 @@ def check_same(setup: RunSetup, old: dict[str, Any], where: str) -> None:
             f"run_name={setup.run_name} cannot go on from {where} with other settings: {'; '.join(differing)}. Give "
             "the old values, or another run_name and checkpoint.folder."
         )
+
+
+def _shown(value: Any) -> str:
+    """Write a value that somebody else may have written, in a line."""
+    text = str(value)
+    return text if len(text) < 200 and text.isprintable() else ascii(text[:200])
 
 
 def check_records(setup: RunSetup, folder: Path) -> None:
