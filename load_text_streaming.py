@@ -1,36 +1,39 @@
 """MDS shards -> batches of (inputs, targets), the same windows in the same order for both directions.
 
-Streaming sees every window (windows.py) as a sample, so that its partition over nodes, devices and workers, and its
-state for resuming, hold for windows.
+Shards are MosaicML Streaming's, and its Stream fetches them from object storage. Its StreamingDataset is not used: it
+keeps the order of an epoch, a barrier and the states of shards in shared memory below names that all runs of a machine
+count through. There the names of runs that begin, end and are killed at once collide, a reader that dies is waited for
+for ever, a small /dev/shm ends the process by SIGBUS, and a process has descriptors for a few dozen runs. Here readers
+share files and their locks, and the order of an epoch is made before the data workers are forked.
 
 Shapes: B windows, T tokens.
 """
 
 import logging
-import socket
 from bisect import bisect_right
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Semaphore, Thread, main_thread
-from typing import Any
+from threading import Semaphore, Thread
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from composer.core import DataSpec
 from composer.utils import dist
 from numpy.typing import NDArray
-from streaming import Stream, StreamingDataLoader, StreamingDataset
-from streaming.base.dataset import _ShardState
+from streaming.base.util import bytes_to_int
+from streaming.base.world import World
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from hindsight.config.direction import Direction
 from hindsight.errors import InputError
-from hindsight.interrupts import leave_with_parent
-from hindsight.loading import streaming_shared_memory
+from hindsight.interrupts import giving_up_after, leave_with_parent
 from hindsight.loading.mds_reader import WindowStream
+from hindsight.loading.shard_files import Shards
 from hindsight.loading.windows import SplitWindows, window_order
 from hindsight.orders.direction import IGNORED, make_example
 from hindsight.ranks import on_each_node
@@ -38,20 +41,25 @@ from hindsight.shards.h5 import HASH_KEY
 from hindsight.shards.manifest import H5, Manifest
 from hindsight.training.setup import RunSetup
 
+if TYPE_CHECKING:
+    from hindsight.loading.h5_reader import H5Stream
+
 log = logging.getLogger("hindsight")
 
 PREFETCHED_SHARDS = 2
 """Shards that are downloaded from object storage before their first window is needed."""
-EXIT_POLL_S = 0.2
-"""Seconds after which the prefetching thread notices that its process ends."""
 CHUNK_WINDOWS = 1 << 12
 """Window numbers that are converted to Python integers at a time: one takes 8 bytes in NumPy's array, 40 in a list."""
+PATIENCE_S = 5.0
+"""Seconds that the next batch is waited for after a request to stop, so that its step is made and saved."""
+FETCHES = 8
+"""Times that a shard is fetched for one window: others may evict it before it is read."""
 
 
-class TextStreamingDataset(StreamingDataset):
+class TextStreamingDataset(IterableDataset[dict[str, Any]]):
     """Windows of a split, in `window_order`, divided among devices and workers.
 
-    With one canonical node, a global batch is a contiguous part of that order, whatever the number of devices.
+    A global batch is a contiguous part of that order, whatever the number of devices.
 
     Args:
         stream: the split's shards.
@@ -64,39 +72,54 @@ class TextStreamingDataset(StreamingDataset):
 
     def __init__(
         self,
-        stream: Stream,
+        stream: "WindowStream | H5Stream",
         windows: SplitWindows,
         device_batch_size: int,
         shuffle: bool,
         seed: int,
         cache_limit: str | None = None,
     ) -> None:
-        super().__init__(
-            streams=[stream],
-            batch_size=device_batch_size,
-            num_canonical_nodes=1,
-            partition_algo="orig",
-            shuffle=False,  # resample_streams gives the order; the shuffle's seed is kept in the state
-            shuffle_seed=seed,
-            cache_limit=cache_limit,
-        )
-        self.windows = windows
-        self.shuffle_windows = shuffle
+        self.stream, self.windows, self.batch_size = stream, windows, device_batch_size
+        self.shuffle, self.seed = shuffle, seed
+        self.shards = stream.get_shards(World.detect(), False)
+        sizes = [shard.samples for shard in self.shards]
+        self.first_windows: list[int] = (np.cumsum(sizes) - sizes).tolist()
+        self.files = Shards(stream, self.shards, bytes_to_int(cache_limit) if cache_limit is not None else None)
+        on_each_node(self._look_at_files)
         self.is_local = stream.remote is None
-        self.first_windows: list[int] = self.sample_offset_per_shard.tolist()
+        self.share = np.empty(0, np.int64)
+        self.epoch = self.offset = self.taken = 0
+        self.has_begun = False
+
+    def _look_at_files(self) -> None:
+        """Remove what a killed download left in the cache; InputError if a shard is missing that must be here."""
+        if self.stream.remote is not None:
+            for path in Path(self.stream.local, self.stream.split).glob("*.tmp"):
+                path.unlink()
+        self.stream.set_up_local(self.shards, np.zeros(len(self.shards), np.int64))
+
+    def __len__(self) -> int:
+        """Windows that one device takes in an epoch."""
+        return self.windows.n_padded // dist.get_world_size()
+
+    def begin_epoch(self) -> None:
+        """Make this device's share of the epoch that comes next; data workers inherit it by a fork."""
+        if self.has_begun:
+            self.epoch, self.offset = self.epoch + 1, 0
+        self.has_begun, self.taken = True, 0
+        order = window_order(self.windows, self.shuffle, self.seed, self.epoch)[self.offset :]
+        n_local = dist.get_local_world_size()
+        node, rank_of_node = divmod(dist.get_global_rank(), n_local)
+        n_nodes = dist.get_world_size() // n_local
+        # Devices of one node take windows that lie apart; earlier versions did, and runs go on exactly.
+        self.share = order[node + n_nodes * rank_of_node :: n_nodes * n_local].copy()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Yield the windows of this worker's share of an epoch.
-
-        Streaming's loop prefetches in two threads. For each sample they take a file lock and contend for the GIL, which
-        costs 20 to 200 microseconds, and after an error they end the epoch early, or wait for ever.
-        """
-        # As StreamingDataset.__iter__ of Streaming 0.13.0, without the threads, and like it with private attributes
-        # (https://github.com/mosaicml/streaming, streaming/base/dataset.py). Delete with a Streaming that needs none.
-        self._unique_worker_world = self._unique_rank_world.detect_workers()
-        self._parallel_worker_world = self._parallel_rank_world.detect_workers()
-        numbers = self._get_work(*self._resume_incr_epoch())
-        numbers = numbers[numbers >= 0]  # -1 pads the shares of the workers
+        """Yield the windows of this worker's part of the share: every n-th batch, with n workers."""
+        worker = get_worker_info()
+        numbers = self.share
+        if worker is not None:
+            numbers = numbers.reshape(-1, self.batch_size)[worker.id :: worker.num_workers].ravel()
         yield from self._windows(numbers) if self.is_local else self._fetched_windows(numbers)
 
     def _windows(self, numbers: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
@@ -111,18 +134,13 @@ class TextStreamingDataset(StreamingDataset):
 
         def prefetch() -> None:
             for first in firsts:
-                while not permits.acquire(timeout=EXIT_POLL_S):
-                    if not main_thread().is_alive():
-                        return
+                permits.acquire()
                 if ended:
                     return
-                with suppress(InputError):  # raised again where the shard is needed
-                    self.prepare_shard(int(shards[first]), blocking=False)
+                with suppress(InputError, OSError):  # raised again where the shard is needed
+                    self.files.prepare(int(shards[first]), wait=False)
 
-        # Not a daemon thread: where the process ends in the middle of an epoch, the interpreter must wait for the
-        # download, because other processes would wait for ever for a shard that is half downloaded. Not a thread of a
-        # pool either: the interpreter would wait for that one for ever.
-        Thread(target=prefetch).start()
+        Thread(target=prefetch, daemon=True).start()
         try:
             for start, end in zip(firsts, [*firsts[1:], len(numbers)], strict=True):
                 permits.release()
@@ -131,51 +149,42 @@ class TextStreamingDataset(StreamingDataset):
             ended = True
             permits.release()
 
-    def get_item(self, sample_id: int, retry: int = 7) -> dict[str, Any]:
-        """Read a window as {"tokens": (T or fewer,) token ids}, directly from its shard if that is here."""
-        if self.is_local:
-            shard = bisect_right(self.first_windows, sample_id) - 1
+    def get_item(self, number: int) -> dict[str, Any]:
+        """Read a window as {"tokens": (T or fewer,) token ids}; its shard is fetched if it is not here."""
+        shard = bisect_right(self.first_windows, number) - 1
+        for _ in range(FETCHES):
             try:
-                return self.shards[shard].get_item(sample_id - self.first_windows[shard])
+                return self.shards[shard].get_item(number - self.first_windows[shard])
             except FileNotFoundError:
-                pass  # still compressed: Streaming decompresses it once
-        return super().get_item(sample_id, retry)
-
-    def prepare_shard(self, shard_id: int, blocking: bool = True) -> None:
-        """Download and decompress a shard.
-
-        After an error Streaming 0.13.0 leaves the shard marked as being prepared, and its lock held, so that all other
-        processes wait for ever (https://github.com/mosaicml/streaming, streaming/base/dataset.py, `prepare_shard`).
-        Delete with a Streaming that does not.
-        """
-        try:
-            super().prepare_shard(shard_id, blocking)
-        except Exception as error:  # whatever it is, other processes must not wait for this one
-            if self._cache_filelock.is_locked:
-                self._cache_filelock.release(force=True)
-            self._shard_states[shard_id] = _ShardState.REMOTE  # those who wait try it, and raise the same error
-            if isinstance(error, InputError) or not self.cache_limit:
-                raise
-            raise InputError(
-                f"data.cache_limit={self.cache_limit}: no room for a shard ({error}); raise it."
-            ) from error
-
-    def resample_streams(self, epoch: int, stream_id: int | None = None) -> tuple[NDArray, NDArray[np.int64]]:
-        """Return the order of an epoch where Streaming asks for the samples to draw from."""
-        order = window_order(self.windows, self.shuffle_windows, self.shuffle_seed, epoch)
-        return np.array([len(order)], np.int64), order
+                self.files.prepare(shard)
+        raise InputError(
+            f"data.cache_limit: a shard of {self.windows.name} was evicted {FETCHES} times before it was read; "
+            "raise it."
+        )
 
     def state_dict(self, num_samples: int, from_beginning: bool) -> dict[str, Any]:
-        """Return the state to resume from after a number of samples.
+        """Return the state to resume from after a number of samples of an epoch; Composer asks for it.
 
-        After the last batch of an epoch Composer asks for sample 0 of an epoch that has not begun; Streaming 0.13.0
-        answers with the epoch before, and replays its order (https://github.com/mosaicml/streaming,
-        streaming/base/dataset.py, `state_dict`). Delete with a Streaming that does not.
+        After the last batch of an epoch Composer asks for sample 0, which is that of the next. The keys are those of
+        Streaming 0.13.0, which earlier versions read.
         """
-        state = super().state_dict(num_samples, from_beginning)
-        if from_beginning and num_samples == 0 and self.next_epoch > 0:
-            state["epoch"] = self.next_epoch
-        return state
+        is_over = from_beginning and num_samples == 0 and self.has_begun and self.taken == len(self.share)
+        return {
+            "epoch": self.epoch + is_over,
+            "sample_in_epoch": num_samples if from_beginning else self.offset + num_samples,
+            "num_canonical_nodes": 1,
+            "shuffle_seed": self.seed,
+            "initial_physical_nodes": dist.get_world_size() // dist.get_local_world_size(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on, when the next epoch begins, after the samples of a state."""
+        self.epoch, self.offset, self.seed = state["epoch"], state["sample_in_epoch"], state["shuffle_seed"]
+        self.has_begun = False
+
+    def close(self) -> None:
+        """Close the files."""
+        self.stream.files.close()
 
 
 @dataclass(frozen=True)
@@ -186,7 +195,7 @@ class Collate:
     bos_id: int
     context_length: int
 
-    def __call__(self, samples: list[dict[str, NDArray]]) -> dict[str, Tensor]:
+    def __call__(self, samples: list[dict[str, NDArray]]) -> "Batch":
         """Stack windows, pad short ones with IGNORED, and shift them into inputs and targets."""
         window_BT = np.empty((len(samples), self.context_length), np.int64)
         for row_T, sample in zip(window_BT, samples, strict=True):
@@ -194,7 +203,60 @@ class Collate:
             row_T[: len(tokens)] = tokens
             row_T[len(tokens) :] = IGNORED
         inputs_BT, targets_BT = make_example(torch.from_numpy(window_BT), self.direction, self.bos_id)
-        return {"input_ids": inputs_BT, "targets": targets_BT}
+        return Batch(input_ids=inputs_BT, targets=targets_BT)
+
+
+class Batch(dict[str, Tensor]):
+    """A batch that data workers send through their pipe.
+
+    PyTorch would send each tensor as shared memory and a socket in TMPDIR: a small /dev/shm ends the worker by SIGBUS,
+    and where TMPDIR is too long for a socket's name it is waited for for ever.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Send NumPy's arrays."""
+        return Batch.received, ({name: tensor.numpy() for name, tensor in self.items()},)
+
+    @classmethod
+    def received(cls, arrays: dict[str, NDArray]) -> "Batch":
+        """Make the batch that was sent."""
+        return cls((name, torch.from_numpy(array)) for name, array in arrays.items())
+
+
+class TextLoader(DataLoader[Any]):
+    """Loads the batches of an epoch, from where the dataset stands."""
+
+    dataset: TextStreamingDataset
+
+    def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Begin an epoch."""
+        self.dataset.begin_epoch()
+        try:
+            return self._batches(super().__iter__())
+        except OSError as error:
+            raise InputError(
+                f"data.num_workers={self.num_workers}: data workers cannot be started ({error.strerror}); make room in "
+                "/dev/shm, raise the limits (ulimit), or choose data.num_workers=0."  # noqa: S108 - not a path of ours
+            ) from error
+
+    def _batches(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        while True:
+            with giving_up_after(PATIENCE_S):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            self.dataset.taken += len(batch["targets"])
+            yield batch
+
+
+def worker_error(error: BaseException, num_workers: int) -> InputError | None:
+    """What to say where a data worker has ended by itself; None for any other error."""
+    if not isinstance(error, RuntimeError) or not str(error).startswith("DataLoader worker"):
+        return None
+    return InputError(
+        f"data.num_workers={num_workers}: {str(error).splitlines()[0].strip()} It was ended from outside, perhaps "
+        "because memory ran out; try fewer. The same command goes on from the last checkpoint."
+    )
 
 
 def count_targets(batch: dict[str, Tensor]) -> int:
@@ -215,7 +277,7 @@ def build_loader(
         seed: seed of the workers. The loader draws from a generator of its own, so that reading data does not change
             the random state on which dropout depends.
     """
-    loader = StreamingDataLoader(
+    loader = TextLoader(
         dataset,
         batch_size=dataset.batch_size,
         collate_fn=Collate(direction, bos_id, dataset.windows.context_length),
@@ -239,12 +301,7 @@ def build_dataset(setup: RunSetup, split_name: str, shuffle: bool) -> TextStream
     else:
         stream = WindowStream(windows, remote, is_bounded=limit is not None)
     device_batch_size = setup.config.batch_size // dist.get_world_size()
-    try:
-        return TextStreamingDataset(stream, windows, device_batch_size, shuffle, setup.config.seed, limit)
-    except ValueError as error:
-        if limit is None:
-            raise
-        raise InputError(f"data.cache_limit={limit}: {error}") from error
+    return TextStreamingDataset(stream, windows, device_batch_size, shuffle, setup.config.seed, limit)
 
 
 def check_h5(setup: RunSetup) -> None:
@@ -258,22 +315,13 @@ def check_h5(setup: RunSetup) -> None:
 
 
 def build_datasets(setup: RunSetup) -> dict[str, TextStreamingDataset]:
-    """Open both splits, while no other run on this machine opens its own."""
+    """Open both splits, and tell which of them were stored without hashes."""
     if any(manifest.format == H5 for manifest in setup.manifests.values()):
         on_each_node(partial(check_h5, setup))
-    hosts = dist.all_gather_object(socket.gethostname())
-    with ExitStack() as held:
-        # Node by node, in one order for all runs: two that start on the same nodes must not wait for each other.
-        for host in sorted(set(hosts)):
-            if dist.get_global_rank() == hosts.index(host):
-                held.enter_context(streaming_shared_memory.one_process_at_a_time())
-                streaming_shared_memory.remove_unused()
-            dist.barrier()
-        datasets = {
-            "train": build_dataset(setup, "train", setup.config.data.shuffle),
-            "val": build_dataset(setup, "val", shuffle=False),
-        }
-        dist.barrier()
+    datasets = {
+        "train": build_dataset(setup, "train", setup.config.data.shuffle),
+        "val": build_dataset(setup, "val", shuffle=False),
+    }
     if dist.get_global_rank() == 0:
         for name, manifest in setup.manifests.items():
             if not has_hashes(manifest, datasets[name]):
@@ -288,13 +336,13 @@ def build_datasets(setup: RunSetup) -> dict[str, TextStreamingDataset]:
 
 def has_hashes(manifest: Manifest, dataset: TextStreamingDataset) -> bool:
     """Whether damage to the tokens of a split would be noticed by a hash."""
-    return HASH_KEY in manifest.summary if manifest.format == H5 else dataset.streams[0].validate_hash is not None
+    return HASH_KEY in manifest.summary if manifest.format == H5 else dataset.stream.validate_hash is not None
 
 
 def build_loaders(setup: RunSetup) -> dict[str, DataSpec]:
     """Build the loaders of train and val."""
-    config = setup.config
+    config, bos_id = setup.config, setup.tokenizer.bos_id
     return {
-        name: build_loader(dataset, config.direction, setup.tokenizer.bos_id, config.data.num_workers, config.seed)
+        name: build_loader(dataset, config.direction, bos_id, config.data.num_workers, config.seed)
         for name, dataset in build_datasets(setup).items()
     }

@@ -7,6 +7,7 @@ From top to bottom: answer what needs no training, open the data and the run's f
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -45,11 +46,15 @@ def begin() -> None:
     """Check the arguments and answer what needs no training; signals are handled from here on."""
     given = check_arguments("train_composer")
     interrupts.handle_signals()
-    if given is None:
-        sweep.announce(sys.argv[1:])
-    else:
-        with one_line_errors("train_composer"):
-            answer_early(given)
+    interrupts.leave_while_starting()
+    try:
+        with interrupts.giving_up_after(0), one_line_errors("train_composer"):
+            if given is None:
+                sweep.announce(sys.argv[1:])
+            else:
+                answer_early(given)
+    except interrupts.GaveUp as reason:
+        interrupts.leave_at_once(reason)
 
 
 if __name__ == "__main__":
@@ -70,7 +75,7 @@ from hindsight.training.optim import build_optimizer, build_scheduler
 from hindsight.training.run_folder import OpenRun, open_run, remove_finished, write_finished, write_more_reached
 from hindsight.training.sanity_check import sanity_check
 from language_model import LanguageModel, build_model, save_weights
-from load_text_streaming import build_loaders
+from load_text_streaming import build_loaders, worker_error
 from logging_composer import Samples, TrainMetrics, build_loggers
 
 if __name__ == "__main__":
@@ -90,24 +95,35 @@ def train(config: TrainConfig) -> int:
         Interrupted: the run has saved its last step, because it was asked to leave.
     """
     load_weights_only()
-    setup = prepare(config)
-    model = build_language_model(setup)
-    run = open_run(setup, model)
-    trainer, saver = build_trainer(run, model)
-    start = int(trainer.state.timestamp.batch)
+    interrupts.leave_while_starting()
+    with interrupts.giving_up_after(0):
+        setup = prepare(config)
+        model = build_language_model(setup)
+        run = open_run(setup, model)
+        trainer, saver = build_trainer(run, model)
+        start = int(trainer.state.timestamp.batch)
+    interrupts.finish_steps()
     try:
         fit(trainer, run, saver)
+    except interrupts.GaveUp as reason:
+        if dist.get_world_size() > 1 or int(trainer.state.timestamp.batch) == start:
+            raise
+        saver.save_last_step(trainer.state, trainer.logger, str(reason))
+        if saver.uploads is not None:
+            saver.uploads.is_abandoned = True  # whatever withholds the data may withhold answers to these
+        raise interrupts.Interrupted(str(reason)) from None
     except interrupts.Interrupted:  # all ranks together
         trainer.close()
         raise
     except BaseException as error:
+        error = worker_error(error, config.data.num_workers) or error
         leave_error(setup.folder, error)
         if isinstance(error, KeyboardInterrupt) and saver.uploads is not None:
             saver.uploads.is_abandoned = True
         trainer.engine.close()  # alone: trainer.close() would wait for the other ranks
         if (left := read_left_error(setup.folder, error)) is not None:
             raise left from error
-        raise
+        raise error
     trainer.close()
     if saver.uploads is not None:
         saver.uploads.check()
@@ -215,17 +231,24 @@ def fit(trainer: Trainer, run: OpenRun, saver: ResumeSaver) -> None:
 
 def main(config: TrainConfig) -> None:
     """Train, or only try to."""
-    init_process_group(WAIT_FOR_RANK_0_S)
     try:
+        init_process_group(WAIT_FOR_RANK_0_S)
         if config.sanity_check:
             sanity_check(config, train)
         else:
             train(config)
+    except interrupts.GaveUp as reason:
+        interrupts.leave_at_once(reason)
     except interrupts.Interrupted as reason:
         log.info("Interrupted by %s: the last step is saved, and the same command goes on.", reason)
         interrupts.ignore_signals()
         sys.exit(interrupts.EXIT_INTERRUPTED)
+    except RuntimeError:
+        if (name := interrupts.received_signal()) is None or dist.get_world_size() == 1:
+            raise
+        interrupts.leave_at_once(interrupts.GaveUp(name, "while another process of the run left"))
     finally:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would complain of the workers that are killed
         for worker in multiprocessing.active_children():  # the interpreter would wait for one that hangs
             worker.kill()
 

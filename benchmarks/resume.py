@@ -71,9 +71,9 @@ def counting_reads() -> Iterator[list[int]]:
     """Count the windows that are read for training, in the one element of the list."""
     original, count = TextStreamingDataset.get_item, [0]
 
-    def get_item(self: Any, sample_id: int, retry: int = 7) -> dict[str, Any]:
+    def get_item(self: Any, number: int) -> dict[str, Any]:
         count[0] += self.windows.name == "train"
-        return original(self, sample_id, retry)
+        return original(self, number)
 
     TextStreamingDataset.get_item = get_item
     try:

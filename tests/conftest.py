@@ -1,9 +1,7 @@
 """Text, tokenizer and shards that the tests share, all made here by the real scripts, and the order of the tests."""
 
-import atexit
 import os
 import resource
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,25 +61,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that no worker is left alone with it at the end."""
     first = ["cluster", "slow"]
     items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in first])
-
-
-@pytest.fixture(autouse=True)
-def _shared_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Streaming 0.13.0 closes its shared memory when the process ends, and hundreds of tests share this one."""
-    from streaming.base.shared import SharedMemory  # here, because it takes seconds, which xdist's main process saves
-
-    opened: list[SharedMemory] = []
-    open_shared_memory = SharedMemory.__init__
-
-    def remember(self: SharedMemory, *args: Any, **settings: Any) -> None:
-        open_shared_memory(self, *args, **settings)
-        opened.append(self)
-
-    monkeypatch.setattr(SharedMemory, "__init__", remember)
-    yield
-    for memory in opened:
-        atexit.unregister(memory.cleanup)
-        memory.cleanup()
 
 
 @pytest.fixture(scope="session")

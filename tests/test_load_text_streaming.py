@@ -3,12 +3,14 @@ import os
 import shutil
 import traceback
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 import torch
 from helpers.small_data import convert_config, draws
+from streaming.base.partition import get_partitions
 
 import convert_to_mds
 from hindsight.config.direction import Direction
@@ -150,7 +152,7 @@ def assert_same(some: list[dict[str, torch.Tensor]], others: list[dict[str, torc
 
 
 @pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.dist)])
-def test_local_shards_give_what_streamings_own_loop_would(shards, num_workers):
+def test_local_shards_give_what_fetched_ones_would(shards, num_workers):
     quick, ordinary = open_dataset(shards), open_dataset(shards)
     ordinary.is_local = False
     for _ in range(2):
@@ -159,6 +161,29 @@ def test_local_shards_give_what_streamings_own_loop_would(shards, num_workers):
         dataset.load_state_dict({**quick.state_dict(12, True), "epoch": 5})
     assert_same(read(quick, num_workers=num_workers), read(ordinary, num_workers=num_workers))
     assert quick.state_dict(4, True) == ordinary.state_dict(4, True)
+
+
+@pytest.mark.parametrize(("ranks", "ranks_per_node", "num_workers"), [(1, 1, 0), (4, 2, 1), (6, 3, 2), (4, 1, 3)])
+def test_windows_are_divided_as_streaming_divides_them(shards, monkeypatch, ranks, ranks_per_node, num_workers):
+    """Runs that earlier versions began, by Streaming's own partition, go on exactly."""
+    split, _ = open_split(shards, "train", 8, 12)
+    dataset = open_dataset(shards, context_length=8, batch_size=12)
+    dataset.batch_size = 12 // ranks
+    monkeypatch.setattr(dataset, "get_item", lambda number: number)
+    n_workers, done, order = max(num_workers, 1), 24, window_order(split, True, 7, 3)
+    arguments = len(order), 1, ranks // ranks_per_node, ranks_per_node, n_workers, dataset.batch_size, done
+    theirs = get_partitions("orig", *arguments)
+    for name, value in {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks_per_node}.items():
+        monkeypatch.setenv(name, str(value))
+    for rank in range(ranks):
+        monkeypatch.setenv("RANK", str(rank))
+        dataset.load_state_dict({"epoch": 3, "sample_in_epoch": done, "shuffle_seed": 7})
+        dataset.begin_epoch()
+        for number in range(n_workers):
+            worker = SimpleNamespace(id=number, num_workers=n_workers)
+            monkeypatch.setattr("load_text_streaming.get_worker_info", lambda w=worker: w)
+            numbers = theirs[rank // ranks_per_node, rank % ranks_per_node, number].ravel()
+            assert list(dataset) == order[numbers[numbers >= 0]].tolist()
 
 
 # Streaming leaves the files that it decompresses to the garbage collector.
@@ -192,7 +217,7 @@ def test_a_damaged_compressed_shard_is_an_error_and_nobody_waits_for_it(compress
     # garbage collector, with queues that are closed by then, it waits 5 s for each, and the interpreter for ever.
     traceback.clear_frames(refusal.tb)
     with pytest.raises(InputError, match=r"train/shard.00001.mds.zstd cannot be decompressed"):
-        dataset.prepare_shard(1)
+        dataset.files.prepare(1)
 
 
 def test_open_shards_take_no_file_descriptors(shards):

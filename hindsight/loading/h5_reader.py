@@ -16,7 +16,7 @@ from streaming.base.format.base.reader import FileInfo, JointReader, Reader
 from streaming.base.world import World
 
 from hindsight.errors import InputError
-from hindsight.loading.mds_reader import map_bytes
+from hindsight.loading.shard_files import OpenFiles
 from hindsight.loading.windows import SplitWindows, shard_extent
 from hindsight.shards.h5 import H5_NAME, open_tokens
 
@@ -29,9 +29,10 @@ class H5WindowReader(JointReader):
         windows: the windows of the piece's split.
         split_start: index in `tokens` at which the split begins.
         number: index of the piece in the split.
+        files: reads the file.
     """
 
-    def __init__(self, path: Path, windows: SplitWindows, split_start: int, number: int) -> None:
+    def __init__(self, path: Path, windows: SplitWindows, split_start: int, number: int, files: OpenFiles) -> None:
         n_tokens, n_windows = shard_extent(windows, number)
         info = FileInfo(path.name, path.stat().st_size, {})
         super().__init__(str(path.parent), "", None, [], info, n_windows, None, None)
@@ -39,16 +40,25 @@ class H5WindowReader(JointReader):
         self.context_length = windows.context_length
         self.start = split_start + number * windows.block_length * windows.blocks_per_shard
         self.n_tokens = n_tokens
-        self.opened: tuple[int, h5py.Dataset | NDArray] | None = None
+        self.files = files
+        self.opened: tuple[int, h5py.Dataset] | None = None
+        self.contiguous: tuple[int, np.dtype] | None = None  # where the tokens begin in the file, and their type
 
     def get_item(self, idx: int) -> dict[str, NDArray]:
         """Read a window as {"tokens": (T or fewer,) token ids}."""
         start = min(idx * self.context_length, self.n_tokens)
         stop = min(start + self.context_length, self.n_tokens)
         try:
-            return {"tokens": self._tokens()[self.start + start : self.start + stop]}
+            if self.contiguous is None and self.opened is None:
+                self._look()
+            if self.contiguous is None:
+                return {"tokens": self._tokens()[self.start + start : self.start + stop]}
         except OSError as error:
             raise InputError(f"{self.path} is damaged ({error}); convert or copy the data again.") from error
+        begin, dtype = self.contiguous
+        size = dtype.itemsize
+        data = self.files.read(str(self.path), begin + (self.start + start) * size, max(stop - start, 0) * size)
+        return {"tokens": np.frombuffer(data, dtype)}
 
     def get_sample_data(self, idx: int) -> bytes:
         """Read a window as bytes."""
@@ -56,21 +66,23 @@ class H5WindowReader(JointReader):
 
     def decode_sample(self, data: bytes) -> dict[str, NDArray]:
         """Decode the bytes of `get_sample_data`."""
-        return {"tokens": np.frombuffer(data, self._tokens().dtype)}
+        dtype = self.contiguous[1] if self.contiguous is not None else self._tokens().dtype
+        return {"tokens": np.frombuffer(data, dtype)}
 
     def set_up_local(self, listing: set[str], safe_keep_zip: bool) -> int:
         """Return the bytes of the piece that are on this disk: all of them."""
         return self.raw_data.bytes
 
-    def _tokens(self) -> h5py.Dataset | NDArray:
-        """All tokens of the file: memory-mapped if they are stored contiguously, which is faster than h5py's slices."""
+    def _look(self) -> None:
+        """Find whether all tokens lie in one stretch of the file: reading there is faster than h5py's slices."""
+        tokens = self._tokens()
+        if (begin := tokens.id.get_offset()) is not None:
+            self.contiguous, self.opened = (begin, tokens.dtype), None
+            tokens.file.close()
+
+    def _tokens(self) -> h5py.Dataset:
         if self.opened is None or self.opened[0] != os.getpid():  # an h5 handle does not survive a fork
-            tokens = open_tokens(self.path)
-            begin, dtype, n_bytes = tokens.id.get_offset(), tokens.dtype, tokens.nbytes
-            if begin is not None:
-                tokens.file.close()
-                tokens = map_bytes(self.path)[begin : begin + n_bytes].view(dtype)
-            self.opened = os.getpid(), tokens
+            self.opened = os.getpid(), open_tokens(self.path)
         return self.opened[1]
 
 
@@ -78,9 +90,10 @@ class H5Stream(Stream):
     """The pieces of a split, as windows."""
 
     def __init__(self, windows: SplitWindows, split_start: int) -> None:
-        super().__init__(local=windows.folder, split=windows.name)
+        super().__init__(local=windows.folder, split=windows.name, keep_zip=False)
         self.windows = windows
         self.split_start = split_start
+        self.files = OpenFiles()
 
     def get_shards(self, world: World, allow_unsafe_types: bool) -> list[Reader]:
         """Divide the split into pieces of as many blocks as an MDS shard has."""
@@ -93,7 +106,8 @@ class H5Stream(Stream):
             raise InputError(f"{path} is missing or damaged ({error}); convert or copy the data again.") from error
         if n_stored < self.split_start + self.windows.n_tokens:
             raise InputError(f"{path} has fewer tokens than manifest.json says; convert or copy the data again.")
-        return [H5WindowReader(path, self.windows, self.split_start, i) for i in range(self.windows.n_shards)]
+        n_shards = self.windows.n_shards
+        return [H5WindowReader(path, self.windows, self.split_start, i, self.files) for i in range(n_shards)]
 
     def prepare_shard(self, shard: Reader) -> int:
         """Download nothing: the file is here."""

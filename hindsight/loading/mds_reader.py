@@ -3,12 +3,12 @@
 Shapes: T tokens.
 """
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from streaming import Stream
 from streaming.base.format import Reader
@@ -17,6 +17,7 @@ from streaming.base.world import World
 
 from hindsight.errors import DISK_FULL, InputError
 from hindsight.loading.remote import Remote
+from hindsight.loading.shard_files import OPEN_FILES, OpenFiles
 from hindsight.loading.windows import SplitWindows, shard_extent
 from hindsight.shards.integrity import check_once, find_fault, known_hashes, read_in_chunks
 from hindsight.shards.manifest import check_names
@@ -30,13 +31,12 @@ class WindowReader(MDSReader):
         shard: the shard, whose samples are blocks.
         windows: the windows of the shard's split.
         number: index of the shard in the split; the last shard also has the empty windows that pad the last batch.
-        is_copy: whether to delete the file if it is damaged: it was downloaded, and Streaming does so again.
-        mapped: whether the file is memory-mapped. It is read window by window instead where shards are evicted: a file
-            that any process has mapped keeps its space on the disk after it is deleted.
+        files: reads its file.
+        is_copy: whether to delete the file if it is damaged: it was downloaded, and is then downloaded again.
     """
 
     def __init__(
-        self, shard: MDSReader, windows: SplitWindows, number: int, is_copy: bool = False, mapped: bool = True
+        self, shard: MDSReader, windows: SplitWindows, number: int, files: OpenFiles, is_copy: bool = False
     ) -> None:
         super().__init__(
             shard.dirname,
@@ -53,34 +53,24 @@ class WindowReader(MDSReader):
         )
         self.n_blocks = shard.samples
         self.folder = Path(windows.folder)
-        self.is_copy, self.mapped, self.vocab_size = is_copy, mapped, windows.vocab_size
+        self.files, self.is_copy, self.vocab_size = files, is_copy, windows.vocab_size
+        self.path = os.path.join(self.dirname, self.split, self.raw_data.basename)
         self.context_length = windows.context_length
         self.block_length = windows.block_length
         self.dtype = np.dtype(shard.column_encodings[0].split(":")[1])
         self.n_tokens, self.samples = shard_extent(windows, number)
         self.was_damaged = False
-        self.tokens: NDArray | None = None  # a plain array over the mapped file: a memmap takes longer to slice
         self.begin: int | None = None  # byte at which the tokens begin, once the file was checked
 
     def get_item(self, idx: int) -> dict[str, Any]:
         """Read a window as {"tokens": (T or fewer,) token ids}; FileNotFoundError if the shard is not there yet."""
         start = idx * self.context_length
         stop = min(start + self.context_length, self.n_tokens)
-        if self.tokens is not None:
-            return {"tokens": self.tokens[start:stop]}
-        path = Path(self.dirname, self.split, self.raw_data.basename)
         if self.begin is None:
-            self.begin = self._check(path)
-        if self.mapped:
-            self.tokens = map_bytes(path)[self.begin :].view(self.dtype)
-            return {"tokens": self.tokens[start:stop]}
-        place = self.begin + start * self.dtype.itemsize
-        return {"tokens": np.fromfile(path, self.dtype, max(stop - start, 0), offset=place)}
-
-    def evict(self) -> int:
-        """Delete the shard from the cache, and drop the mapping of its file."""
-        self.tokens = None
-        return super().evict()
+            self.begin = self._check(Path(self.path))
+        size = self.dtype.itemsize
+        data = self.files.read(self.path, self.begin + start * size, max(stop - start, 0) * size)
+        return {"tokens": np.frombuffer(data, self.dtype)}
 
     def _check(self, path: Path) -> int:
         """Check the file by size and hash, and its ids; return the offset of its tokens: blocks behind an index.
@@ -124,14 +114,6 @@ def _is_removed(path: Path) -> bool:
     return True
 
 
-def map_bytes(path: Path) -> NDArray[np.uint8]:
-    """Memory-map a file that is not empty.
-
-    np.memmap would keep a file descriptor open for each shard; a process has as few as 1024 of them.
-    """
-    return torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8).numpy()
-
-
 class WindowStream(Stream):
     """The shards of a split, as windows.
 
@@ -143,7 +125,7 @@ class WindowStream(Stream):
 
     def __init__(self, windows: SplitWindows, remote: Remote | None = None, is_bounded: bool = False) -> None:
         if remote is None:
-            super().__init__(local=windows.folder, split=windows.name)
+            super().__init__(local=windows.folder, split=windows.name, keep_zip=False)
         else:
             super().__init__(
                 remote=remote.url,
@@ -151,9 +133,10 @@ class WindowStream(Stream):
                 split=windows.name,
                 download_retry=remote.retry,
                 download_timeout=remote.timeout_s,
+                keep_zip=False,
             )
         self.windows = windows
-        self.is_bounded = is_bounded
+        self.files = OpenFiles(0 if is_bounded else OPEN_FILES)
         self.place = remote.url if remote is not None else windows.folder
 
     def get_shards(self, world: World, allow_unsafe_types: bool) -> list[Reader]:
@@ -175,7 +158,7 @@ class WindowStream(Stream):
         self.validate_hash = next(iter(known_hashes(shards[0].file_pairs[0][0].hashes)), None)
         is_copy = self.remote is not None
         return [
-            WindowReader(shard, self.windows, i, is_copy, mapped=not self.is_bounded)
+            WindowReader(shard, self.windows, i, self.files, is_copy)
             for i, shard in enumerate(shards)
             if isinstance(shard, MDSReader)
         ]

@@ -176,6 +176,11 @@ class ResumeSaver(AtomicSaver):
         super().eval_before_all(state, logger)
         self.before_evaluation = False
 
+    def save_last_step(self, state: State, logger: Logger, reason: str) -> None:
+        """Save between two steps, where a request to stop has ended the wait for the next batch; on one device only."""
+        self.stop.reason = reason
+        self.batch_checkpoint(state, logger)
+
     def note(self, path: Path, step: int) -> None:
         """Record which checkpoint is the newest."""
         super().note(path, step)

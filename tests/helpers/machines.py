@@ -1,8 +1,8 @@
 """Workers of pytest-xdist that do not disturb each other, as if each had a machine of its own.
 
-Runs find each other in /dev/shm and /proc: Streaming numbers its segments there, a run removes those that no process
-uses, and tests look at what is left. So each worker gets both for itself, and a folder for temporary files, by Linux's
-namespaces. Root may have them, and on most machines everybody; where they are forbidden, tests run one after the other.
+Some tests fill /dev/shm, look for processes, or at what is left in a folder for temporary files. So each worker gets
+all three for itself, by Linux's namespaces. Root may have them, and on most machines everybody; where they are
+forbidden, tests run one after the other.
 """
 
 import atexit
