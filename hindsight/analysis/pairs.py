@@ -78,7 +78,7 @@ class Pair:
         }
 
     def warnings(self) -> list[str]:
-        """Differences that are allowed but may change the rounding, and runs that have not reached their end."""
+        """Differences that may change the rounding, runs before their end, and what the runs noted of themselves."""
         forward, backward = self.runs
         found = differences(forward.conditions, backward.conditions)
         lines = [f"{forward.folder} and {backward.folder} have {difference}" for difference in found]
@@ -86,6 +86,9 @@ class Pair:
             step, total = run.evaluations[-1]["step"], run.metadata.get("total_steps")
             if total is not None and step < total:
                 lines.append(f"{run.folder} was last evaluated at step {step} of {total}")
+        noted = [(run, note) for run in self.runs for note in run.metadata.get("notes") or []]
+        for note in dict.fromkeys(note for _, note in noted):
+            lines.append(f"{' and '.join(str(run.folder) for run, other in noted if other == note)}: {note}")
         return lines
 
 

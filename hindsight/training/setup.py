@@ -3,12 +3,14 @@
 Nothing here imports torch or Composer, so that train_composer.py answers a mistake before the seconds that these take.
 """
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hindsight import runs
 from hindsight.config.model import GPTConfig
+from hindsight.config.optim import Schedule
 from hindsight.config.training import TrainConfig
 from hindsight.durations import steps_in
 from hindsight.errors import InputError
@@ -17,6 +19,11 @@ from hindsight.loading.windows import SplitWindows
 from hindsight.provenance import git_commit, versions
 from hindsight.shards.manifest import MDS, TOKENIZER_FOLDER, Manifest
 from hindsight.tokenization.tokenizer import Tokenizer
+
+MOST_PADDED = 2
+"""Largest batch in epochs: with more, most of a batch would be padding."""
+FEW_DOCUMENTS = 10
+"""With fewer documents to validate on, a run says so."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,11 @@ class RunSetup:
         """Optimizer steps in the run."""
         train = self.windows["train"]
         return steps_in(self.config.max_duration, train.n_batches, train.n_tokens, train.batch_tokens)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the settings make of this data that their user may not expect, a line each."""
+        return _notes(self.config, self.windows, self.total_steps, self.manifests["val"].splits["val"].documents)
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -118,6 +130,8 @@ def check_setup(config: TrainConfig, locations: dict[str, Location]) -> RunSetup
         split: SplitWindows.of(locations[split].folder, split, manifest, context_length, config.batch_size)
         for split, manifest in manifests.items()
     }
+    if not (folder_of(config) / runs.CONFIG).exists():  # a run that was begun before this rule goes on
+        _check_batch(config, windows["train"])
     run_name = config.name_of_run()
     complete = replace(config, run_name=run_name, data=replace(config.data, context_length=context_length))
     return RunSetup(complete, run_name, folder_of(config), tokenizer, locations, manifests, windows)
@@ -136,6 +150,45 @@ def _load_tokenizer(config: TrainConfig, locations: dict[str, Location], manifes
     return tokenizer
 
 
+def _check_batch(config: TrainConfig, train: SplitWindows) -> None:
+    """Refuse a batch of which more than half would be padding, which takes memory and time, and trains nothing."""
+    if config.batch_size > MOST_PADDED * train.n_windows:
+        devices = int(os.environ.get("WORLD_SIZE", "1"))
+        largest = max(train.n_windows // devices, 1) * devices
+        raise InputError(
+            f"batch_size={config.batch_size} is more than an epoch: data.path={config.data.path} has {train.n_windows} "
+            f"windows of {train.context_length} tokens to train on; give at most batch_size={largest}, or a shorter "
+            "data.context_length."
+        )
+
+
+def _notes(
+    config: TrainConfig, windows: dict[str, SplitWindows], total_steps: int, val_documents: int | None
+) -> list[str]:
+    train, val, optim = windows["train"], windows["val"], config.optim
+    notes: list[str] = []
+    if config.batch_size > train.n_windows:
+        notes.append(
+            f"batch_size={config.batch_size} is more than an epoch: each step is made of its {train.n_windows} windows"
+        )
+    if optim.warmup_steps >= total_steps > 0:
+        notes.append(
+            f"optim.warmup_steps={optim.warmup_steps} is as long as the {total_steps} steps of the run, or longer: the "
+            f"learning rate never reaches optim.lr={optim.lr}"
+        )
+    if optim.schedule is Schedule.cosine_restarts and optim.warmup_steps + optim.period_steps >= total_steps:
+        notes.append(f"optim.period_steps={optim.period_steps} is longer than the run: there is no restart")
+    if config.eval_batches is not None and config.eval_batches < val.n_batches:
+        notes.append(
+            f"eval_batches={config.eval_batches} covers {config.eval_batches * val.batch_size} of the {val.n_windows} "
+            "windows of the validation set, the same first ones each time"
+        )
+    if val_documents is not None and val_documents < FEW_DOCUMENTS:
+        documents = "1 document" if val_documents == 1 else f"{val_documents} documents"
+        notes.append(f"the validation set has {documents}, {val.n_tokens} tokens: its losses say little about others")
+    return notes
+
+
 def metadata_of(setup: RunSetup, n_parameters: int, world_size: int) -> dict[str, Any]:
     """What metadata.json and the loggers keep of a run beside its config."""
     return {
@@ -144,6 +197,7 @@ def metadata_of(setup: RunSetup, n_parameters: int, world_size: int) -> dict[str
         "val_unigram_entropy_nats": setup.val_unigram_entropy_nats,
         "n_parameters": n_parameters,
         "total_steps": setup.total_steps,
+        "notes": setup.notes,
         "world_size": world_size,
         "versions": versions(),
     }

@@ -36,6 +36,7 @@ def start_lines(setup: RunSetup, n_parameters: int, step: int, devices: str) -> 
         f"to go    {left:,} of {setup.total_steps:,} steps, {short(tokens)} tokens",
         f"devices  {devices}, {config.precision.name}",
         f"folder   {setup.folder}",
+        *(f"note     {note}" for note in setup.notes),
     ]
     return [*lines, f"{setup.run_name}: goes on from step {step}."] if step else lines
 
