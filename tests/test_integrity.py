@@ -173,7 +173,7 @@ def test_hashes_of_a_kind_that_is_not_known_count_as_none(copy):
     (copy / "train" / "index.json").write_text(json.dumps(index))
     dataset = open_dataset(copy)
     read(dataset)
-    assert dataset.streams[0].validate_hash is None
+    assert dataset.stream.validate_hash is None
 
 
 @pytest.mark.slow

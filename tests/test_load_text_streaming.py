@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 import shutil
 import traceback
 from pathlib import Path
@@ -15,6 +16,7 @@ from streaming.base.partition import get_partitions
 import convert_to_mds
 from hindsight.config.direction import Direction
 from hindsight.errors import InputError
+from hindsight.loading import shard_files
 from hindsight.loading.h5_reader import H5Stream
 from hindsight.loading.mds_reader import WindowStream
 from hindsight.loading.windows import SplitWindows, window_order
@@ -220,12 +222,16 @@ def test_a_damaged_compressed_shard_is_an_error_and_nobody_waits_for_it(compress
         dataset.files.prepare(1)
 
 
-def test_open_shards_take_no_file_descriptors(shards):
+def test_open_shards_take_few_file_descriptors(shards, monkeypatch):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    monkeypatch.setattr(shard_files.resource, "getrlimit", lambda _: (4 * shard_files.OPEN_SHARE, limits[1]))
     dataset = open_dataset(shards)
     before = len(os.listdir("/proc/self/fd"))
     read(dataset)
     assert len(dataset.shards) > 10
-    assert len(os.listdir("/proc/self/fd")) < before + 5
+    assert len(os.listdir("/proc/self/fd")) == before + 4
+    dataset.close()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("name", ["train", "val"])

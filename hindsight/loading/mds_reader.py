@@ -17,7 +17,7 @@ from streaming.base.world import World
 
 from hindsight.errors import DISK_FULL, InputError
 from hindsight.loading.remote import Remote
-from hindsight.loading.shard_files import OPEN_FILES, OpenFiles
+from hindsight.loading.shard_files import OpenFiles
 from hindsight.loading.windows import SplitWindows, shard_extent
 from hindsight.shards.integrity import check_once, find_fault, known_hashes, read_in_chunks
 from hindsight.shards.manifest import check_names
@@ -136,7 +136,7 @@ class WindowStream(Stream):
                 keep_zip=False,
             )
         self.windows = windows
-        self.files = OpenFiles(0 if is_bounded else OPEN_FILES)
+        self.files = OpenFiles(keep=not is_bounded)
         self.place = remote.url if remote is not None else windows.folder
 
     def get_shards(self, world: World, allow_unsafe_types: bool) -> list[Reader]:

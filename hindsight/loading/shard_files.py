@@ -7,6 +7,7 @@ files, which other runs and users could meet.
 
 import fcntl
 import os
+import resource
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -19,10 +20,18 @@ from streaming.base.format import Reader
 from hindsight.errors import InputError
 
 OPEN_FILES = 32
-"""Files that stay open at a time: the windows of an epoch's next steps lie in about 16 shards."""
+"""Most files that stay open at a time: the windows of an epoch's next steps lie in about 16 shards."""
+OPEN_SHARE = 32
+"""The part of the descriptors that a process may have which they take: one of so many."""
 LOCKS = 64
 """Locks of a cache, which its shards share."""
 LOCK_POLL_S = 0.02
+
+
+def most_open() -> int:
+    """Files that stay open at a time, with the limit of this process (`ulimit -n`)."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return OPEN_FILES if limit == resource.RLIM_INFINITY else max(1, min(OPEN_FILES, limit // OPEN_SHARE))
 
 
 class OpenFiles:
@@ -31,12 +40,12 @@ class OpenFiles:
     A mapped file that is cut, or cannot be read, ends the process by SIGBUS, without a word.
 
     Args:
-        limit: how many stay open. 0 where files are evicted: one that any process has open keeps its space on the disk
-            after it is deleted; there each read marks its file as used.
+        keep: whether files stay open. Not where they are evicted: one that any process has open keeps its space on the
+            disk after it is deleted; there each read marks its file as used.
     """
 
-    def __init__(self, limit: int = OPEN_FILES) -> None:
-        self.limit = limit
+    def __init__(self, keep: bool = True) -> None:
+        self.limit = most_open() if keep else 0
         self.descriptors: OrderedDict[str, int] = OrderedDict()
 
     def read(self, path: str, start: int, n_bytes: int) -> bytes:
