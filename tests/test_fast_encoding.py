@@ -315,7 +315,6 @@ def test_a_difference_in_the_sample_alone_is_noticed(made, monkeypatch, caplog):
         ({"normalizer": {"type": "NFC"}}, "has a normalizer, NFC"),
         ({"pre_tokenizer": None}, "pre-tokenizer is None"),
         ({"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True, "use_regex": True}}, "adds a space"),
-        ({"dropout": 0.5}, "dropout=0.5"),
         ({"merges": []}, "no merge makes its token"),
     ],
 )

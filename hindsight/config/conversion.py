@@ -64,6 +64,9 @@ class ConvertConfig(CorpusConfig):
     """Processes that tokenize; null for one a core. With engine=slurm and sge, jobs. Any number gives the same."""
     encoder: EncoderName = EncoderName.auto
     """Library that tokenizes: auto and tiktoken take tiktoken if its ids equal those of tokenizers."""
+    lossy_tokenizer: bool = False
+    """Whether to take a tokenizer that does not give the text back; the bytes of the corpus are then those of its
+    tokens."""
     engine: Engine = Engine.local
     """Where the tokenizing processes run: on this machine (local), or on many, by Dask: docs/clusters.md."""
     dask_scheduler: str | None = None

@@ -5,6 +5,7 @@ Documents are split before anything is cut into blocks, by a hash of their text:
 
 import hashlib
 import itertools
+import logging
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -15,14 +16,18 @@ from numpy.typing import NDArray
 from hindsight.config.conversion import ConvertConfig
 from hindsight.conversion.source import Source, draws_of
 from hindsight.conversion.token_part import TokenPart
-from hindsight.shards.manifest import token_dtype
+from hindsight.errors import InputError
+from hindsight.shards.manifest import LOSSY, token_dtype
 from hindsight.text.digest import HASH_BYTES, Digest, hash_document
 from hindsight.text.documents import CHECKED_FILES, Corpus
 from hindsight.text.finding import EMPTY
 from hindsight.text.parts import Part
 from hindsight.text.problems import ReadingReport
 from hindsight.tokenization.fast_encoding import choose_encoder
+from hindsight.tokenization.round_trip import require_round_trip
 from hindsight.tokenization.tokenizer import Tokenizer
+
+log = logging.getLogger("hindsight")
 
 SAMPLE_BYTES = 1 << 18
 """Bytes of the corpus on which an encoder is checked."""
@@ -41,7 +46,7 @@ class TextSource(Source):
         self.config = config
         self.seed = config.seed
         self.val_share = config.val_share
-        self.origin = {**config.reading(), "split_by": "text"}
+        self.origin = {**config.reading(), "split_by": "text", **({LOSSY: True} if config.lossy_tokenizer else {})}
         self.where = f"corpus={config.corpus}, with corpus_format={config.corpus_format.value},"
         self.corpus = Corpus(config)
         self.total = self.corpus.stored_bytes
@@ -63,8 +68,12 @@ class TextSource(Source):
         else:
             chosen = list(itertools.islice(self._parts, 1))
             self._parts = itertools.chain(chosen, self._parts)
-        texts = (text for part in chosen for text in self._first_texts(part, SAMPLE_BYTES // len(chosen)))
+        texts = [text for part in chosen for text in self._first_texts(part, SAMPLE_BYTES // len(chosen))]
         self.encoder = choose_encoder(self.tokenizer, self.config.encoder, texts)
+        where = f"tokenizer={self.config.tokenizer}"
+        if self.tokenizer.dropout:
+            log.info("%s leaves out merges at random (dropout=%g): here it does not.", where, self.tokenizer.dropout)
+        require_round_trip(self.tokenizer, self.encoder, texts, self.config.lossy_tokenizer, where)
 
     def paths(self) -> list[str]:
         """Name some of the files, if parts are read from them."""
@@ -99,7 +108,14 @@ class TextSource(Source):
             encoded = self.encoder.encode(document.text).astype(self.dtype)
             ids += (encoded, end)
             lengths.append(len(encoded) + 1)
-            n_bytes.append(len(document.raw))
+            n_bytes.append(int(self.tokenizer.bytes_per_token[encoded].sum()))
+            if n_bytes[-1] != len(document.raw) and not self.config.lossy_tokenizer:
+                raise InputError(
+                    f"tokenizer={self.config.tokenizer} does not give the text back: its tokens stand for "
+                    f"{n_bytes[-1]} bytes of the {len(document.raw)} of the document that begins with "
+                    f"{document.text[:40]!r}; choose another tokenizer, or convert what its tokens stand for with "
+                    "lossy_tokenizer=true."
+                )
             hashes.append(hash_document(document.raw))
         numbers = np.frombuffer(b"".join(hashes), "<u8")[:: HASH_BYTES // 8]
         return TokenPart(

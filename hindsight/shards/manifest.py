@@ -23,6 +23,8 @@ TOKENIZER_FOLDER = "tokenizer"
 """Folder beside the manifest with a copy of the tokenizer."""
 MDS, H5 = "mds", "h5"
 """The formats."""
+LOSSY = "lossy_tokenizer"
+"""Setting of a conversion whose tokens do not stand for the whole text; bytes are then those of the tokens."""
 VERSION = 1
 SPLITS = ("train", "val")
 
@@ -36,7 +38,7 @@ class SplitCounts:
     tokens: int
     """Tokens, without padding."""
     bytes: int
-    """UTF-8 bytes of the text."""
+    """UTF-8 bytes of the text; with lossy_tokenizer=true, those that its tokens stand for."""
     blocks: int
     """Blocks; the last one may be shorter (MDS: padded)."""
     unigram_entropy_nats: float

@@ -251,7 +251,7 @@ def mergeable_ids(spec: dict[str, Any]) -> dict[bytes, int]:
     Special tokens, which no text gives, are left out.
     """
     model = spec["model"]
-    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+    for key in ("continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(key):
             raise ValueError(f"its model has {key}={model[key]}")
     if model.get("type") != "BPE":

@@ -42,6 +42,8 @@ def load_reference(reference: str) -> Draft:
     if not base.is_fast:
         raise InputError(f"reference={reference} has no tokenizer.json; give a tokenizer that has.")
     require_byte_level(json.loads(base.backend_tokenizer.to_str()), f"reference={reference}")
+    if getattr(base.backend_tokenizer.model, "dropout", None):
+        base.backend_tokenizer.model.dropout = None  # the same text always gets the same tokens
     if base.bos_token is None or base.eos_token is None:
         add_special_tokens(base)
     drop_empty_post_processor(base)

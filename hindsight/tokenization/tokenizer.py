@@ -54,10 +54,14 @@ class Tokenizer:
         self, spec: dict[str, Any], special: dict[str, str | None], where: str, written: str | None = None
     ) -> None:
         require_byte_level(spec, where)
-        self.spec: dict[str, Any] = spec
-        """Content of tokenizer.json."""
         self._made_of = (spec, special, where)
-        self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(spec) if written is None else written)
+        self.dropout: float = spec["model"].get("dropout") or 0.0
+        """Share of the merges that tokenizer.json leaves out at random; here it is always 0."""
+        if self.dropout:
+            written = None
+        self.spec: dict[str, Any] = {**spec, "model": {**spec["model"], "dropout": None}} if self.dropout else spec
+        """Content of tokenizer.json, without dropout."""
+        self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(self.spec) if written is None else written)
         self._tokenizer.encode_special_tokens = True  # "<|eos|>" in a text is seven characters
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -84,6 +88,7 @@ class Tokenizer:
         content = json.dumps([canonical, special["bos"], special["eos"]], sort_keys=True, separators=(",", ":"))
         self.fingerprint: str = hashlib.sha256(content.encode()).hexdigest()
         """Hash of everything that the ids of a text depend on."""
+        self._plain = {token["id"]: token["content"] for token in spec["added_tokens"] if not token["special"]}
         self.bytes_per_token: NDArray[np.int64] = _bytes_per_token(spec, ids, self.vocab_size)
         """(vocab_size,) UTF-8 bytes that each id stands for; 0 for special tokens."""
         self.cuttable: bool = can_be_cut(spec)
@@ -127,10 +132,12 @@ class Tokenizer:
         """Give the bytes that an id stands for; b"" for special tokens and unused ids."""
         if not self.bytes_per_token[token_id]:
             return b""
+        if token_id in self._plain:  # an added token stands for the characters of its name
+            return self._plain[token_id].encode()
         name = self._tokenizer.id_to_token(token_id)
         try:
             return bytes_of(name)
-        except ValueError:  # an added token stands for the characters of its name
+        except ValueError:  # a token that no byte-level text can give
             return name.encode()
 
     def name_of(self, token_id: int) -> str:
