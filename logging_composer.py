@@ -20,8 +20,8 @@ from omegaconf import OmegaConf
 from hindsight import runs
 from hindsight.config.training import TrainConfig, WandbMode
 from hindsight.errors import InputError
-from hindsight.files import write_atomically
 from hindsight.generation import generate
+from hindsight.json_lines import keep_until
 from hindsight.training.callback_order import Phase
 from hindsight.training.console import Console
 from hindsight.training.gradient import TOTAL_LOSS, ClipGradient
@@ -101,18 +101,6 @@ def peak_memory_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
-def keep_steps_until(path: Path, step: int) -> list[dict[str, Any]]:
-    """Drop from a file of JSON lines those after a step; give the others.
-
-    What was logged after the checkpoint that a run resumes from is logged again when those steps are made again.
-    """
-    if not path.exists():
-        return []
-    kept = [record for record in runs.read_lines(path, keep_before_damage=True) if record["step"] <= step]
-    write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
-    return kept
-
-
 class MetricsFile(LoggerDestination):
     """Write metrics.jsonl: an object a step, with step, tokens, seconds (of training) and what was measured.
 
@@ -128,11 +116,8 @@ class MetricsFile(LoggerDestination):
 
     def after_load(self, state: State, logger: Logger) -> None:
         """Go on after the step of the checkpoint."""
-        if dist.get_global_rank() == 0:
-            kept = keep_steps_until(self.path, int(state.timestamp.batch))
-            if kept:
-                self.record = kept[-1]
-                self.line_start = self.path.stat().st_size - len(json.dumps(self.record)) - 1
+        if dist.get_global_rank() == 0 and (last := keep_until(self.path, int(state.timestamp.batch), once=True)):
+            self.record, self.line_start = last.record, last.start
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Take what belongs to the present step."""
@@ -151,13 +136,12 @@ class MetricsFile(LoggerDestination):
             return
         time = state.timestamp
         place = {"step": int(time.batch), "tokens": int(time.token), "seconds": time.total_wct.total_seconds()}
-        mode = "r+" if self.path.exists() else "w+"
-        with self.path.open(mode, encoding="utf-8") as file:
+        with self.path.open("rb+" if self.path.exists() else "wb") as file:
             if self.record.get("step") != place["step"]:
                 self.record, self.line_start = place, file.seek(0, os.SEEK_END)
             self.record |= self.pending
             file.seek(self.line_start)
-            file.write(json.dumps(self.record) + "\n")
+            file.write((json.dumps(self.record) + "\n").encode())
             file.truncate()
         self.pending = {}
 
@@ -189,8 +173,8 @@ class Samples(Callback):
     def after_load(self, state: State, logger: Logger) -> None:
         """Go on after the step of the checkpoint."""
         if dist.get_global_rank() == 0:
-            kept = keep_steps_until(self.path, int(state.timestamp.batch))
-            self.written = kept[-1]["step"] if kept else 0
+            last = keep_until(self.path, int(state.timestamp.batch), once=False)
+            self.written = int(last.record["step"]) if last is not None else 0
 
     def eval_before_all(self, state: State, logger: Logger) -> None:
         """Write samples of the step before its evaluation, because a checkpoint is saved there."""

@@ -19,11 +19,18 @@ from hindsight.errors import InputError
 
 def write_atomically(path: Path, *content: str | bytes | memoryview) -> None:
     """Write a file from its pieces, text as UTF-8, so that no reader ever sees an incomplete one."""
+    with written_atomically(path) as file:
+        for piece in content:
+            file.write(piece.encode() if isinstance(piece, str) else piece)
+
+
+@contextmanager
+def written_atomically(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write, which takes the place of another at the end; on an error, nothing changes."""
     partial = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
-            for piece in content:
-                file.write(piece.encode() if isinstance(piece, str) else piece)
+            yield file
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)

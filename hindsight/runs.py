@@ -8,13 +8,14 @@ come from somebody else, and is data.
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
 from hindsight.config.keys import flatten
 from hindsight.errors import InputError
 from hindsight.files import open_regular
+from hindsight.json_lines import read_backward, read_records, step_of
 from hindsight.yaml_files import parse_yaml
 
 CONFIG = "config.yaml"
@@ -59,26 +60,20 @@ TRAIN_LOSS, EVAL_LOSS = f"{TRAIN}loss_nats", f"{EVAL}loss_nats"
 TOKENS_PER_SECOND = f"{TRAIN}tokens_per_second"
 
 
-def read_lines(path: Path, keep_before_damage: bool = False) -> list[dict[str, Any]]:
-    """Read a JSON object a line; a last line that a kill has cut is left out.
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a JSON object a line; a last line that a kill has cut is left out; InputError if another is damaged."""
+    return [*read_records(path)]
 
-    Args:
-        path: metrics.jsonl or samples.jsonl.
-        keep_before_damage: whether to return what precedes a damaged line (or nothing of a missing file), instead of
-            raising InputError.
-    """
-    if keep_before_damage and not path.exists():
-        return []
-    records: list[dict[str, Any]] = []
-    *complete, last = path.read_bytes().split(b"\n")
-    for number, line in enumerate([*complete, last], start=1):
-        try:
-            records.append(dict(json.loads(line)))
-        except (ValueError, TypeError, RecursionError):
-            if number <= len(complete) and not keep_before_damage:
-                raise InputError(f"{path}, line {number} is no JSON object; the file is damaged.") from None
-            break
-    return records
+
+def last_value(path: Path, key: str) -> float | None:
+    """Last number that was logged under a key; None if none was."""
+    values = (record.get(key) for record in read_backward(path))
+    return next((value for value in values if is_number(value)), None)
+
+
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Tell whether a value of a record is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -101,8 +96,11 @@ def require_keys(values: dict[str, Any], path: Path, *keys: str) -> None:
 
 def is_evaluated(folder: Path, step: int) -> bool:
     """Tell whether metrics.jsonl has the evaluation of a step."""
-    records = read_lines(folder / METRICS, keep_before_damage=True)
-    return any(record["step"] == step and EVAL_LOSS in record for record in records)
+    for record in read_backward(folder / METRICS):
+        found = step_of(record)
+        if found is not None and found <= step:
+            return found == step and is_number(record.get(EVAL_LOSS))
+    return False
 
 
 def finished_step(folder: Path) -> int | None:

@@ -8,6 +8,7 @@ hindsight/config/key_roles.py asks that.
 import json
 import math
 import statistics
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from hindsight import runs
 from hindsight.config import key_roles
 from hindsight.config.direction import Direction
 from hindsight.errors import InputError
+from hindsight.json_lines import read_backward, read_records, step_of
 
 """Keys of metadata.json that stand for what the runs read, wherever it lies."""
 WARNED_METADATA = ("git_commit", "world_size", "versions")
@@ -101,35 +103,48 @@ def read_run(folder: Path) -> RecordedRun:
     runs.require_keys(config, folder / runs.CONFIG, "direction", "model.name", "seed")
     if config["direction"] not in Direction.__members__:
         raise InputError(f"{folder / runs.CONFIG} has direction={config['direction']}, not forward or backward.")
-    metrics, samples = runs.read_lines(folder / runs.METRICS), folder / runs.SAMPLES
-    speeds = [line[runs.TOKENS_PER_SECOND] for line in metrics if runs.TOKENS_PER_SECOND in line]
+    evaluations, speeds = _measured(folder)
     return RecordedRun(
         folder=folder,
         direction=Direction[config["direction"]],
         config=config,
         metadata=metadata,
-        evaluations=_evaluations(folder, metrics),
+        evaluations=evaluations,
         tokens_per_second=statistics.median(speeds) if speeds else None,
-        sample=(runs.read_lines(samples) or [None])[-1] if samples.exists() else None,
+        sample=next(read_backward(folder / runs.SAMPLES), None),
     )
 
 
-def _evaluations(folder: Path, metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Select the lines with a validation loss; InputError if there is none, or the last is not finite."""
-    steps = [line.get("step") for line in metrics]
-    if any(not isinstance(step, int) for step in steps) or len(set(steps)) < len(steps):
-        raise InputError(f"{folder / runs.METRICS} must have a step in every line, each once; train the run anew.")
-    evaluations = [line for line in metrics if runs.EVAL_LOSS in line]
+def _measured(folder: Path) -> tuple[list[dict[str, Any]], array]:
+    """Read the lines with a validation loss, and tokens/s; InputError if there is no loss, or the last is not finite.
+
+    Of a million lines, no more is kept in memory.
+    """
+    path, before = folder / runs.METRICS, -1
+    evaluations: list[dict[str, Any]] = []
+    speeds = array("d")
+    for line in read_records(path):
+        step = step_of(line)
+        if step is None or step <= before:
+            raise InputError(f"{path} must have a step in every line, each once, in order; train the run anew.")
+        before = step
+        if runs.is_number(speed := line.get(runs.TOKENS_PER_SECOND)):
+            speeds.append(speed)
+        if runs.EVAL_LOSS in line:
+            evaluations.append({key: value for key, value in line.items() if not key.startswith(runs.TRAIN)})
     if not evaluations:
         raise InputError(f"{folder} has no evaluation yet ({runs.EVAL_LOSS} in {runs.METRICS}); train it further.")
+    for line in evaluations:
+        if not runs.is_number(line[runs.EVAL_LOSS]) or not runs.is_number(line.get("tokens")):
+            raise InputError(f"{path}: step {line['step']} has no number as its {runs.EVAL_LOSS}, or its tokens.")
     last = evaluations[-1]
     for key in ("tokens", *(runs.EVAL + name for name in runs.METRIC_NAMES)):
         value = last.get(key)
-        if not isinstance(value, int | float) or not math.isfinite(value):
+        if not runs.is_number(value) or not math.isfinite(value):
             raise InputError(
                 f"{folder} has {key}={value} at step {last['step']}, its last evaluation: nothing to compare."
             )
-    return [{key: value for key, value in line.items() if not key.startswith(runs.TRAIN)} for line in evaluations]
+    return evaluations, speeds
 
 
 def pair_runs(given: Sequence[RecordedRun]) -> list[Pair]:

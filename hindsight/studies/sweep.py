@@ -4,6 +4,7 @@ import itertools
 import os
 import statistics
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,12 @@ from hindsight.config.training import TrainConfig
 from hindsight.config.typed_text import as_typed
 from hindsight.durations import parse_duration, tokens_in
 from hindsight.errors import InputError
+from hindsight.json_lines import read_backward
 from hindsight.shards.manifest import Manifest
 from hindsight.training.setup import context_length_of
+
+MEDIAN_OF = 1000
+"""Last lines of a run that say how fast it was."""
 
 
 def runs_of(arguments: list[str]) -> list[TrainConfig]:
@@ -61,8 +66,9 @@ def speed_of(run: TrainConfig) -> float | None:
             continue
         if settings != wanted:
             continue
-        lines = runs.read_lines(folder / runs.METRICS, keep_before_damage=True)
-        if speeds := [line[runs.TOKENS_PER_SECOND] for line in lines if runs.TOKENS_PER_SECOND in line]:
+        lines = islice(read_backward(folder / runs.METRICS), MEDIAN_OF)
+        values = (line.get(runs.TOKENS_PER_SECOND) for line in lines)
+        if speeds := [value for value in values if runs.is_number(value)]:
             return statistics.median(speeds)
     return None
 

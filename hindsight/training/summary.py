@@ -48,10 +48,10 @@ def nothing_to_do(setup: RunSetup, step: int | None) -> str:
 
 def end_lines(setup: RunSetup) -> list[str]:
     """Say the last losses of a run, the unigram entropy to compare them with, its files, and the next command."""
-    lines = runs.read_lines(setup.folder / runs.METRICS, keep_before_damage=True)
     losses = []
     for name, key in (("train", runs.TRAIN_LOSS), ("validation", runs.EVAL_LOSS)):
-        losses += [f"{name} {line[key]:.4f}" for line in lines if key in line][-1:]
+        if (value := runs.last_value(setup.folder / runs.METRICS, key)) is not None:
+            losses.append(f"{name} {value:.4f}")
     names = [name for name in (runs.METRICS, runs.SAMPLES, runs.WEIGHTS) if (setup.folder / name).exists()]
     checkpoints = setup.config.checkpoint.folder or f"{runs.CHECKPOINTS}/"
     return [
