@@ -182,10 +182,6 @@ class TextStreamingDataset(IterableDataset[dict[str, Any]]):
         self.epoch, self.offset, self.seed = state["epoch"], state["sample_in_epoch"], state["shuffle_seed"]
         self.has_begun = False
 
-    def close(self) -> None:
-        """Close the files."""
-        self.stream.files.close()
-
 
 @dataclass(frozen=True)
 class Collate:
@@ -240,13 +236,16 @@ class TextLoader(DataLoader[Any]):
             ) from error
 
     def _batches(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        while True:
-            with giving_up_after(PATIENCE_S):
-                batch = next(batches, None)
-            if batch is None:
-                return
-            self.dataset.taken += len(batch["targets"])
-            yield batch
+        try:
+            while True:
+                with giving_up_after(PATIENCE_S):
+                    batch = next(batches, None)
+                if batch is None:
+                    return
+                self.dataset.taken += len(batch["targets"])
+                yield batch
+        finally:
+            self.dataset.stream.files.close()  # a sweep makes many runs in one process
 
 
 def worker_error(error: BaseException, num_workers: int) -> InputError | None:

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from composer.utils import dist
 from helpers.small_data import convert_config, draws
 from streaming.base.partition import get_partitions
 
@@ -175,10 +176,10 @@ def test_windows_are_divided_as_streaming_divides_them(shards, monkeypatch, rank
     n_workers, done, order = max(num_workers, 1), 24, window_order(split, True, 7, 3)
     arguments = len(order), 1, ranks // ranks_per_node, ranks_per_node, n_workers, dataset.batch_size, done
     theirs = get_partitions("orig", *arguments)
-    for name, value in {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks_per_node}.items():
-        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(dist, "get_world_size", lambda: ranks)
+    monkeypatch.setattr(dist, "get_local_world_size", lambda: ranks_per_node)
     for rank in range(ranks):
-        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setattr(dist, "get_global_rank", lambda rank=rank: rank)
         dataset.load_state_dict({"epoch": 3, "sample_in_epoch": done, "shuffle_seed": 7})
         dataset.begin_epoch()
         for number in range(n_workers):

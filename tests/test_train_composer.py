@@ -115,7 +115,7 @@ def test_training_is_shuffled_by_the_seed_and_validation_never(shards, tmp_path)
     assert not torch.equal(first["seed=3"][0], in_order)
     reading_order = prepare(compose_config("train_composer", *settings(shards, tmp_path)))
     dataset = build_dataset(reading_order, "val", shuffle=False)
-    expected = torch.stack([torch.from_numpy(dataset[i]["tokens"].astype(np.int64)) for i in range(8)])
+    expected = torch.stack([torch.from_numpy(dataset.get_item(i)["tokens"].astype(np.int64)) for i in range(8)])
     assert all(torch.equal(evaluated, expected) for _, evaluated in first.values())
 
 
