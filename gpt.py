@@ -6,7 +6,8 @@ F = round(mlp_ratio * D) numbers in the MLP's hidden layer.
 Sources: block=gpt2 and the initialisation are from "Language Models are Unsupervised Multitask Learners" (Radford et
 al., 2019); block=llama is from arXiv:2302.13971, with RMSNorm (arXiv:1910.07467), rotary positions (arXiv:2104.09864),
 SwiGLU (arXiv:2002.05202) and grouped-query attention (arXiv:2305.13245). With the same weights, the logits are those of
-Hugging Face's models (tests/test_gpt.py; hindsight/hf_weights.py has their names of the weights).
+Hugging Face's models (tests/test_gpt.py; hindsight/hf_weights.py has their names of the weights). activation=gelu and
+init=torch make the GPT of arXiv:2401.17505 (tests/test_published_models.py).
 """
 
 import math
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from hindsight.config.model import Block, GPTConfig
+from hindsight.config.model import Activation, Block, GPTConfig, Init
 from hindsight.errors import InputError
 
 INIT_STD = 0.02
@@ -31,7 +32,7 @@ class Attention(nn.Module):
         self.n_kv_heads = config.n_kv_heads or config.n_heads
         self.d_head = config.d_model // config.n_heads
         self.dropout = config.dropout
-        bias = config.block is Block.gpt2
+        bias = config.has_bias
         self.qkv = nn.Linear(config.d_model, (self.n_heads + 2 * self.n_kv_heads) * self.d_head, bias=bias)
         self.out = nn.Linear(config.d_model, config.d_model, bias=bias)
 
@@ -63,28 +64,29 @@ class Attention(nn.Module):
 
 
 class GELUMLP(nn.Module):
-    """GPT-2's MLP: D -> F -> D with biases, and GELU in its tanh approximation."""
+    """GPT-2's MLP: D -> F -> D with GELU, by default in its tanh approximation."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()
         d_hidden = mlp_width(config)
-        self.up = nn.Linear(config.d_model, d_hidden)
-        self.down = nn.Linear(d_hidden, config.d_model)
+        self.up = nn.Linear(config.d_model, d_hidden, bias=config.has_bias)
+        self.down = nn.Linear(d_hidden, config.d_model, bias=config.has_bias)
+        self.approximate = "tanh" if config.activation is Activation.gelu_tanh else "none"
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Return the MLP's output at each position, to be added to the residual stream."""
-        return self.down(F.gelu(self.up(x_BTD), approximate="tanh"))
+        return self.down(F.gelu(self.up(x_BTD), approximate=self.approximate))
 
 
 class SwiGLUMLP(nn.Module):
-    """Llama's MLP: D -> F -> D without biases, the hidden layer multiplied by a SiLU gate."""
+    """Llama's MLP: D -> F -> D, by default without biases, the hidden layer multiplied by a SiLU gate."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()
         d_hidden = mlp_width(config)
-        self.gate = nn.Linear(config.d_model, d_hidden, bias=False)
-        self.up = nn.Linear(config.d_model, d_hidden, bias=False)
-        self.down = nn.Linear(d_hidden, config.d_model, bias=False)
+        self.gate = nn.Linear(config.d_model, d_hidden, bias=config.has_bias)
+        self.up = nn.Linear(config.d_model, d_hidden, bias=config.has_bias)
+        self.down = nn.Linear(d_hidden, config.d_model, bias=config.has_bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Return the MLP's output at each position, to be added to the residual stream."""
@@ -133,7 +135,10 @@ class GPT(nn.Module):
         self.head = nn.Linear(config.d_model, vocab_size, bias=False)
         if config.tied_head:
             self.head.weight = self.embedding.weight
-        self._init_weights()
+        if config.init is Init.gpt2:
+            self._init_weights()
+        elif config.tied_head:  # as in rnn.py: N(0, 1) would give large logits in the head
+            nn.init.normal_(self.embedding.weight, std=config.d_model**-0.5)
 
     def _init_weights(self) -> None:
         """Draw the weights as GPT-2 does; norms keep PyTorch's ones and zeros.

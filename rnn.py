@@ -1,7 +1,8 @@
 """GRU and LSTM language models: embedding, stacked recurrent layers, head. The state starts at zero in each window.
 
 Shapes: B sequences, T tokens, D d_model (width of the embedding and of every layer's hidden state), V vocab_size.
-Sources: GRU is from arXiv:1406.1078, LSTM from Hochreiter and Schmidhuber, 1997; torch.nn documents the equations.
+Sources: GRU is from arXiv:1406.1078, LSTM from Hochreiter and Schmidhuber, 1997; torch.nn documents the equations. With
+final_norm they are those of arXiv:2401.17505 (tests/test_published_models.py).
 """
 
 from typing import cast
@@ -43,13 +44,14 @@ class RNN(nn.Module):
             layer(config.d_model, config.d_model, batch_first=True) for _ in range(config.n_layers)
         )
         self.dropout = nn.Dropout(config.dropout)
+        self.norm = nn.LayerNorm(config.d_model) if config.final_norm else None
         self.head = nn.Linear(config.d_model, vocab_size, bias=False)
         if config.tied_head:
             nn.init.normal_(self.embedding.weight, std=config.d_model**-0.5)
             self.head.weight = self.embedding.weight
 
     def hidden(self, inputs_BT: Tensor) -> Tensor:
-        """Return hidden_BTD, the hidden states of the last layer, which are the head's input."""
+        """Return hidden_BTD, the hidden states of the last layer, normed on demand, which are the head's input."""
         x_BTD = self.embedding_dropout(self.embedding(inputs_BT))
         for i, layer in enumerate(self.layers):
             if i > 0:
@@ -58,7 +60,7 @@ class RNN(nn.Module):
                 x_BTD = cast(Tensor, checkpoint(run_layer, layer, x_BTD, use_reentrant=False))
             else:
                 x_BTD = run_layer(layer, x_BTD)
-        return x_BTD
+        return x_BTD if self.norm is None else self.norm(x_BTD)
 
     def forward(self, inputs_BT: Tensor) -> Tensor:
         """Return logits_BTV."""

@@ -79,7 +79,7 @@ def names_of(config: GPTConfig) -> list[Names]:
     names: list[Names] = []
     for row in TABLES[config.block]:
         for i in range(config.n_layers if "{i}" in row.ours else 1):
-            for parameter in row.parameters:
+            for parameter in _parameters(row, config):
                 theirs = tuple(f"{module.format(i=i)}.{parameter}" for module in row.theirs)
                 names.append(Names(f"{row.ours.format(i=i)}.{parameter}", theirs, row.is_transposed))
     return [each for each in names if not (config.tied_head and each.ours == HEAD)]
@@ -101,6 +101,11 @@ def to_hugging_face(weights: Mapping[str, Tensor], config: GPTConfig) -> dict[st
         weight = _laid_out(weights[names.ours], names)
         parts = weight.split(_qkv_rows(config)) if len(names.theirs) > 1 else (weight,)
         converted |= dict(zip(names.theirs, parts, strict=True))
+    if config.block is Block.gpt2 and not config.has_bias:  # theirs always has biases
+        linears = [name for name, weight in converted.items() if ".h." in name and weight.ndim == 2]
+        converted |= {
+            name.replace(".weight", ".bias"): converted[name].new_zeros(converted[name].shape[1]) for name in linears
+        }
     return converted
 
 
@@ -121,6 +126,13 @@ def from_hugging_face(weights: Mapping[str, Tensor], config: GPTConfig) -> dict[
     if config.tied_head:
         converted[HEAD] = converted[EMBEDDING]
     return converted
+
+
+def _parameters(row: Row, config: GPTConfig) -> tuple[str, ...]:
+    """The parameters of a row's module; linear layers have biases or not, as the config says."""
+    if ".attention." in row.ours or ".mlp." in row.ours:
+        return WEIGHT_AND_BIAS if config.has_bias else WEIGHT
+    return row.parameters
 
 
 def _laid_out(weight: Tensor, names: Names) -> Tensor:

@@ -49,10 +49,48 @@ def test_every_yaml_of_a_model_loads_and_names_it(model):
 
 @pytest.mark.parametrize("model", model_names())
 def test_a_named_model_has_a_recipe_of_its_own(model):
-    recipe = flatten(yaml.safe_load((ROOT / "conf" / "recipe" / f"{model}.yaml").read_text()))
+    files = [*(["paper"] if model.startswith("paper_") else []), model]
+    parts = [yaml.safe_load((ROOT / "conf" / "recipe" / f"{name}.yaml").read_text()) for name in files]
+    recipe = {key: value for part in parts for key, value in flatten(part).items() if key != "defaults"}
     assert {"optim.lr", "optim.warmup_steps", "batch_size"} <= set(recipe)
     used = flatten(asdict(compose_config("train_composer", "direction=backward", f"model={model}")))
-    assert {key: used[key] for key in recipe} == {key: type(used[key])(value) for key, value in recipe.items()}
+    assert {key: used[key] for key in recipe} == {
+        key: float(value) if isinstance(used[key], float) else value for key, value in recipe.items()
+    }
+
+
+PAPER = {  # batch_size and aggregate, warmup_steps, oscil_steps of TrainParams/, for English
+    "gpt_nano": (250, 1, 4000, 200_000),
+    "gpt_micro": (250, 1, 4000, 200_000),
+    "gpt_mini": (250, 1, 4000, 200_000),
+    "gpt_small": (250, 1, 4000, 200_000),
+    "gpt1": (180, 1, 4000, 300_000),
+    "gpt_medium": (90, 2, 4000, 300_000),
+    "gpt_xl": (25, 7, 8000, 540_000),
+    "gru_small": (200, 1, 4000, 300_000),
+    "gru_medium": (250, 1, 4000, 300_000),
+    "gru_large": (250, 1, 4000, 300_000),
+    "lstm_small": (200, 1, 4000, 300_000),
+    "lstm_medium": (250, 1, 4000, 300_000),
+    "lstm_large": (250, 1, 4000, 300_000),
+}
+
+
+@pytest.mark.parametrize("model", PAPER)
+def test_the_papers_recipe_is_one_word(model):
+    config = compose_config("train_composer", "direction=forward", f"experiment=paper_{model}", "data.path=d")
+    microbatch, parts, warmup_steps, period_steps = PAPER[model]
+    assert config.model.name == f"paper_{model}"
+    assert (config.batch_size, config.microbatch_size or config.batch_size) == (microbatch * parts, microbatch)
+    optim = config.optim
+    assert (optim.lr, optim.lr_init, optim.lr_min, optim.shrink) == (1e-4, 1e-7, 1e-6, 0.85)
+    assert (optim.schedule.name, optim.warmup_steps, optim.period_steps) == (
+        "cosine_restarts",
+        warmup_steps,
+        period_steps,
+    )
+    assert (optim.betas, optim.eps, optim.weight_decay, optim.grad_clip) == ([0.9, 0.999], 1e-8, 0.01, 1.0)
+    assert config.eval_interval == f"{20_000 // parts}ba"  # every 20,000 backward passes
 
 
 def test_larger_models_take_lower_learning_rates():
@@ -117,7 +155,7 @@ def test_help_shows_every_key_with_its_docstring(script):
         (["direction=forward", "batch_size=0"], ["batch_size=0", "greater than 0"]),
         (["direction=forward", "max_duration=5 parsecs"], ["max_duration=5 parsecs", "1000ba"]),
         (["direction=forward", "model=gpt9"], ["model=gpt9", "gpt_nano"]),
-        (["direction=forward", "experiment=gpt9"], ["experiment=gpt9", "choose one of demo, gpt2"]),
+        (["direction=forward", "experiment=gpt9"], ["experiment=gpt9", "choose one of demo, gpt2, paper_gpt1"]),
         (["direction=forward", "model.n_heads=3"], ["model.n_heads=3", "does not divide", "model.d_model=128"]),
         (["direction=forward", "model=gru_small", "model.n_heads=3"], ["model.n_heads=", "model="]),
         (["direction=forward", "model.dropout=1.0"], ["model.dropout=1.0", "less than 1"]),

@@ -10,7 +10,7 @@ from hindsight.hf_weights import from_hugging_face, to_hugging_face
 V, T = 31, 12
 
 
-def config_of(block: Block, tied_head: bool, n_kv_heads: int | None = None) -> GPTConfig:
+def config_of(block: Block, tied_head: bool, n_kv_heads: int | None = None, bias: bool | None = None) -> GPTConfig:
     return GPTConfig(
         name="tiny",
         n_layers=2,
@@ -21,6 +21,7 @@ def config_of(block: Block, tied_head: bool, n_kv_heads: int | None = None) -> G
         block=block,
         n_kv_heads=n_kv_heads,
         tied_head=tied_head,
+        bias=bias,
     )
 
 
@@ -32,8 +33,20 @@ CONFIGS = pytest.mark.parametrize(
         *(config_of(Block.llama, tied_head=False, n_kv_heads=n) for n in (1, 2, 4)),
         config_of(Block.llama, tied_head=True, n_kv_heads=2),
         config_of(Block.llama, tied_head=False),
+        config_of(Block.gpt2, tied_head=False, bias=False),
+        config_of(Block.llama, tied_head=False, bias=True),
     ],
-    ids=["gpt2", "gpt2-tied", "llama-1kv", "llama-2kv", "llama-4kv", "llama-tied", "llama"],
+    ids=[
+        "gpt2",
+        "gpt2-tied",
+        "llama-1kv",
+        "llama-2kv",
+        "llama-4kv",
+        "llama-tied",
+        "llama",
+        "gpt2-no-bias",
+        "llama-bias",
+    ],
 )
 
 
@@ -59,6 +72,8 @@ def their_model(config: GPTConfig) -> GPT2LMHeadModel | LlamaForCausalLM:
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=config.n_kv_heads or 4,
+            attention_bias=config.has_bias,
+            mlp_bias=config.has_bias,
             tie_word_embeddings=config.tied_head,
         )
     )

@@ -15,6 +15,20 @@ class Block(Enum):
     llama = "llama"
 
 
+class Activation(Enum):
+    """GELU in the MLP of block=gpt2: exact, or its tanh approximation, which GPT-2 has."""
+
+    gelu = "gelu"
+    gelu_tanh = "gelu_tanh"
+
+
+class Init(Enum):
+    """Initial weights of a GPT."""
+
+    gpt2 = "gpt2"
+    torch = "torch"
+
+
 class Cell(Enum):
     """The recurrent cell."""
 
@@ -61,10 +75,23 @@ class GPTConfig(ModelConfig):
     """gpt2 (LayerNorm, learned positions, GELU) or llama (RMSNorm, rotary positions, SwiGLU)."""
     mlp_ratio: float = 4.0
     """Width of the MLP's hidden layer over d_model."""
+    activation: Activation = Activation.gelu_tanh
+    """gelu (exact) or gelu_tanh, the approximation of GPT-2 (block=gpt2; block=llama has SiLU)."""
+    bias: bool | None = None
+    """Whether linear layers have biases (norms keep theirs, the head has none); null for yes with block=gpt2, no with
+    block=llama."""
+    init: Init = Init.gpt2
+    """Initial weights: gpt2 (N(0, 0.02), less before the residual stream, biases 0), or torch, PyTorch's defaults
+    (embeddings N(0, 1), the rest uniform within 1 / sqrt(inputs))."""
     rope_theta: float = 10000.0
     """Base of the rotary frequencies (block=llama)."""
     norm_eps: float = 1e-5
     """Added to the variance in LayerNorm and RMSNorm."""
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether linear layers have biases."""
+        return self.block is Block.gpt2 if self.bias is None else self.bias
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,6 +115,10 @@ class GPTConfig(ModelConfig):
             )
         if self.block is Block.llama:
             require(
+                self.activation is Activation.gelu_tanh,
+                f"model.activation={self.activation.name} is of model.block=gpt2; leave it out for model.block=llama.",
+            )
+            require(
                 (self.d_model // self.n_heads) % 2 == 0,
                 f"model.d_model/model.n_heads={self.d_model // self.n_heads} is odd; rotary positions turn pairs of "
                 "numbers, so choose sizes with an even quotient.",
@@ -100,3 +131,5 @@ class RNNConfig(ModelConfig):
 
     cell: Cell = MISSING
     """gru or lstm."""
+    final_norm: bool = False
+    """Whether a LayerNorm stands between the last layer and the head."""
