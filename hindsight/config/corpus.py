@@ -5,7 +5,7 @@ from enum import Enum
 
 from omegaconf import MISSING
 
-from hindsight.config.checks import require_no_credentials, require_positive, require_text
+from hindsight.config.checks import require, require_no_credentials, require_positive, require_text
 
 
 class CorpusFormat(Enum):
@@ -55,6 +55,9 @@ class CorpusConfig:
     a folder; - for standard input."""
     corpus_format: CorpusFormat = CorpusFormat.cc100
     """What separates documents in a text file: cc100 (a blank line), file, line, or jsonl (a JSON object a line)."""
+    separator: str | None = None
+    """Line that separates documents in text files, e.g. <|endoftext|>, instead of a blank line; null for none. It is no
+    part of them, and neither are blank lines behind it."""
     text_key: str = "text"
     """Key of the text in the objects of JSON lines."""
     text_column: str = "text"
@@ -72,7 +75,16 @@ class CorpusConfig:
 
     def __post_init__(self) -> None:
         require_no_credentials("", self)
-        require_text("", self, "corpus", "text_key", "text_column", "hf_config", "hf_split")
+        require_text("", self, "corpus", "separator", "text_key", "text_column", "hf_config", "hf_split")
+        require(
+            self.separator is None or self.corpus_format is CorpusFormat.cc100,
+            f"separator={self.separator} takes the place of the blank line, and corpus_format="
+            f"{self.corpus_format.value} has none; leave one of them out.",
+        )
+        require(
+            self.separator is None or (self.separator.strip() != "" and not set(self.separator) & {"\n", "\r"}),
+            "separator= is to be the text of one line; for blank lines, leave it out.",
+        )
         require_positive("", self, "max_document_bytes")
 
     def reading(self) -> dict[str, str | int | None]:
@@ -85,4 +97,6 @@ class CorpusConfig:
             "hf_split": self.hf_split,
             "line_separators": self.line_separators.value,
             "max_document_bytes": self.max_document_bytes,
+            # Absent without a separator: what was made before the key existed stays the same.
+            **({} if self.separator is None else {"separator": self.separator}),
         }

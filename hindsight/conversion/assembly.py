@@ -199,6 +199,7 @@ class Assembly:
         progress.problems = (progress.problems + part.problems)[:LISTED_PROBLEMS]
         progress.n_problems += len(part.problems)
         progress.empty += part.empty
+        progress.marks.update(part.marks)
         progress.digest = progress.digest.then(part.digest)
         self.files.log(part.signature, part.digest)
         self.files.remove_later(self.files.part_path(self.taken))

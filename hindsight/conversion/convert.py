@@ -170,6 +170,7 @@ def complete(out: Output, assembly: Assembly, source: Source, tokenizer: Tokeniz
         "tokens_per_document": length_summary(progress.lengths),
         "duplicate_documents": assembly.duplicates(),
         "empty_documents": progress.empty,
+        "marks": dict(sorted(progress.marks.items())),
         "skipped": progress.n_problems,
         "skipped_list": progress.problems,
         **(source.summary or vocabulary_use(counts, tokenizer)),

@@ -21,6 +21,7 @@ from hindsight.shards.manifest import LOSSY, token_dtype
 from hindsight.text.digest import HASH_BYTES, Digest, hash_document
 from hindsight.text.documents import CHECKED_FILES, Corpus
 from hindsight.text.finding import EMPTY
+from hindsight.text.formats import describe_marks
 from hindsight.text.parts import Part
 from hindsight.text.problems import ReadingReport
 from hindsight.tokenization.fast_encoding import choose_encoder
@@ -68,8 +69,11 @@ class TextSource(Source):
         else:
             chosen = list(itertools.islice(self._parts, 1))
             self._parts = itertools.chain(chosen, self._parts)
-        texts = [text for part in chosen for text in self._first_texts(part, SAMPLE_BYTES // len(chosen))]
+        reading = ReadingReport()
+        texts = [text for part in chosen for text in self._first_texts(part, SAMPLE_BYTES // len(chosen), reading)]
         self.encoder = choose_encoder(self.tokenizer, self.config.encoder, texts)
+        if reading.marks:
+            log.warning("corpus= has %s", describe_marks(reading.marks, self.config.separator))
         where = f"tokenizer={self.config.tokenizer}"
         if self.tokenizer.dropout:
             log.info("%s leaves out merges at random (dropout=%g): here it does not.", where, self.tokenizer.dropout)
@@ -83,8 +87,8 @@ class TextSource(Source):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_parts": iter(())}  # only the process that hands out parts divides the corpus
 
-    def _first_texts(self, part: Part, n_bytes: int) -> Iterator[str]:
-        for document in self.corpus.read(part, ReadingReport()):
+    def _first_texts(self, part: Part, n_bytes: int, reading: ReadingReport) -> Iterator[str]:
+        for document in self.corpus.read(part, reading):
             yield document.text[:n_bytes]
             n_bytes -= len(document.raw)
             if n_bytes <= 0:
@@ -129,6 +133,7 @@ class TextSource(Source):
             numbers,
             [problem.message for problem in reading.problems],
             reading.empty,
+            dict(reading.marks),
         )
 
     def digest(self, part: Part) -> Digest:

@@ -36,6 +36,7 @@ class TokenPart:
         hashes: (U,) hash of each document; empty if documents are unknown.
         problems: messages about text that was left out.
         empty: documents without text.
+        marks: lines that are text, but by which others separate documents.
     """
 
     signature: str
@@ -48,10 +49,11 @@ class TokenPart:
     hashes: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
     problems: list[str] = field(default_factory=list)
     empty: int = 0
+    marks: dict[str, int] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write the part; the checksums of .npz show later whether it is intact."""
-        head = [self.signature, *self.digest, self.problems, self.empty]
+        head = [self.signature, *self.digest, self.problems, self.empty, self.marks]
         file = io.BytesIO()
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         np.savez(file, head=np.frombuffer(json.dumps(head).encode(), np.uint8), **arrays)
@@ -62,11 +64,12 @@ class TokenPart:
         """Read a part; None if the file is damaged."""
         try:
             with np.load(path) as stored:
-                signature, documents, value, problems, empty = json.loads(stored["head"].tobytes())
+                # Earlier versions stored no marks.
+                signature, documents, value, problems, empty, *marks = json.loads(stored["head"].tobytes())
                 arrays: dict[str, Any] = {name: stored[name] for name in _ARRAYS}
         except DAMAGED:
             return None
-        return cls(signature, Digest(documents, value), **arrays, problems=problems, empty=empty)
+        return cls(signature, Digest(documents, value), **arrays, problems=problems, empty=empty, marks=dict(*marks))
 
 
 _ARRAYS = ("tokens", "lengths", "draws", "documents", "bytes", "hashes")

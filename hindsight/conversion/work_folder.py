@@ -14,6 +14,7 @@ earlier versions of this code must go on: names and layout of these files must n
 import json
 import os
 import shutil
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,8 @@ class Progress:
     n_problems: int = 0
     empty: int = 0
     """Documents without text."""
+    marks: Counter[str] = field(default_factory=Counter)
+    """Lines that are text, but by which others separate documents."""
 
 
 class WorkFolder:
@@ -142,6 +145,7 @@ class WorkFolder:
                     problems=state["problems"],
                     n_problems=state["n_problems"],
                     empty=state["empty"],
+                    marks=Counter(state.get("marks", {})),  # earlier versions stored none
                 )
                 return Manifest(**state["plan"]), state["out"], progress
         except DAMAGED as error:
@@ -186,6 +190,7 @@ class WorkFolder:
             "problems": progress.problems,
             "n_problems": progress.n_problems,
             "empty": progress.empty,
+            "marks": progress.marks,
         }
         counts: dict[str, Any] = {f"counts_{split}": array for split, array in progress.token_counts.items()}
         partial = self._state.with_name(f".{STATE_NAME}")

@@ -15,6 +15,7 @@ from hindsight.config.keys import flatten
 from hindsight.errors import InputError
 from hindsight.files import write_atomically
 from hindsight.text.finding import describe_not_taken
+from hindsight.text.formats import describe_marks
 
 MANIFEST_NAME = "manifest.json"
 DEMO = "demo/bible"
@@ -144,6 +145,8 @@ class Manifest:
                 f"{known}{summary['empty_documents']:,} empty documents were left out, {summary['skipped']:,} things "
                 "that cannot be used were skipped.",
             ]
+            if marks := summary.get("marks"):
+                lines.append(f"the documents have {describe_marks(marks, self.settings.get('separator'))}")
             lines += summary["skipped_list"]
         if not_taken := self.corpus.get("not_taken"):
             lines.append(f"files of the corpus that were not taken: {describe_not_taken(not_taken)}.")

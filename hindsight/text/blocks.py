@@ -10,19 +10,19 @@ from typing import Any, BinaryIO, NamedTuple
 
 from hindsight.config.corpus import CorpusConfig, CorpusFormat, OnError
 from hindsight.errors import InputError
+from hindsight.text.compression import decompressed
 from hindsight.text.files import StoredFile, WrongContentError
 from hindsight.text.formats import (
     BEGINNING_BYTES,
     CHUNK_BYTES,
     TAR,
-    decompressed,
     format_of,
     is_json_lines,
     separator_of,
 )
 from hindsight.text.problems import Problem, ReadingReport, too_long, unreadable
 
-_READ_ERRORS = (OSError, EOFError, lzma.LZMAError, zlib.error)
+_READ_ERRORS = (OSError, EOFError, MemoryError, lzma.LZMAError, zlib.error)
 
 
 class Block(NamedTuple):
@@ -54,13 +54,13 @@ class BlockReader:
         self.config = config
         self.block_bytes = block_bytes
         self.reading = reading
-        self.format = format_of(file, config.corpus_format)
-        self.separator = separator_of(file, config.corpus_format)
+        self.format = format_of(file, config)
+        self.separator = separator_of(file, config)
 
     def all(self) -> Iterator[Block]:
         """Yield the blocks of the file, from its beginning to its end."""
         with open_checked(self.file) as stored:
-            yield from self.of_stream(decompressed(self.file, stored))
+            yield from self.of_stream(decompressed(stored, self.file.compression))
 
     def of_stream(self, stream: BinaryIO) -> Iterator[Block]:
         """Yield the blocks of an open stream; a document that an error cuts off is left out."""
@@ -132,7 +132,7 @@ class BlockReader:
             if base + last >= end:
                 del buffer[last:]
             while last < len(buffer):  # the last document continues behind the range
-                searched = max(last, len(buffer) - separator.before)
+                searched = max(last - separator.shared, len(buffer) - separator.before, 0)
                 buffer += (chunk := stored.read(min(CHUNK_BYTES, file.size - base - len(buffer))))
                 stop = separator.first_end(buffer, searched)
                 if stop is not None or not chunk:

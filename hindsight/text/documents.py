@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from hindsight.config.corpus import CorpusConfig, CorpusFormat, LineSeparators, OnError
+from hindsight.errors import InputError
 from hindsight.text.blocks import Block, BlockReader
-from hindsight.text.files import DATASET_PREFIX, STDIN, StoredFile, WrongContentError
+from hindsight.text.files import DATASET_PREFIX, PLAIN, STDIN, StoredFile, WrongContentError
 from hindsight.text.finding import Found, find_files
-from hindsight.text.formats import format_of, separator_of
+from hindsight.text.formats import BOM, format_of, marks_in, separator_of
 from hindsight.text.parts import PART_BYTES, Divider, Part, is_sequential
 from hindsight.text.problems import Place, Problem, ReadingReport, too_long, unreadable
 
@@ -49,6 +50,10 @@ class Corpus:
         """The files, in order."""
         self.not_taken = found.not_taken
         """How many files of the corpus are not taken, by kind."""
+        if config.separator is not None and not any(file.kind == PLAIN and file.dataset is None for file in self.files):
+            raise InputError(
+                f"separator={config.separator} is for text files, and corpus={config.corpus} has none; leave it out."
+            )
         for file in self.files[:CHECKED_FILES]:
             self._check(file)
 
@@ -107,12 +112,14 @@ class Corpus:
                 yield from self._from_block(file, block, reading)
 
     def _from_block(self, file: StoredFile, block: Block, reading: ReadingReport) -> Iterator[Document]:
-        separator = separator_of(file, self.config.corpus_format)
-        is_json = format_of(file, self.config.corpus_format) is CorpusFormat.jsonl
+        separator = separator_of(file, self.config)
+        is_json = format_of(file, self.config) is CorpusFormat.jsonl
         parse = self._parse_json if is_json else self._parse_text
         documents = [(0, block.text)] if separator is None else separator.documents(block.text)
         for number, (start, raw) in enumerate(documents):
-            if not raw.strip(b"\r\n") and separator is not None and not separator.kept:
+            if is_json and raw.startswith(BOM):  # also where files with one were joined
+                start, raw = start + len(BOM), raw[len(BOM) :]
+            if not raw.strip(b" \t\r\n" if is_json else b"\r\n") and separator is not None and not separator.kept:
                 continue  # an empty line is no document
             if not raw:
                 reading.empty += 1
@@ -132,15 +139,17 @@ class Corpus:
             byte = place.byte(error.start)
             self._note(Problem(place.file.path, f"is not UTF-8 at {byte}", "convert it, e.g. with iconv"), reading)
             return None
+        reading.marks.update(marks_in(raw, self.config.separator))
         return self._usable(text, raw, place.file, lambda: place.byte(raw.index(0)), reading)
 
     def _parse_json(self, raw: bytes, place: Place, reading: ReadingReport) -> Document | None:
         key, advice = self.config.text_key, "name the key of the text with text_key="
         what: str | None = None
         try:
-            value = json.loads(raw.decode())
+            # Integers may be of any length in JSON; float() bounds the time that they take.
+            value = json.loads(raw.decode(), parse_int=float)
             if not isinstance(value, dict):
-                what = "is no JSON object"
+                what, advice = "is no JSON object", self._advice_on_json(place, raw)
             elif key not in value:
                 what = f"has no key {key!r}"
             elif not isinstance(value[key], str):
@@ -150,16 +159,28 @@ class Corpus:
                 return self._usable(text, None, place.file, place.line_number, reading)
         except UnicodeDecodeError as error:
             what, advice = f"is not UTF-8 ({place.byte(error.start)})", "convert it, e.g. with iconv"
-        except (ValueError, RecursionError) as error:
-            what, advice = f"is no JSON ({error})", "mend it"
+        except RecursionError:
+            what, advice = "is nested too deeply", "mend it"
+        except ValueError as error:
+            what, advice = f"is no JSON ({error})", self._advice_on_json(place, raw)
         self._note(Problem(place.file.path, f"{place.line_number()} {what}", advice), reading)
         return None
+
+    def _advice_on_json(self, place: Place, raw: bytes) -> str:
+        first = raw.strip()
+        if place.offset <= len(BOM) and (first.startswith(b"[") or first == b"{"):
+            command = "jq -c '.[]'" if first.startswith(b"[") else "jq -c ."
+            return f"make a line of each object, by {command}"
+        return f"mend it: a line is an object whose key {self.config.text_key!r} holds the text"
 
     def _from_rows(self, part: Part, values: list[Any], reading: ReadingReport) -> Iterator[Document]:
         file, column = self.files[part.file], self.config.text_column
         for number, value in enumerate(values, part.offset):
             if value is None:
                 reading.empty += 1
+            elif isinstance(value, bytes):
+                what = f"has bytes that are not UTF-8 in row {number}"
+                self._note(Problem(file.path, what, "convert it"), reading)
             elif not isinstance(value, str):
                 what = f"row {number} has no text in the column {column!r}"
                 self._note(Problem(file.path, what, "name another with text_column="), reading)
@@ -177,7 +198,8 @@ class Corpus:
             return None
         if "\0" in text if raw is None else b"\0" in raw:
             what = f"holds a NUL character at {place()}"
-            self._note(Problem(file.path, what, "it may be binary, or UTF-16: convert it"), reading)
+            advice = "remove it" if raw is None else "it may be binary, or UTF-16: convert it"
+            self._note(Problem(file.path, what, advice), reading)
             return None
         if self.config.line_separators is LineSeparators.newline and ("\u2028" in text or "\u2029" in text):
             text, raw = text.replace("\u2028", "\n").replace("\u2029", "\n"), None
@@ -185,7 +207,7 @@ class Corpus:
             raw = text.encode() if raw is None else raw
         except UnicodeEncodeError:
             what = f"holds half a surrogate pair at {place()}, which is no character"
-            self._note(Problem(file.path, what, "mend it"), reading)
+            self._note(Problem(file.path, what, "put U+FFFD in its place"), reading)
             return None
         if len(raw) > self.config.max_document_bytes:
             self._note(self._too_long(file, place()), reading)

@@ -1,26 +1,20 @@
-"""Compression, and the separators of documents.
+"""The formats of text files: how they are recognized, and what separates documents.
 
 - cc100: blank lines, that is lines of nothing but their line ending. A document keeps the ends of its lines, of the
   last one too.
 - line, jsonl: the line feed. An empty line is no document.
 - file: no separator; a file is a document.
+- separator=LINE: lines that are LINE. A document keeps the ends of its lines; blank lines before it are dropped.
 
 The end of a file ends a document in every format.
 """
 
-import bz2
-import gzip
-import io
 import json
-import lzma
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
 
-import zstandard
-
-from hindsight.config.corpus import CorpusFormat
+from hindsight.config.corpus import CorpusConfig, CorpusFormat
 from hindsight.text.files import JSON_LINES, StoredFile
 
 CHUNK_BYTES = 1 << 18
@@ -41,12 +35,19 @@ class Separator:
             document keeps the line feed of its last line.
         before: number of bytes before a document that suffice to recognize its beginning; 3 for the blank line: \n\r\n.
         ends: the shortest separators; \n\n and \n\r\n for the blank line.
+        line: with separator=, the line that separates; it may also be the first one, or the last without a line feed.
     """
 
     pattern: "re.Pattern[bytes]"
     kept: int
     before: int
     ends: tuple[bytes, ...]
+    line: "re.Pattern[bytes] | None" = None
+
+    @property
+    def shared(self) -> int:
+        """How many bytes the end of a separator may have in common with the next one: the line feed between lines."""
+        return 0 if self.line is None else 1
 
     def first_end(self, text: bytes | bytearray, start: int = 0) -> int | None:
         """Find the end of the first separator in a text; None if there is none."""
@@ -63,12 +64,23 @@ class Separator:
 
     def documents(self, block: bytes) -> Iterator[tuple[int, bytes]]:
         """Yield (offset, document) for a block of complete documents; some of them may be empty."""
+        if self.line is not None:
+            yield from self._between_lines(block, self.line)
+            return
         start = match.end() if self.kept and (match := _BLANK_LINES.match(block)) else 0
         for match in self.pattern.finditer(block, start):
             yield start, block[start : match.start() + self.kept]
             start = match.end()
         if start < len(block):
             yield start, block[start:]
+
+    def _between_lines(self, block: bytes, line: "re.Pattern[bytes]") -> Iterator[tuple[int, bytes]]:
+        start = 0
+        for end, behind in [*(match.span() for match in line.finditer(block)), (len(block), len(block))]:
+            start = match.end() if (match := _BLANK_LINES.match(block, start, end)) else start
+            if start < end:
+                yield start, block[start:end]
+            start = behind
 
 
 _BLANK_LINES = re.compile(rb"(?:\r?\n)+")
@@ -82,14 +94,50 @@ SEPARATORS: dict[CorpusFormat, Separator | None] = {
 }
 
 
-def format_of(file: StoredFile, corpus_format: CorpusFormat) -> CorpusFormat:
+def _line_of(text: str) -> Separator:
+    """Give the separator that is a line of this text."""
+    mark = text.encode()
+    ends = (b"\n%b\n" % mark, b"\n%b\r\n" % mark)
+    line = re.compile(rb"(?m:^)" + re.escape(mark) + rb"\r?(?:\n|\Z)")
+    return Separator(re.compile(rb"(?<=\n)" + re.escape(mark) + rb"\r?\n"), 0, len(mark) + 3, ends, line)
+
+
+def format_of(file: StoredFile, config: CorpusConfig) -> CorpusFormat:
     """Give the format of a file: jsonl if its name says so, otherwise the configured one."""
-    return CorpusFormat.jsonl if file.kind == JSON_LINES else corpus_format
+    return CorpusFormat.jsonl if file.kind == JSON_LINES else config.corpus_format
 
 
-def separator_of(file: StoredFile, corpus_format: CorpusFormat) -> Separator | None:
+def separator_of(file: StoredFile, config: CorpusConfig) -> Separator | None:
     """Give the separator of the documents in a file; None if the file is a single document."""
-    return SEPARATORS[format_of(file, corpus_format)]
+    corpus_format = format_of(file, config)
+    if config.separator is not None and corpus_format is CorpusFormat.cc100:
+        return _line_of(config.separator)
+    return SEPARATORS[corpus_format]
+
+
+MARK = re.compile(
+    rb"^(<\|[A-Za-z_ ]{1,30}\|>|</s>|<(?:eos|EOS|sep|SEP|doc|DOC|endoftext)>|\[(?:EOS|SEP)\])\r?$", re.MULTILINE
+)
+"""A line with which others end documents."""
+
+
+def marks_in(text: bytes, separator: str | None) -> Iterator[str]:
+    """Name each place of a document that looks as if another one began there: lines, or what `separator` is."""
+    if separator is not None:
+        yield from [separator] * text.count(separator.encode())
+    elif text[:1] in (b"<", b"[") or b"\n<" in text or b"\n[" in text:
+        yield from (match[1].decode() for match in MARK.finditer(text))
+
+
+def describe_marks(marks: Mapping[str, int], separator: str | None) -> str:
+    """Warn of such places, which remain text."""
+    listed = ", ".join(f"{mark} ({count:,})" for mark, count in sorted(marks.items()))
+    if separator is not None:
+        return f"inside lines, where it is text and separates nothing: {listed}."
+    example = max(marks, key=lambda mark: marks[mark])
+    return (
+        f"""lines that are text, and separate nothing: {listed}; if they end documents, give 'separator="{example}"'."""
+    )
 
 
 def begins_with_object(beginning: bytes, key: str | None = None) -> bool:
@@ -109,52 +157,3 @@ def is_json_lines(beginning: bytes) -> bool:
     """Whether a text is JSON lines rather than prose: its first line is an object, and its second begins as one."""
     second = beginning.removeprefix(BOM).lstrip().partition(b"\n")[2].lstrip()
     return begins_with_object(beginning) and second[:1] in (b"", b"{")
-
-
-def decompressed(file: StoredFile, stored: BinaryIO) -> BinaryIO:
-    """Wrap an open file so that reading decompresses it, if its name says that it is compressed."""
-    return _DECOMPRESS[file.compression](stored) if file.compression else stored
-
-
-def _open_zst(stored: BinaryIO) -> BinaryIO:
-    return cast(BinaryIO, io.BufferedReader(_ZstdReader(stored), CHUNK_BYTES))
-
-
-class _ZstdReader(io.RawIOBase):
-    """Decompresses zstd frames; EOFError if the last one is cut off, which zstandard's own reader does not report."""
-
-    def __init__(self, stored: BinaryIO) -> None:
-        self._stored = stored
-        self._frame: Any = None
-        self._unread = b""
-        self._ready = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._ready:
-            self._unread = self._unread or self._stored.read(CHUNK_BYTES)
-            if not self._unread:
-                if self._frame is not None:
-                    raise EOFError
-                return 0
-            self._frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
-            try:
-                self._ready = memoryview(self._frame.decompress(self._unread))
-            except zstandard.ZstdError as error:
-                raise OSError(str(error)) from error
-            self._unread = self._frame.unused_data
-            if self._frame.eof:
-                self._frame = None
-        n_bytes = min(len(buffer), len(self._ready))
-        buffer[:n_bytes], self._ready = self._ready[:n_bytes], self._ready[n_bytes:]
-        return n_bytes
-
-
-_DECOMPRESS: dict[str, Callable[[BinaryIO], Any]] = {
-    ".gz": gzip.open,
-    ".bz2": bz2.open,
-    ".xz": lzma.open,
-    ".zst": _open_zst,
-}

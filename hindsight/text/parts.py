@@ -12,8 +12,9 @@ import xxhash
 
 from hindsight.config.corpus import CorpusConfig
 from hindsight.text.blocks import BlockReader, open_checked
+from hindsight.text.compression import decompressed
 from hindsight.text.files import PARQUET, STDIN, StoredFile, open_stdin
-from hindsight.text.formats import decompressed, separator_of
+from hindsight.text.formats import separator_of
 from hindsight.text.problems import Problem, ReadingReport
 from hindsight.text.tables import dataset_rows, parquet_rows
 
@@ -101,7 +102,7 @@ class Divider:
             yield self._part_of(segments, size)
 
     def _segments(self, number: int, file: StoredFile) -> Iterator[Segment]:
-        if file.compression is not None or separator_of(file, self.config.corpus_format) is None:
+        if file.compression is not None or separator_of(file, self.config) is None:
             yield Segment(number, 0, None)
             return
         for start in range(0, max(file.size, 1), self.part_bytes):
@@ -124,7 +125,7 @@ class Divider:
         file, reading = reader.file, reader.reading
         with open_stdin() if file.path == STDIN else open_checked(file) as stored:
             position = 0
-            for block in reader.of_stream(decompressed(file, stored)):
+            for block in reader.of_stream(decompressed(stored, file.compression)):
                 problems, reading.problems = tuple(reading.problems), []
                 read = stored.tell() - position if file.path != STDIN else 0
                 position += read

@@ -1,10 +1,13 @@
 """Text that cannot be used: the messages about it, the place that they name, and the record of all of them."""
 
+import errno
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from hindsight.config.corpus import OnError
 from hindsight.errors import InputError
+from hindsight.text.compression import ExpandsTooMuchError
 from hindsight.text.files import StoredFile
 from hindsight.text.formats import CHUNK_BYTES
 
@@ -32,6 +35,8 @@ class ReadingReport:
     problems: list[Problem] = field(default_factory=list)
     empty: int = 0
     """Documents without any text (an empty file, string or row), which are left out."""
+    marks: Counter[str] = field(default_factory=Counter)
+    """Lines in plain text by which others separate documents, such as <|endoftext|>, but that are text here."""
 
     def note(self, problem: Problem, on_error: OnError) -> None:
         """Record a problem; with on_error=stop, raise InputError with its message instead."""
@@ -72,7 +77,24 @@ def unreadable(file: StoredFile, error: BaseException) -> Problem:
     """Describe a file whose bytes cannot be read."""
     if isinstance(error, EOFError):
         return Problem(file.path, "is cut off: its compressed data has no end", "fetch it again")
-    return Problem(file.path, f"cannot be read ({getattr(error, 'strerror', None) or error})", "fetch it again")
+    if isinstance(error, ExpandsTooMuchError):
+        return Problem(file.path, f"{error}, as no text does", "unpack it beforehand if it is one")
+    if isinstance(error, MemoryError):
+        return Problem(file.path, "cannot be read: memory ran out", "unpack it beforehand, or where there is more")
+    number = getattr(error, "errno", None)
+    advice = _ADVICE.get(number) if number is not None else None
+    if "ictionary" in str(error):  # of zstd
+        advice = "unpack it with its dictionary, by zstd -D"
+    reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+    return Problem(file.path, f"cannot be read ({reason})", advice or "fetch it again")
+
+
+_ADVICE = {
+    errno.EACCES: "change who may read it",
+    errno.EPERM: "change who may read it",
+    errno.ENOENT: "mend the link, or see who removed it",
+    errno.ELOOP: "mend the link",
+}
 
 
 def too_long(file: StoredFile, place: str, max_document_bytes: int) -> Problem:

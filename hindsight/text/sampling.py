@@ -11,6 +11,7 @@ from hindsight.errors import InputError
 from hindsight.text.digest import Digest, hash_document
 from hindsight.text.documents import Corpus, Document
 from hindsight.text.files import PARQUET, STDIN
+from hindsight.text.formats import describe_marks
 from hindsight.text.parts import PART_BYTES
 from hindsight.text.problems import ReadingReport
 
@@ -109,6 +110,8 @@ class Sample:
                 yield document.text
         for problem in self._reading.problems:
             log.warning("%s", problem.message)
+        if self._reading.marks:
+            log.warning("corpus= has %s", describe_marks(self._reading.marks, self.corpus.config.separator))
         if not self.bytes:
             raise InputError(f"corpus={self.corpus.config.corpus} is empty: it holds no document; give one with text.")
 

@@ -13,7 +13,12 @@ BATCH_ROWS = 256
 
 
 def parquet_rows(file: StoredFile, config: CorpusConfig) -> Iterator[Any]:
-    """Yield the text of each row; InputError if the column is missing or holds no text, OSError for a damaged file."""
+    """Yield the text of each row, or its bytes if they are no UTF-8.
+
+    Raises:
+        InputError: the column is missing or holds no text.
+        OSError: the file is damaged.
+    """
     import pyarrow  # imported late: only tables need it
     from pyarrow import parquet
 
@@ -27,16 +32,43 @@ def parquet_rows(file: StoredFile, config: CorpusConfig) -> Iterator[Any]:
                     "text_column=."
                 )
             kind = table.schema_arrow.field(config.text_column).type
-            kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
-            if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+            if not _is_text(kind):
                 raise InputError(
                     f"corpus: {file.path} has no text in the column {config.text_column!r}, but {kind}; name another "
                     "with text_column=."
                 )
             for batch in table.iter_batches(BATCH_ROWS, columns=[config.text_column]):
-                yield from batch.column(0).to_pylist()
+                yield from map(text_of, _raw(batch.column(0)))
         except pyarrow.ArrowException as error:
             raise OSError(str(error)) from error
+
+
+def text_of(value: Any) -> Any:
+    """Decode a row's bytes; what is no UTF-8, or no bytes, stays as it is."""
+    try:
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        return value
+
+
+def _is_text(kind: Any) -> bool:
+    """Whether a column of a type holds text: of any type of strings or bytes, also as a dictionary."""
+    from pyarrow import types
+
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    strings = (types.is_string, types.is_large_string, types.is_string_view)
+    others = (types.is_binary, types.is_large_binary, types.is_binary_view, types.is_fixed_size_binary, types.is_null)
+    return any(fits(kind) for fits in (*strings, *others))
+
+
+def _raw(column: Any) -> list[Any]:
+    """Give the bytes of each row of a column: pyarrow would end at the first one that is no UTF-8."""
+    import pyarrow
+
+    if pyarrow.types.is_dictionary(column.type):
+        values = _raw(column.dictionary)
+        return [None if number is None else values[number] for number in column.indices.to_pylist()]
+    return column.cast(pyarrow.large_binary()).to_pylist()
 
 
 def dataset_rows(name: str, config: CorpusConfig) -> Iterator[Any]:
@@ -66,6 +98,6 @@ def dataset_rows(name: str, config: CorpusConfig) -> Iterator[Any]:
         )
     try:
         for batch in rows.select_columns([config.text_column]).iter(batch_size=BATCH_ROWS):
-            yield from batch[config.text_column]
+            yield from map(text_of, batch[config.text_column])
     except Exception as error:  # as above
         raise OSError(" ".join(str(error).split())) from error

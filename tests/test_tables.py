@@ -1,0 +1,61 @@
+"""Parquet files of every type of text, and with rows that are none."""
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from hindsight.config.corpus import CorpusConfig, OnError
+from hindsight.errors import InputError
+from hindsight.text.documents import Corpus
+from hindsight.text.problems import ReadingReport
+
+ROWS = [b"one\n\nmore", "zwei é".encode(), None, b"three", b""]
+
+
+def read(path, reading=None, **settings):
+    return [document.raw for document in Corpus(CorpusConfig(corpus=str(path), **settings)).documents(reading)]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary()])
+@pytest.mark.parametrize("index", [None, pa.int8(), pa.int32()])
+def test_text_of_every_string_and_binary_type_is_read(tmp_path, kind, index):
+    if index is None:
+        column = pa.array(ROWS, pa.binary()).cast(kind)
+    elif kind == pa.string_view():
+        pytest.skip("pyarrow has no dictionaries of it")
+    else:
+        column = pa.array(ROWS, kind).dictionary_encode().cast(pa.dictionary(index, kind))
+    parquet.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
+    reading = ReadingReport()
+    assert read(tmp_path / "a.parquet", reading) == [row for row in ROWS if row]
+    assert reading.empty == 2
+
+
+def test_bytes_of_a_fixed_size_and_a_column_of_nulls_are_read(tmp_path):
+    parquet.write_table(pa.table({"text": pa.array([b"12345", b"abcde"], pa.binary(5))}), tmp_path / "a.parquet")
+    parquet.write_table(pa.table({"text": pa.nulls(3)}), tmp_path / "b.parquet")
+    reading = ReadingReport()
+    assert read(tmp_path, reading) == [b"12345", b"abcde"]
+    assert reading.empty == 3
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.binary()])
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_a_row_that_is_not_utf8_is_refused_or_skipped_alone(tmp_path, kind, dictionary):
+    rows = [f"text {n}".encode() for n in range(600)]
+    rows[300] = b"caf\xe9 au lait"
+    raw = pa.array(rows, pa.binary())
+    column = pa.Array.from_buffers(kind, len(raw), raw.buffers())
+    column = column.dictionary_encode() if dictionary else column
+    parquet.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"a\.parquet has bytes that are not UTF-8 in row 300; convert it, or leave"):
+        read(tmp_path / "a.parquet")
+    reading = ReadingReport()
+    assert read(tmp_path / "a.parquet", reading, on_error=OnError.skip) == [*rows[:300], *rows[301:]]
+    assert len(reading.problems) == 1
+
+
+def test_a_nul_in_a_row_is_refused_with_what_helps(tmp_path):
+    parquet.write_table(pa.table({"text": ["one", "t\0wo"]}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="holds a NUL character at row 1; remove it"):
+        read(tmp_path / "a.parquet")
