@@ -97,7 +97,7 @@ def test_lines_that_others_separate_by_are_told_and_stay_text(tmp_path, tokenize
     caplog.set_level(logging.INFO, "hindsight")
     corpus = write(tmp_path / "a.txt", f"A story.\n\nIts end.\n{MARKER}\n" * 20)
     convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "out", separator=None))
-    told = f"""{MARKER} (20); if they end documents, give 'separator="{MARKER}"'"""
+    told = f"{MARKER} (20); if they end documents, give 'separator={MARKER}'"
     assert caplog.text.count(told) == 2  # at the start and at the end
     assert Manifest.load(tmp_path / "out").summary["marks"] == {MARKER: 20}
     caplog.clear()

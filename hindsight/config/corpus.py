@@ -52,7 +52,7 @@ class CorpusConfig:
     corpus: str = MISSING
     """Text: a file, a folder (its files in sorted order) or a glob, of .txt, JSON lines (.jsonl, .ndjson, .json; all
     also .xz, .gz, .bz2, .zst) and .parquet; the same at s3://BUCKET/...; hf:NAME, a dataset of Hugging Face's Hub or in
-    a folder; - for standard input."""
+    a folder; - for standard input; a pipe such as <(zcat a.gz)."""
     corpus_format: CorpusFormat = CorpusFormat.cc100
     """What separates documents in a text file: cc100 (a blank line), file, line, or jsonl (a JSON object a line)."""
     separator: str | None = None

@@ -98,7 +98,9 @@ def open_source(config: ConvertConfig, tokenizer: Tokenizer) -> Source:
     folder = path if path.is_dir() else path.parent
     if (folder / MANIFEST_NAME).is_file() and (path.is_dir() or path.name == H5_NAME):
         return ConvertedTokens(folder, Manifest.load(folder, key="corpus"), tokenizer)
-    if path.suffix in H5_SUFFIXES and path.is_file():
+    if path.suffix in H5_SUFFIXES and path.exists() and not path.is_dir():
+        if not path.is_file():
+            raise InputError(f"corpus={path} is no regular file, from which h5 could be read; store it first.")
         return PublishedTokens(path, config, tokenizer)
     return TextSource(config, tokenizer)
 

@@ -16,6 +16,7 @@ from streaming.base.format.mds import MDSReader
 from streaming.base.world import World
 
 from hindsight.errors import DISK_FULL, InputError
+from hindsight.files import open_regular
 from hindsight.loading.remote import Remote
 from hindsight.loading.shard_files import OpenFiles
 from hindsight.loading.windows import SplitWindows, shard_extent
@@ -81,7 +82,7 @@ class WindowReader(MDSReader):
         """
         n_bytes = path.stat().st_size
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 begin = int.from_bytes(file.read(8)[4:], "little")
             fault = "its size is not that of its index"
             if n_bytes == self.raw_data.bytes == begin + self.n_blocks * self.block_length * self.dtype.itemsize:
@@ -142,6 +143,9 @@ class WindowStream(Stream):
     def get_shards(self, world: World, allow_unsafe_types: bool) -> list[Reader]:
         """Read the index; InputError if it is not the one that the manifest describes."""
         try:
+            if (index := Path(self.local, self.split or "", INDEX_NAME)).exists():
+                with open_regular(index):
+                    pass  # Streaming would wait for whoever writes into a pipe
             shards = super().get_shards(world, allow_unsafe_types)
             check_names(info.basename for shard in shards for pair in shard.file_pairs for info in pair if info)
         except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hindsight.errors import InputError
-from hindsight.files import write_atomically
+from hindsight.files import open_regular, write_atomically
 from hindsight.shards.integrity import QUICK_HASHES, hash_of
 from hindsight.shards.manifest import Manifest, check_names
 
@@ -115,7 +115,8 @@ def read_shard_bytes(folder: Path, entry: dict[str, Any]) -> bytes:
         ValueError: size or hash are not those of the index. Decompressors may raise errors of their own.
     """
     info = stored_file(entry)
-    data = (folder / info["basename"]).read_bytes()
+    with open_regular(folder / info["basename"]) as file:
+        data = file.read()
     if len(data) != info["bytes"] or any(hash_of(name, [data]) != value for name, value in info["hashes"].items()):
         raise ValueError(f"{info['basename']} is not what the index says")
     if entry["zip_data"]:
@@ -139,7 +140,8 @@ def read_index(folder: Path) -> list[dict[str, Any]]:
 @lru_cache(maxsize=2)
 def _parse_index(path: Path, modified_ns: int) -> list[dict[str, Any]]:
     try:
-        shards = json.loads(path.read_text(encoding="utf-8"))["shards"]
+        with open_regular(path) as file:
+            shards = json.loads(file.read().decode())["shards"]
         for shard in shards:
             info = stored_file(shard)
             _ = info["basename"] + str(info["bytes"] + shard["samples"]), info["hashes"].items()

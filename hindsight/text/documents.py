@@ -41,7 +41,7 @@ class Corpus:
         self.part_bytes = part_bytes or PART_BYTES
         self._counted_lines: dict[StoredFile, tuple[int, int]] = {}
         if config.corpus == "-":
-            found = Found([StoredFile(STDIN, 0, "")], {})
+            found = Found([StoredFile(STDIN, 0, "", is_stream=True)], {})
         elif config.corpus.startswith(DATASET_PREFIX):
             found = Found([StoredFile(config.corpus, 0, "")], {})
         else:
@@ -215,7 +215,7 @@ class Corpus:
         return Document(raw, text)
 
     def _check(self, file: StoredFile) -> None:
-        if file.path == STDIN or file.dataset is not None:
+        if file.is_stream or file.dataset is not None:
             return
         try:
             file.check()

@@ -3,7 +3,7 @@
 import io
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
@@ -33,6 +33,7 @@ OTHER_MAGIC = {
 }
 """What is no text though somebody may name it so, and the way out."""
 HEAD_BYTES = 10
+_UNPACK = {".gz": "zcat", ".bz2": "bzcat", ".xz": "xzcat", ".zst": "zstdcat"}
 STDIN = "standard input"
 DATASET_PREFIX = "hf:"
 S3_ATTEMPTS = 5
@@ -53,11 +54,13 @@ class StoredFile:
         path: absolute path or s3:// address; STDIN, or hf:NAME.
         size: bytes as stored; 0 if unknown.
         version: changes with the content: the time of modification, or S3's ETag.
+        is_stream: whether it can be read once only, from its beginning: standard input, a pipe, a device.
     """
 
     path: str
     size: int
     version: str
+    is_stream: bool = field(default=False, repr=False)
 
     @property
     def dataset(self) -> str | None:
@@ -124,16 +127,28 @@ def ending_by_content(head: bytes) -> str | None:
     return next((ending for ending, magic in MAGIC.items() if magic.match(head)), None)
 
 
-def open_stdin() -> BinaryIO:
-    """Open standard input; InputError if it is closed, or compressed."""
-    if sys.stdin is None:
+def open_stream(file: StoredFile) -> BinaryIO:
+    """Open standard input, a pipe or a device; InputError if it is closed, or compressed though its name is not."""
+    if file.path == STDIN and sys.stdin is None:
         raise InputError("corpus=-: standard input is closed; pipe text into it, or name a file.")
-    stream: Any = sys.stdin.buffer
-    head = stream.peek(8)[:8] if hasattr(stream, "peek") else b""
-    suffix = ending_by_content(head)
-    if suffix is not None:
-        raise InputError(f"corpus=- is compressed, as {suffix} files are; decompress it on the way, as xzcat does.")
+    # Opening a pipe waits for whoever writes into it.
+    stream: Any = sys.stdin.buffer if file.path == STDIN else Path(file.path).open("rb")  # noqa: SIM115
+    try:
+        _check_stream(file, stream.peek(HEAD_BYTES)[:HEAD_BYTES] if hasattr(stream, "peek") else b"")
+    except InputError:
+        stream.close()
+        raise
     return stream
+
+
+def _check_stream(file: StoredFile, head: bytes) -> None:
+    ending = ending_by_content(head)
+    if ending == PARQUET:
+        raise InputError(f"corpus: {file.path} is a {PARQUET} file by its content, which no pipe can give; name it.")
+    if ending != file.compression:
+        way = f"decompress it on the way, as {_UNPACK[ending]} does" if ending else "fetch or name it again"
+        what = f"is compressed, as {ending} files are" if ending else f"is no {file.compression} file"
+        raise InputError(f"corpus: {file.path} {what}; {way}.")
 
 
 class _S3Reader(io.RawIOBase):

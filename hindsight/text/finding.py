@@ -39,7 +39,8 @@ def find_files(path: str, text_key: str = "text") -> Found:
     """Find the files of a corpus; InputError if there is none.
 
     A folder stands for the text files below it, also behind links to folders, sorted by their relative path, without
-    hidden ones. A file that the user names, or that matches a glob, belongs to the corpus whatever its name.
+    hidden ones. A file that the user names, or that matches a glob, belongs to the corpus whatever its name; a pipe or
+    a device only if it is named.
 
     Args:
         path: a file, a folder or a glob; or its address at s3://.
@@ -50,6 +51,8 @@ def find_files(path: str, text_key: str = "text") -> Found:
     place = Path(path).expanduser()
     if place.is_file():
         return _found([_local(place)], Counter())
+    if (mode := _mode(str(place))) is not None and not stat.S_ISDIR(mode):
+        return Found([_stream(place, mode)], {})
     not_taken: Counter[str] = Counter()
     if place.is_dir():
         inside = (file.relative_to(place) for file in _regular(_walk(place, not_taken), not_taken))
@@ -188,6 +191,16 @@ def _mode(path: str) -> int | None:
         return os.stat(path).st_mode
     except OSError:
         return None
+
+
+def _stream(path: Path, mode: int) -> StoredFile:
+    """Describe a pipe or a device that is named; InputError if no text can come from it."""
+    file = StoredFile(os.path.abspath(path), 0, "", is_stream=True)
+    if not (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
+        raise InputError(f"corpus={path} is a socket or a disk; give a text file, a folder, a glob, or a pipe.")
+    if file.kind == PARQUET:
+        raise InputError(f"corpus={path} is a pipe, from which a {path.suffix} file cannot be read; store it first.")
+    return file
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -135,9 +135,7 @@ def describe_marks(marks: Mapping[str, int], separator: str | None) -> str:
     if separator is not None:
         return f"inside lines, where it is text and separates nothing: {listed}."
     example = max(marks, key=lambda mark: marks[mark])
-    return (
-        f"""lines that are text, and separate nothing: {listed}; if they end documents, give 'separator="{example}"'."""
-    )
+    return f"lines that are text, and separate nothing: {listed}; if they end documents, give 'separator={example}'."
 
 
 def begins_with_object(beginning: bytes, key: str | None = None) -> bool:

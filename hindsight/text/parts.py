@@ -13,7 +13,7 @@ import xxhash
 from hindsight.config.corpus import CorpusConfig
 from hindsight.text.blocks import BlockReader, open_checked
 from hindsight.text.compression import decompressed
-from hindsight.text.files import PARQUET, STDIN, StoredFile, open_stdin
+from hindsight.text.files import PARQUET, StoredFile, open_stream
 from hindsight.text.formats import separator_of
 from hindsight.text.problems import Problem, ReadingReport
 from hindsight.text.tables import dataset_rows, parquet_rows
@@ -64,7 +64,7 @@ class Part(NamedTuple):
 def is_sequential(file: StoredFile) -> bool:
     """Whether a file must be read from its beginning, by one process."""
     large = file.compression is not None and file.size > SMALL_FILE_BYTES
-    return large or file.kind == PARQUET or file.path == STDIN or file.dataset is not None
+    return large or file.kind == PARQUET or file.is_stream or file.dataset is not None
 
 
 class Divider:
@@ -123,11 +123,11 @@ class Divider:
 
     def _parts_of_text(self, number: int, reader: BlockReader) -> Iterator[Part]:
         file, reading = reader.file, reader.reading
-        with open_stdin() if file.path == STDIN else open_checked(file) as stored:
+        with open_stream(file) if file.is_stream else open_checked(file) as stored:
             position = 0
             for block in reader.of_stream(decompressed(stored, file.compression)):
                 problems, reading.problems = tuple(reading.problems), []
-                read = stored.tell() - position if file.path != STDIN else 0
+                read = 0 if file.is_stream else stored.tell() - position
                 position += read
                 yield Part("", read, (), block.text, number, block.offset, block.line, problems)
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from hindsight.errors import InputError
 from hindsight.text.digest import Digest, hash_document
 from hindsight.text.documents import Corpus, Document
-from hindsight.text.files import PARQUET, STDIN
+from hindsight.text.files import PARQUET
 from hindsight.text.formats import describe_marks
 from hindsight.text.parts import PART_BYTES
 from hindsight.text.problems import ReadingReport
@@ -44,8 +44,10 @@ def documents_of(
         return
     least = max(LEAST_PART_BYTES, (corpus.stored_bytes or 0) // MOST_PARTS)
     corpus.part_bytes = min(max(sample_bytes // SAMPLE_PARTS, least), PART_BYTES)
-    if any(file.path == STDIN for file in corpus.files):
-        raise InputError("sample_bytes= needs to read corpus=- twice; give a file, or leave sample_bytes out.")
+    if any(file.is_stream for file in corpus.files):
+        raise InputError(
+            f"sample_bytes= needs to read corpus={corpus.config.corpus} twice; give a file, or leave sample_bytes out."
+        )
     left = sample_bytes
     if corpus.random_access:
         parts = list(corpus.parts())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hindsight.errors import InputError
+from hindsight.files import open_regular
 from hindsight.tokenization.bpe_training import SPECIAL_TOKENS, Draft, drop_empty_post_processor
 from hindsight.tokenization.tokenizer import CONFIG_FILE, TOKENIZER_FILE, Tokenizer, require_byte_level
 
@@ -31,6 +32,9 @@ def load_reference(reference: str) -> Draft:
 
     if reference.startswith(("/", ".", "~")) and not Path(reference).expanduser().is_dir():
         raise InputError(f"reference={reference} does not exist: give a tokenizer folder, or a name on the Hub.")
+    for path in Path(reference).expanduser().glob("*.json"):
+        if not (path.is_file() or path.is_dir()):
+            raise InputError(f"reference={reference}: {path.name} is no regular file; give a tokenizer folder.")
     try:
         base = AutoTokenizer.from_pretrained(str(Path(reference).expanduser()))
     except Exception as error:  # transformers raises errors of many kinds for a bad folder or name
@@ -126,14 +130,14 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 def copy_tokenizer(folder: Path, copy: Path) -> None:
     """Copy a tokenizer folder, without a model that may lie in it."""
     copy.mkdir(exist_ok=True)
-    for path in sorted({path for pattern in FILES for path in folder.glob(pattern)}):
+    for path in sorted({path for pattern in FILES for path in folder.glob(pattern) if path.is_file()}):
         shutil.copyfile(path, copy / path.name)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
     """Read the record of how a tokenizer was made; an empty one if it is missing or cannot be read."""
-    with contextlib.suppress(OSError, ValueError):
-        return json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
+    with contextlib.suppress(OSError, ValueError), open_regular(folder / RECORD_NAME) as file:
+        return json.loads(file.read().decode())
     return {}
 
 
