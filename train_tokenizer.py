@@ -7,7 +7,6 @@ the roles that none of its own tokens has.
 """
 
 import hashlib
-import json
 import logging
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +20,7 @@ from hindsight.text.documents import Corpus
 from hindsight.text.finding import describe_not_taken
 from hindsight.text.sampling import Sample
 from hindsight.tokenization.bpe_training import Draft, check_vocab_size, new_draft, train
-from hindsight.tokenization.hf_folder import load_reference, read_record, save, special_tokens_of, write_record
+from hindsight.tokenization.hf_folder import load_reference, read_record, save, write_record
 
 log = logging.getLogger("hindsight")
 
@@ -56,12 +55,9 @@ def main(config: TokenizerConfig) -> None:
 
 def settings_of(config: TokenizerConfig, draft: Draft) -> dict[str, Any]:
     """Give everything that the tokenizer depends on, except the corpus."""
-    reference, content = draft.hf_tokenizer, ""
-    if reference is not None:
-        content = reference.backend_tokenizer.to_str() + json.dumps(special_tokens_of(reference))
     return {
         "vocab_size": config.vocab_size,
-        "reference": hashlib.sha256(content.encode()).hexdigest() if content else None,
+        "reference": hashlib.sha256(draft.origin.encode()).hexdigest() if draft.origin else None,
         "sample_bytes": config.sample_bytes,
         **config.reading(),
         "on_error": config.on_error.value,

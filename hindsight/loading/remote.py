@@ -11,7 +11,7 @@ from hindsight.config.data import DataConfig
 from hindsight.errors import InputError
 from hindsight.shards.manifest import MANIFEST_NAME, SPLITS, TOKENIZER_FOLDER
 from hindsight.shards.mds import INDEX_NAME
-from hindsight.tokenization.tokenizer import CONFIG_FILE, TOKENIZER_FILE
+from hindsight.tokenization.folder import CONFIG_FILE, TOKENIZER_FILE
 
 DESCRIPTION = (
     MANIFEST_NAME,

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,10 +47,14 @@ class Draft:
         spec: content of tokenizer.json.
         hf_tokenizer: the reference tokenizer, or what was trained from it, as an object of transformers, which writes
             the other files; None for our own settings, so that transformers, which takes seconds, is not imported.
+        roles: the special token for each role, by transformers' name of the role; empty for ours, or hf_tokenizer's.
+        origin: what identifies the reference; empty if there is none.
     """
 
     spec: dict[str, Any]
     hf_tokenizer: "PreTrainedTokenizerFast | None" = None
+    roles: dict[str, str] = field(default_factory=dict)
+    origin: str = ""
 
     @property
     def special(self) -> list[dict[str, Any]]:
@@ -58,12 +62,12 @@ class Draft:
         return [token for token in self.spec["added_tokens"] if token["special"]]
 
 
-def new_draft() -> Draft:
-    """Make a tokenizer without a vocabulary: GPT-2's pattern, all bytes, our special tokens."""
+def new_draft(special: Iterable[str] = SPECIAL_TOKENS) -> Draft:
+    """Make a tokenizer without a vocabulary: GPT-2's pattern, all bytes, special tokens."""
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
     backend.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
-    backend.add_special_tokens(list(SPECIAL_TOKENS))
+    backend.add_special_tokens(list(special))
     return Draft(json.loads(backend.to_str()))
 
 
@@ -141,7 +145,7 @@ def train_with_tokenizers(
         vocab_size=vocab_size, special_tokens=names, initial_alphabet=alphabet, show_progress=show_progress
     )
     backend.train_from_iterator(batches, trainer)
-    return Draft(json.loads(backend.to_str()))
+    return replace(draft, spec=json.loads(backend.to_str()))
 
 
 def drop_empty_post_processor(hf_tokenizer: "PreTrainedTokenizerFast") -> None:

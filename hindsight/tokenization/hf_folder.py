@@ -6,18 +6,23 @@ for a reference, because that takes seconds. hindsight.json, beside them, record
 
 import contextlib
 import json
+import logging
 import shutil
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hindsight.errors import InputError
 from hindsight.files import open_regular
-from hindsight.tokenization.bpe_training import SPECIAL_TOKENS, Draft, drop_empty_post_processor
-from hindsight.tokenization.tokenizer import CONFIG_FILE, TOKENIZER_FILE, Tokenizer, require_byte_level
+from hindsight.tokenization.bpe_training import SPECIAL_TOKENS, Draft, drop_empty_post_processor, new_draft
+from hindsight.tokenization.folder import CONFIG_FILE, TOKENIZER_FILE, complete, read_folder
+from hindsight.tokenization.tokenizer import Tokenizer, is_byte_level
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+log = logging.getLogger("hindsight")
 
 ROLES = {"bos_token": "<|bos|>", "eos_token": "<|eos|>", "pad_token": "<|pad|>"}
 """The special token for each role, by transformers' name of the role."""
@@ -27,7 +32,11 @@ FILES = ("tokenizer*.json", "*_tokens*.json", "vocab.json", "merges.txt", RECORD
 
 
 def load_reference(reference: str) -> Draft:
-    """Load the tokenizer whose settings a new one gets; InputError if there is none, or it is not byte-level."""
+    """Load the tokenizer whose settings a new one gets; InputError if there is none.
+
+    Of one that is not byte-level (Llama 2, Unigram, WordPiece) only the special tokens are taken over: its other
+    settings lose text, or leave the bytes of a token unknown.
+    """
     from transformers import AutoTokenizer
 
     if reference.startswith(("/", ".", "~")) and not Path(reference).expanduser().is_dir():
@@ -45,14 +54,37 @@ def load_reference(reference: str) -> Draft:
         ) from error
     if not base.is_fast:
         raise InputError(f"reference={reference} has no tokenizer.json; give a tokenizer that has.")
-    require_byte_level(json.loads(base.backend_tokenizer.to_str()), f"reference={reference}")
+    if not is_byte_level(json.loads(base.backend_tokenizer.to_str())):
+        return _draft_with_special_tokens(reference, base)
     if getattr(base.backend_tokenizer.model, "dropout", None):
         base.backend_tokenizer.model.dropout = None  # the same text always gets the same tokens
     if base.bos_token is None or base.eos_token is None:
         add_special_tokens(base)
     drop_empty_post_processor(base)
     base.init_kwargs["split_special_tokens"] = True
-    return Draft(json.loads(base.backend_tokenizer.to_str()), base)
+    return Draft(json.loads(base.backend_tokenizer.to_str()), base, origin=_content_of(base))
+
+
+def _draft_with_special_tokens(reference: str, base: "PreTrainedTokenizerFast") -> Draft:
+    """Make a byte-level tokenizer without a vocabulary that has the special tokens of another, and their roles."""
+    origin = _content_of(base)
+    if base.bos_token is None or base.eos_token is None:
+        add_special_tokens(base)
+    added = json.loads(base.backend_tokenizer.to_str())["added_tokens"]
+    special = [token["content"] for token in sorted(added, key=lambda token: token["id"]) if token["special"]]
+    roles = {role: getattr(base, role) for role in ROLES if getattr(base, role) is not None}
+    special += [name for name in roles.values() if name not in special]
+    log.info(
+        "reference=%s is not byte-level: its special tokens (%s) are taken over; its normalizer, words and model are "
+        "not, because text would be lost. The new tokenizer is byte-level BPE with GPT-2's words.",
+        reference,
+        ", ".join(special),
+    )
+    return replace(new_draft(special), roles=roles, origin=origin)
+
+
+def _content_of(base: "PreTrainedTokenizerFast") -> str:
+    return base.backend_tokenizer.to_str() + json.dumps(special_tokens_of(base))
 
 
 def add_special_tokens(base: "PreTrainedTokenizerFast") -> None:
@@ -94,16 +126,17 @@ def save(draft: Draft, folder: Path) -> Tokenizer:
         draft.hf_tokenizer.save_pretrained(folder, legacy_format=False)
         roles = {role: getattr(draft.hf_tokenizer, role) for role in ROLES}
     else:
-        roles = ROLES
+        roles = draft.roles or ROLES
         form = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-        others = {"additional_special_tokens": tokens_without_role()}
+        names = [token["content"] for token in draft.special]
+        others = {"additional_special_tokens": [name for name in names if name not in roles.values()]}
         _write(
             folder / CONFIG_FILE,
             {
                 "added_tokens_decoder": {
                     token["id"]: {key: value for key, value in token.items() if key != "id"} for token in draft.special
                 },
-                **ROLES,
+                **roles,
                 **others,
                 "clean_up_tokenization_spaces": False,
                 "extra_special_tokens": {},
@@ -114,9 +147,9 @@ def save(draft: Draft, folder: Path) -> Tokenizer:
         )
         _write(
             folder / "special_tokens_map.json",
-            {role: {"content": name, **form} for role, name in ROLES.items()} | others,
+            {role: {"content": name, **form} for role, name in roles.items()} | others,
         )
-    special = {role.removesuffix("_token"): name for role, name in roles.items()}
+    special = {role.removesuffix("_token"): roles.get(role) for role in ROLES}
     tokenizer = Tokenizer(draft.spec, special, "the new tokenizer")
     tokenizer.save(folder / TOKENIZER_FILE)
     # transformers wrote the roles in its own way: loading the folder checks that we read them as they were meant.
@@ -132,6 +165,8 @@ def copy_tokenizer(folder: Path, copy: Path) -> None:
     copy.mkdir(exist_ok=True)
     for path in sorted({path for pattern in FILES for path in folder.glob(pattern) if path.is_file()}):
         shutil.copyfile(path, copy / path.name)
+    _, written, roles = read_folder(folder, f"tokenizer={folder}")
+    complete(copy, roles, written)
 
 
 def read_record(folder: Path) -> dict[str, Any]:

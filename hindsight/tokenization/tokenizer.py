@@ -16,12 +16,11 @@ import tokenizers
 from numpy.typing import NDArray
 
 from hindsight.errors import InputError
+from hindsight.tokenization.folder import Roles, read_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-TOKENIZER_FILE = "tokenizer.json"
-CONFIG_FILE = "tokenizer_config.json"
 PIECE_CHARS = 1 << 15
 """Least length, in characters, of the pieces into which long texts are cut."""
 
@@ -50,11 +49,11 @@ class Tokenizer:
         written: the text of tokenizer.json, if it was read; it is not serialized again then.
     """
 
-    def __init__(
-        self, spec: dict[str, Any], special: dict[str, str | None], where: str, written: str | None = None
-    ) -> None:
+    def __init__(self, spec: dict[str, Any], special: Roles, where: str, written: str | None = None) -> None:
         require_byte_level(spec, where)
         self._made_of = (spec, special, where)
+        self.roles: Roles = special
+        """Names of the special tokens for the roles bos, eos and pad."""
         self.dropout: float = spec["model"].get("dropout") or 0.0
         """Share of the merges that tokenizer.json leaves out at random; here it is always 0."""
         if self.dropout:
@@ -101,24 +100,9 @@ class Tokenizer:
     def load(cls, folder: str | Path, key: str = "tokenizer") -> "Tokenizer":
         """Read a tokenizer folder; InputError, naming the configuration key, if it cannot be used."""
         where = f"{key}={folder}"
-        written, contents = [], []
-        for name in (TOKENIZER_FILE, CONFIG_FILE):
-            path = Path(folder, name).expanduser()
-            if not path.is_file():
-                raise InputError(
-                    f"{where} has no {name}: give a tokenizer folder, e.g. one that train_tokenizer.py made."
-                )
-            try:
-                written.append(path.read_text(encoding="utf-8"))
-                contents.append(json.loads(written[-1]))
-            except (OSError, ValueError) as error:
-                raise InputError(
-                    f"{where}: {name} cannot be read ({error}); make or copy the tokenizer again."
-                ) from error
-        spec, config = contents
+        spec, written, special = read_folder(Path(folder).expanduser(), where)
         try:
-            special = {name: _content(config.get(f"{name}_token")) for name in ("bos", "eos", "pad")}
-            return cls(spec, special, where, written[0])
+            return cls(spec, special, where, written)
         except InputError:
             raise
         except Exception as error:  # tokenizers raises plain Exceptions, and a damaged file may cause any other
@@ -209,19 +193,20 @@ def can_be_cut(spec: dict[str, Any]) -> bool:
     return bool(gpt2) and not spec.get("normalizer") and all(token["special"] for token in spec["added_tokens"])
 
 
+def is_byte_level(spec: dict[str, Any]) -> bool:
+    """Whether the tokens of a tokenizer.json stand for bytes, by its decoder."""
+    decoder = spec.get("decoder") or {}
+    return "ByteLevel" in [decoder.get("type"), *(step.get("type") for step in decoder.get("decoders", []))]
+
+
 def require_byte_level(spec: dict[str, Any], where: str) -> None:
     """Raise InputError unless the tokens of a tokenizer.json stand for bytes."""
     decoder = spec.get("decoder") or {}
-    if "ByteLevel" not in [decoder.get("type"), *(step.get("type") for step in decoder.get("decoders", []))]:
+    if not is_byte_level(spec):
         raise InputError(
             f"{where} is not byte-level (its decoder is {decoder.get('type')}), so that the bytes of a token are not "
             "known; choose a byte-level tokenizer, as those of GPT-2 or Llama 3, or train one with train_tokenizer.py."
         )
-
-
-def _content(token: Any) -> str | None:
-    """The name of a special token, which tokenizer_config.json gives as text or as an object."""
-    return token["content"] if isinstance(token, dict) else token
 
 
 def _bytes_per_token(spec: dict[str, Any], ids: dict[str, int], vocab_size: int) -> NDArray[np.int64]:
