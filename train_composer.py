@@ -66,12 +66,13 @@ from composer.utils import dist, get_device
 
 from hindsight.loading.remote import fetch_description
 from hindsight.ranks import init_process_group, leave_error, read_left_error
+from hindsight.training import lr_plan
 from hindsight.training.callback_order import check_order
 from hindsight.training.checkpoint_files import load_weights_only
 from hindsight.training.checkpoints import RestoreRandomState, ResumeSaver, StopOnRequest, build_savers
 from hindsight.training.console import Console
 from hindsight.training.gradient import ClipGradient, StopAtNonFiniteLoss
-from hindsight.training.optim import build_optimizer, build_scheduler
+from hindsight.training.optim import build_optimizer, build_scheduler, set_learning_rate
 from hindsight.training.run_folder import OpenRun, open_run, remove_finished, write_finished, write_more_reached
 from hindsight.training.sanity_check import sanity_check
 from language_model import LanguageModel, build_model, save_weights
@@ -161,9 +162,10 @@ def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSa
     setup, config = run.setup, run.setup.config
     loaders = build_loaders(setup)
     optimizer = build_optimizer(model.module, config.optim)
+    scheduler = build_scheduler(optimizer, lambda step: lr_plan.rate(step, run.plan, config.optim), config.optim)
     restore, gradient, stop = RestoreRandomState(), ClipGradient(config.optim.grad_clip), StopOnRequest(setup.folder)
     path = run.checkpoint.path if run.checkpoint is not None else None
-    backups, saver = build_savers(config, setup.folder, stop, run.settings, path)
+    backups, saver = build_savers(config, setup.folder, stop, run.settings, run.plan, path)
     metrics, samples = TrainMetrics(gradient, config.log_interval), Samples(setup, model)
     # In the order of their phases, which is a protocol: see callback_order.py.
     callbacks = [run.lock, restore, gradient, StopAtNonFiniteLoss(), metrics, samples, *backups, saver, stop]
@@ -183,7 +185,7 @@ def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSa
                 device_eval_microbatch_size=config.microbatch_size,
             ),
             optimizers=optimizer,
-            schedulers=build_scheduler(optimizer, setup.total_steps, config.optim),
+            schedulers=scheduler,
             step_schedulers_every_batch=True,
             max_duration=plain_duration(config.max_duration),
             precision={"fp32": "fp32", "bf16": "amp_bf16", "fp16": "amp_fp16"}[config.precision.name],
@@ -201,6 +203,8 @@ def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSa
             auto_log_hparams=False,
         )
     restore.trainer = trainer
+    if len(run.plan) > 1:  # the rate that was saved for the next step is that of the stretch before
+        set_learning_rate(optimizer, scheduler)
     return trainer, saver
 
 
@@ -213,6 +217,7 @@ def fit(trainer: Trainer, run: OpenRun, saver: ResumeSaver) -> None:
     if dist.get_global_rank() == 0 and not setup.config.sanity_check:
         devices = f"{dist.get_world_size()} x {get_device(None).name}"
         started = start_lines(setup, run.metadata["n_parameters"], step, devices)
+        started += [run.lr_change] if run.lr_change is not None else []
         log.info("%s", nothing_to_do(setup, step) if finished else "\n".join(started))
     if finished or saver.evaluation_is_owed:
         is_evaluated = [runs.is_evaluated(setup.folder, step)]

@@ -52,6 +52,9 @@ MAX_RECORD_BYTES = 1 << 20
 FINGERPRINTS = ("data_fingerprint", "tokenizer_fingerprint")
 """Keys of metadata.json that say which data and tokenizer a run was trained on, wherever these are."""
 
+LR_PLAN = "lr_plan"
+"""Key of metadata.json: where the length of the run was changed, and what became of the learning rate."""
+
 TRAIN, EVAL = "train/", "eval/"
 """Prefixes of metric names: of an optimizer step, and of an evaluation."""
 METRIC_NAMES = ("loss_nats", "perplexity", "accuracy", "bits_per_byte")

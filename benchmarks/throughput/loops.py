@@ -25,7 +25,7 @@ from hindsight.loading.windows import SplitWindows
 from hindsight.orders.direction import make_example
 from hindsight.shards.manifest import token_dtype
 from hindsight.training.gradient import ClipGradient
-from hindsight.training.optim import build_optimizer, build_scheduler
+from hindsight.training.optim import build_optimizer, build_scheduler, learning_rate
 from language_model import LanguageModel, build_model
 from load_text_streaming import TextStreamingDataset, build_loader
 from logging_composer import MetricsFile, TrainMetrics
@@ -125,6 +125,7 @@ class TrainerLoop:
         optim = OptimConfig()
         module = build_model(setup.model, setup.vocab_size, setup.seed)
         optimizer = build_optimizer(module, optim)
+        total_steps = (setup.rounds + 1) * (setup.steps + 1)
         split = write_shards(setup, folder / "shards")
         dataset = TextStreamingDataset(WindowStream(split), split, setup.batch_size, shuffle=True, seed=setup.seed)
         self.watch, gradient = Stopwatch(setup.device), ClipGradient(optim.grad_clip)
@@ -132,7 +133,7 @@ class TrainerLoop:
             model=LanguageModel(module, one_byte_per_token(setup)),
             train_dataloader=build_loader(dataset, Direction.forward, BOS_ID, num_workers=0, seed=setup.seed),
             optimizers=optimizer,
-            schedulers=build_scheduler(optimizer, (setup.rounds + 1) * (setup.steps + 1), optim),
+            schedulers=build_scheduler(optimizer, lambda step: learning_rate(step, total_steps, optim), optim),
             step_schedulers_every_batch=True,
             precision={"fp32": "fp32", "bf16": "amp_bf16"}[setup.precision],
             device_train_microbatch_size=setup.microbatch_size,

@@ -21,7 +21,7 @@ from hindsight.errors import InputError
 from hindsight.json_lines import read_backward, read_records, step_of
 
 """Keys of metadata.json that stand for what the runs read, wherever it lies."""
-WARNED_METADATA = ("git_commit", "world_size", "versions")
+WARNED_METADATA = ("git_commit", "world_size", "versions", runs.LR_PLAN)
 """Keys of metadata.json (and those below them) in which a pair may differ with a warning: they may change rounding."""
 
 

@@ -125,6 +125,7 @@ KEY_ROLES = {
     "samples.top_k": _RECORD,
     "progress_bar": _RECORD,
     "train.more": _RECORD,
+    "train.more_lr": _RECORD,
     "sanity_check": _RECORD,
 }
 """The roles of every key, by its full name."""

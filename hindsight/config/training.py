@@ -106,6 +106,10 @@ class SamplesConfig:
         require_positive("samples.", self, "length", "temperature", "top_k")
 
 
+MoreLR = Enum("MoreLR", ["continue", "constant", "rewarm"])
+"""What becomes of the learning rate where a run is made longer or shorter; `continue` is a word of Python's."""
+
+
 @dataclass
 class MoreConfig:
     """How far this start goes."""
@@ -113,6 +117,10 @@ class MoreConfig:
     more: str | None = None
     """Steps, tokens or epochs to train beyond where the run stands; null to train up to max_duration. The same value
     again, after an interruption, goes on to the same end."""
+    more_lr: MoreLR = MoreLR["continue"]
+    """Learning rate where train.more, or another max_duration, changes the length of a run. continue: the schedule of
+    the new length as if it had been planned, to which the rate jumps; constant: that of the last step stays; rewarm:
+    from there up to optim.lr again in optim.warmup_steps, and the schedule anew over the added steps."""
 
     def __post_init__(self) -> None:
         if self.more is not None:

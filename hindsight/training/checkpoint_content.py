@@ -24,6 +24,7 @@ from hindsight.training.checkpoint_pickle import (
     StoredTensor,
     read_pickle,
 )
+from hindsight.training.lr_plan import Plan, from_records
 from hindsight.training.setup import RunSetup
 
 PICKLE = "data.pkl"
@@ -111,10 +112,12 @@ class Saved:
     Args:
         time: counts and durations, as Composer's Timestamp stores them.
         settings: what must not change when its run goes on; None if it is of an older version.
+        plan: its learning rate; None if it is of an older version.
     """
 
     time: dict[str, Any]
     settings: dict[str, Any] | None
+    plan: Plan | None
 
 
 def check_state(tree: Any) -> Saved:
@@ -151,7 +154,9 @@ def check_state(tree: Any) -> Saved:
         for kept in saved:
             require(type(kept["before_evaluation"]) is bool, "its state of an evaluation cannot be")
             require(all(map(_is_setting, kept["settings"].values())), "its settings cannot be")
-        return Saved(time, saved[0]["settings"] if saved else None)
+        plan = from_records(saved[0]["plan"]) if saved and "plan" in saved[0] else None
+        require(plan is not None or not saved or "plan" not in saved[0], "its plan of the learning rate cannot be")
+        return Saved(time, saved[0]["settings"] if saved else None, plan)
     except (LookupError, TypeError, AttributeError) as error:
         raise DamagedError(f"its state is malformed ({type(error).__name__})") from error
 

@@ -31,6 +31,7 @@ from hindsight.ranks import on_each_node, on_rank_0
 from hindsight.s3 import S3Folder
 from hindsight.training.checkpoint_content import check_for_run, check_state, read_content
 from hindsight.training.checkpoint_pickle import STAND_INS, DamagedError, ForeignError
+from hindsight.training.lr_plan import Plan
 from hindsight.training.run_settings import check_same
 from hindsight.training.setup import RunSetup
 
@@ -101,6 +102,7 @@ class Checkpoint:
         path: its file on this machine.
         timestamp: epochs, steps and tokens that its run had made.
         settings: what must not change when its run goes on; None if it is of an older version.
+        plan: its learning rate; None if it is of an older version.
         size: its size in bytes.
         was_fetched: whether it was downloaded from S3.
     """
@@ -108,6 +110,7 @@ class Checkpoint:
     path: Path
     timestamp: Timestamp
     settings: dict[str, Any] | None
+    plan: Plan | None
     size: int
     was_fetched: bool = False
 
@@ -145,7 +148,7 @@ def read_checkpoint(path: Path, check: Callable[[Any, dict[str, Any] | None], No
         raise InputError(f"checkpoint.folder: {path} cannot be read now ({error.strerror}).") from error
     timestamp = Timestamp()
     timestamp.load_state_dict(saved.time)
-    return Checkpoint(path, timestamp, saved.settings, size)
+    return Checkpoint(path, timestamp, saved.settings, saved.plan, size)
 
 
 def choose_checkpoint(setup: RunSetup, model: nn.Module) -> Checkpoint | None:

@@ -22,6 +22,7 @@ from hindsight.interrupts import Interrupted
 from hindsight.training.callback_order import Phase
 from hindsight.training.checkpoint_files import SAVING, local_folder, outdated, remote_folder
 from hindsight.training.console import progress_log
+from hindsight.training.lr_plan import Plan, as_records
 from hindsight.training.uploads import Uploads
 
 FILENAME = "ep{epoch}-ba{batch}-rank{rank}.pt"
@@ -150,6 +151,7 @@ class ResumeSaver(AtomicSaver):
         stop: StopOnRequest; when its `agreed` is true, a last checkpoint is saved.
         run_folder: the run's folder, which gets runs.NEWEST_CHECKPOINT.
         settings: what must not change when the run goes on; see run_settings.py.
+        plan: its learning rate; see lr_plan.py.
     """
 
     def __init__(
@@ -160,9 +162,10 @@ class ResumeSaver(AtomicSaver):
         stop: "StopOnRequest",
         run_folder: Path,
         settings: dict[str, Any],
+        plan: Plan,
     ) -> None:
         super().__init__(folder, config.interval, config.keep, uploads, at_end=True)
-        self.stop, self.run_folder, self.settings = stop, run_folder, settings
+        self.stop, self.run_folder, self.settings, self.plan = stop, run_folder, settings, plan
         self.before_evaluation = False
         self.evaluation_is_owed = False
 
@@ -187,8 +190,9 @@ class ResumeSaver(AtomicSaver):
         write_atomically(self.run_folder / runs.NEWEST_CHECKPOINT, json.dumps({"step": step, "path": str(path)}) + "\n")
 
     def state_dict(self) -> dict[str, Any]:
-        """Keep whether an evaluation comes next, and the settings of the run."""
-        return {"before_evaluation": self.before_evaluation, "settings": self.settings}
+        """Keep whether an evaluation comes next, the settings of the run, and its learning rate."""
+        kept = {"before_evaluation": self.before_evaluation, "settings": self.settings}
+        return kept | {"plan": as_records(self.plan)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over that an evaluation comes next, unless metrics.jsonl has it already."""
@@ -260,7 +264,12 @@ class StopOnRequest(Callback):
 
 
 def build_savers(
-    config: TrainConfig, run_folder: Path, stop: StopOnRequest, settings: dict[str, Any], found: Path | None
+    config: TrainConfig,
+    run_folder: Path,
+    stop: StopOnRequest,
+    settings: dict[str, Any],
+    plan: Plan,
+    found: Path | None,
 ) -> tuple[list[Callback], ResumeSaver]:
     """Build the savers of backups, which are kept for ever, and of the checkpoints to resume from.
 
@@ -269,6 +278,7 @@ def build_savers(
         run_folder: the run's folder.
         stop: asks for a last checkpoint.
         settings: what must not change when the run goes on.
+        plan: the run's learning rate.
         found: the checkpoint that the run goes on from, which S3 may not have yet.
     """
     folder, checkpoint, remote = local_folder(config, run_folder), config.checkpoint, remote_folder(config)
@@ -278,4 +288,4 @@ def build_savers(
     backups: list[Callback] = []
     if checkpoint.backup_interval is not None:
         backups.append(AtomicSaver(folder / runs.BACKUPS, checkpoint.backup_interval, keep=-1, uploads=uploads))
-    return backups, ResumeSaver(folder, checkpoint, uploads, stop, run_folder, settings)
+    return backups, ResumeSaver(folder, checkpoint, uploads, stop, run_folder, settings, plan)

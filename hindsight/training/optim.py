@@ -1,6 +1,7 @@
 """AdamW with its parameter groups, and learning-rate schedules as plain functions of the step."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -35,13 +36,19 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     )
 
 
-def build_scheduler(optimizer: torch.optim.Optimizer, total_steps: int, config: OptimConfig) -> LambdaLR:
-    """Let the learning rate follow `learning_rate`.
+def build_scheduler(optimizer: torch.optim.Optimizer, rate: Callable[[int], float], config: OptimConfig) -> LambdaLR:
+    """Let the learning rate follow a function of the steps made.
 
     PyTorch's scheduler counts the steps itself. A function of Composer 0.32.1's state would come one step late: it is
     called before the state has counted the step.
     """
-    return LambdaLR(optimizer, lambda step: learning_rate(step, total_steps, config) / config.lr)
+    return LambdaLR(optimizer, lambda step: rate(step) / config.lr)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, scheduler: LambdaLR) -> None:
+    """Give the next step the rate that the scheduler has for it, in place of the one that was loaded."""
+    for group, share in zip(optimizer.param_groups, scheduler.lr_lambdas, strict=True):
+        group["lr"] = group["initial_lr"] * share(scheduler.last_epoch)
 
 
 def learning_rate(step: int, total_steps: int, config: OptimConfig) -> float:

@@ -22,6 +22,7 @@ from hindsight.files import write_atomically
 from hindsight.provenance import version_changes, versions
 from hindsight.ranks import on_rank_0
 from hindsight.s3 import S3Folder
+from hindsight.training import lr_plan
 from hindsight.training.callback_order import Phase
 from hindsight.training.checkpoint_files import (
     Checkpoint,
@@ -72,6 +73,8 @@ class OpenRun:
         setup: the run; config.max_duration already includes train.more.
         settings: what must not change while it goes on.
         metadata: content of metadata.json.
+        plan: its learning rate.
+        lr_change: what becomes of it, in a line, if this start changes the run's length; None if not.
         checkpoint: what it goes on from; None for a new run.
         lock: keeps other processes out of its folders.
     """
@@ -79,6 +82,8 @@ class OpenRun:
     setup: RunSetup
     settings: dict[str, Any]
     metadata: dict[str, Any]
+    plan: lr_plan.Plan
+    lr_change: str | None
     checkpoint: Checkpoint | None
     lock: RunLock
 
@@ -103,10 +108,29 @@ def open_run(setup: RunSetup, model: nn.Module) -> OpenRun:
         on_rank_0(lambda: _warn_of_other_versions(setup))
     reached = checkpoint.timestamp if checkpoint is not None else None
     until = replace(setup, config=_with_more(setup.config, setup.folder, reached))
+    plan, lr_change = on_rank_0(lambda: _planned(until, checkpoint))
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     metadata = metadata_of(until, n_parameters, dist.get_world_size())
+    if len(plan) > 1:
+        metadata[runs.LR_PLAN] = lr_plan.as_records(plan)
     _write_records(until.config, metadata, setup.folder)
-    return OpenRun(until, settings, metadata, checkpoint, lock)
+    return OpenRun(until, settings, metadata, plan, lr_change, checkpoint, lock)
+
+
+def _planned(setup: RunSetup, checkpoint: Checkpoint | None) -> tuple[lr_plan.Plan, str | None]:
+    """Plan the learning rate from where the run stands to its end, and say what changes."""
+    if checkpoint is None:
+        return lr_plan.whole(setup.total_steps), None
+    config, before = setup.config, checkpoint.plan
+    if before is None:  # a checkpoint of an older version: what the run's last start recorded, if that is still there
+        records = runs.read_metadata(setup.folder) if (setup.folder / runs.METADATA).exists() else {}
+        length = records.get("total_steps")
+        if not isinstance(length, int) or not 0 < length < 1 << 62:
+            length = setup.total_steps
+        before = lr_plan.from_records(records.get(runs.LR_PLAN)) or lr_plan.whole(length)
+    step = int(checkpoint.timestamp.batch)
+    plan = lr_plan.extend(before, step, setup.total_steps, config.train.more_lr, config.optim)
+    return plan, lr_plan.change_line(before, plan, config.optim)
 
 
 def _warn_of_other_versions(setup: RunSetup) -> None:
