@@ -12,7 +12,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from hindsight import interrupts, output, runs
+from hindsight import interrupts, output, runs, temporary
 from hindsight.command_line import check_arguments, one_line_errors, run_script
 from hindsight.config.training import Precision, TrainConfig
 from hindsight.durations import plain_duration
@@ -49,6 +49,7 @@ def begin() -> None:
     interrupts.leave_while_starting()
     try:
         with interrupts.giving_up_after(0), one_line_errors("train_composer"):
+            temporary.use_own_folder()
             if given is None:
                 sweep.announce(sys.argv[1:])
             else:

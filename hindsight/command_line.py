@@ -31,7 +31,7 @@ from hydra.types import RunMode
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from hindsight import output
+from hindsight import output, temporary
 from hindsight.config.comparison import CompareConfig
 from hindsight.config.conversion import ConvertConfig, InspectConfig
 from hindsight.config.corpus import MakeCorpusConfig
@@ -129,6 +129,7 @@ def run_script(script: str, main: Callable[[Any], None]) -> None:
             refused.append(error)  # raised below: hydra would print its own lines first
 
     with one_line_errors(script):
+        temporary.use_own_folder()
         if config is not None:
             main(config)
         else:

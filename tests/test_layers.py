@@ -11,7 +11,7 @@ from hindsight.command_line import SCHEMAS
 
 LAYERS = [
     {"errors", "shown_text", "interrupts", "durations"},
-    {"config", "command_line", "yaml_files", "output", "files", "s3", "provenance", "runs", "json_lines"},
+    {"config", "command_line", "yaml_files", "output", "files", "s3", "provenance", "runs", "json_lines", "temporary"},
     {"text", "tokenization", "shards"},
     {"conversion", "synthetic", "orders", "ranks"},
     {"loading", "generation", "hf_weights"},

@@ -119,6 +119,16 @@ def test_training_is_shuffled_by_the_seed_and_validation_never(shards, tmp_path)
     assert all(torch.equal(evaluated, expected) for _, evaluated in first.values())
 
 
+@pytest.mark.parametrize("num_workers", [0, pytest.param(1, marks=pytest.mark.dist)])
+def test_runs_of_one_process_give_their_descriptors_back(shards, tmp_path, num_workers):
+    """As those of a sweep: 150 of them must do with the 1024 that a process may have."""
+    count, more = [], [f"data.num_workers={num_workers}", "tensorboard=true", "max_duration=1ba", "eval_batches=1"]
+    for number in range(4):
+        train(shards, tmp_path, f"run_name={number}", *more)
+        count.append(len(os.listdir("/proc/self/fd")))
+    assert max(count[1:]) <= count[0]
+
+
 def test_the_gradient_is_clipped_on_demand(shards, tmp_path):
     clipped = by_step(train(shards, tmp_path, "run_name=a", "optim.grad_clip=1e-7", "optim.eps=1e-3"))
     free = by_step(train(shards, tmp_path, "run_name=b", "optim.grad_clip=null", "optim.eps=1e-3"))

@@ -19,7 +19,7 @@ class DataConfig:
     """Another such folder whose val split is evaluated; null for that of data.path."""
     cache_dir: str | None = None
     """Folder in which each run keeps, in one of its own, the shards that it fetched from object storage; null for one
-    in the folder for temporary files ($TMPDIR)."""
+    in the folder for temporary files ($TMPDIR). Other users must not be able to replace what is there."""
     cache_limit: str | None = None
     """Most bytes of fetched shards that stay for each split, such as 20gb; at least four shards; null for no limit."""
     download_retry: int = 6

@@ -1,14 +1,15 @@
 """Converted corpora on object storage: what a run downloads before it begins, and its cache."""
 
 import hashlib
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from hindsight import temporary
 from hindsight.config.data import DataConfig
 from hindsight.errors import InputError
+from hindsight.files import write_atomically
 from hindsight.shards.manifest import MANIFEST_NAME, SPLITS, TOKENIZER_FOLDER
 from hindsight.shards.mds import INDEX_NAME
 from hindsight.tokenization.folder import CONFIG_FILE, TOKENIZER_FILE
@@ -46,7 +47,7 @@ class Remote:
 
 def cache_folder(remote: Remote, config: DataConfig, run_folder: Path) -> Path:
     """Name the cache folder of a run for what it downloads; two runs on one machine never share one."""
-    place = Path(config.cache_dir or os.path.join(tempfile.gettempdir(), f"hindsight-{os.getuid()}"))
+    place = Path(config.cache_dir) if config.cache_dir is not None else temporary.users_folder()
     short = hashlib.blake2b(f"{remote.url} {run_folder}".encode(), digest_size=6).hexdigest()
     return (place / f"{run_folder.name}-{short}").absolute()
 
@@ -63,11 +64,13 @@ def fetch_description(remote: Remote, folder: Path, key: str) -> None:
         with tempfile.TemporaryDirectory() as fresh:
             for name in DESCRIPTION:
                 _download(remote, name, Path(fresh, name), key)
+            temporary.private_folder(folder, "data.cache_dir")
             if (folder / MANIFEST_NAME).is_file() and _differs(Path(fresh), folder):
                 shutil.rmtree(folder)
+                temporary.private_folder(folder, "data.cache_dir")
             for name in DESCRIPTION:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(Path(fresh, name), folder / name)
+                write_atomically(folder / name, Path(fresh, name).read_bytes())
 
     on_each_node(fetch)
 
