@@ -6,14 +6,18 @@ FW and BW are the validation losses (nats/token) of a pair of runs at their last
     (BW - FW) / ((FW + BW)/2)    the same over the mean of the two, so that neither direction is the reference
 
 in %, and greater than 0 where backward is harder. hindsight/analysis/pairs.py says what makes two runs a pair; a run
-without a partner is refused, and the difference to the closest run named.
+without a partner is left out, and the difference to the closest run named.
+
+    python compare_directions.py runs/a runs/b
+    python compare_directions.py 'runs=runs/*' out=comparison
 """
 
 import json
 import logging
 from pathlib import Path
 
-from hindsight.analysis.pairs import pair_runs, read_run
+from hindsight.analysis.given_runs import find_runs
+from hindsight.analysis.pairs import pair_runs, read_runs
 from hindsight.analysis.plots import draw_comparison
 from hindsight.analysis.report import csv_text, make_report, screen_text
 from hindsight.command_line import run_script
@@ -26,21 +30,25 @@ log = logging.getLogger("hindsight")
 
 def main(config: CompareConfig) -> None:
     """Read and pair the runs, write the report as csv, json and png, and show it."""
-    pairs = pair_runs([read_run(Path(folder)) for folder in config.runs])
+    given, unread = read_runs(find_runs(config.runs))
+    pairs, unpaired = pair_runs(given)
+    left_out = [*unread, *unpaired]
+    if not pairs:
+        raise InputError(left_out[0])
     out = Path(config.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"out={out} cannot be made a folder ({error.strerror}); choose another.") from None
-    report = make_report(pairs)
+    report = make_report(pairs, left_out)
     write_atomically(out / "comparison.csv", csv_text(pairs))
     write_atomically(out / "comparison.json", json.dumps(report, indent=2))
     write_atomically(out / "comparison.png", draw_comparison(report))
     log.info("%s\n", screen_text(report))
     log.info("Plot:    %s", out / "comparison.png")
-    log.info("Numbers: %s, %s", out / "comparison.csv", out / "comparison.json")
-    log.info("Runs:    %s", ", ".join(config.runs))
+    log.info("Numbers: %s\n         %s", out / "comparison.csv", out / "comparison.json")
+    log.info("Runs:    %s", "\n         ".join(str(run.folder) for pair in pairs for run in pair.runs))
 
 
 if __name__ == "__main__":
-    run_script("compare_directions", main)
+    run_script("compare_directions", main, alone="runs")

@@ -8,7 +8,6 @@ Exit status 0 if every file is what it was when it was written, 1 if not.
 
 import json
 import logging
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +82,4 @@ def show_windows(config: InspectConfig, source: ConvertedTokens, tokenizer: Toke
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = [
-        argument if "=" in argument or argument.startswith("-") else f"path={argument}" for argument in sys.argv[1:]
-    ]
-    run_script("inspect_mds", main)
+    run_script("inspect_mds", main, alone="path")

@@ -40,7 +40,7 @@ from hindsight.config.model import GPTConfig, ModelConfig, RNNConfig
 from hindsight.config.throughput import BenchmarkConfig
 from hindsight.config.tokenizer import TokenizerConfig
 from hindsight.config.training import TrainConfig
-from hindsight.config.typed_text import TextKey, as_typed, check_references, text_keys
+from hindsight.config.typed_text import TextKey, as_typed, check_references, text_keys, with_keys
 from hindsight.errors import DISK_FULL, InputError
 from hindsight.interrupts import received_signal
 from hindsight.yaml_files import keep_texts_of_files
@@ -108,12 +108,17 @@ def to_dataclass(composed: Any) -> Any:
     return OmegaConf.to_object(composed)
 
 
-def run_script(script: str, main: Callable[[Any], None]) -> None:
+def run_script(script: str, main: Callable[[Any], None], alone: str = "") -> None:
     """Run a script: compose its configuration from `conf/<script>.yaml` and key=value, check it, call `main`.
 
     Bad input ends with one line on standard error and exit status 2; any other failure with its traceback.
+
+    Args:
+        script: its name.
+        main: what it does.
+        alone: the key of arguments that are given without one, such as folders.
     """
-    config = check_arguments(script)
+    config = check_arguments(script, alone)
     freeze_imports()
     output.log_to_output()
     # hydra's documented switch: exceptions come through, instead of being shortened and ended with status 1.
@@ -152,14 +157,15 @@ def freeze_imports() -> None:
         atexit.register(gc.unfreeze)
 
 
-def check_arguments(script: str) -> Any:
+def check_arguments(script: str, alone: str = "") -> Any:
     """Show --help, or refuse bad arguments; a script may do so before it imports what takes seconds.
 
     Returns:
         The configuration; None if hydra's own options, such as --multirun, have to say what the arguments mean.
     """
     output.prepare_output()
-    arguments = sys.argv[1:]
+    with one_line_errors(script):
+        arguments = sys.argv[1:] = with_keys(sys.argv[1:], alone, keys_of_texts(script))
     if {"--help", "-h"} & set(arguments):
         with one_line_errors(script):
             output.say(help_text(script, [each for each in arguments if "=" in each and each[0].isalpha()]))

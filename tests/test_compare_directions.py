@@ -11,7 +11,9 @@ from helpers.training_runs import compose_config, last_of_each
 from omegaconf import OmegaConf
 
 from compare_directions import main
+from hindsight.analysis.given_runs import find_runs
 from hindsight.analysis.pairs import differences, pair_runs, read_run
+from hindsight.command_line import run_script
 from hindsight.config.comparison import CompareConfig
 from hindsight.errors import InputError
 from hindsight.runs import read_lines
@@ -62,9 +64,11 @@ def compare(folders: list[Path], out: Path) -> dict[str, Any]:
 
 
 def refusal(*folders: Path) -> str:
-    with pytest.raises(InputError) as refused:
-        pair_runs([read_run(folder) for folder in folders])
-    return str(refused.value)
+    """Why the first of some runs is left out of a comparison, or all are refused."""
+    try:
+        return pair_runs([read_run(folder) for folder in folders])[1][0]
+    except InputError as error:
+        return str(error)
 
 
 def test_the_gap_is_that_of_both_definitions(tmp_path):
@@ -98,14 +102,162 @@ def test_seeds_are_paired_whatever_their_order_and_averaged(tmp_path):
 def test_different_models_are_paired_but_not_averaged(tmp_path):
     folders = make_pair(tmp_path, suffix="0") + make_pair(tmp_path, "model=gru_small", suffix="1")
     result = compare(folders, tmp_path / "out")
-    assert [pair["pair"] for pair in result["pairs"]] == ["gpt_demo seed 0", "gru_small seed 0"]
+    assert [pair["pair"] for pair in result["pairs"]] == ["here gpt_demo seed 0", "here gru_small seed 0"]
     assert result["over_seeds"] == []
 
 
-def test_pairs_of_the_same_model_and_seed_are_told_apart_by_their_folders(tmp_path):
-    folders = make_pair(tmp_path, suffix="0") + make_pair(tmp_path, "optim.lr=0.001", suffix="1")
-    labels = [pair["pair"] for pair in compare(folders, tmp_path / "out")["pairs"]]
-    assert labels == ["gpt_demo seed 0 (fw0)", "gpt_demo seed 0 (fw1)"]
+def test_pairs_of_the_same_data_model_and_seed_are_told_apart_by_what_they_differ_in(tmp_path):
+    rates = ("0.003", "0.001")
+    folders = [
+        folder
+        for rate in rates
+        for seed in (0, 1)
+        for folder in make_pair(tmp_path / rate / str(seed), f"optim.lr={rate}", f"seed={seed}")
+    ]
+    result = compare(folders, tmp_path / "out")
+    assert [pair["pair"] for pair in result["pairs"]] == [
+        f"here gpt_demo optim.lr={rate} seed {seed}" for rate in rates for seed in (0, 1)
+    ]
+    assert [group["model"] for group in result["over_seeds"]] == [f"gpt_demo optim.lr={rate}" for rate in rates]
+
+
+def corpus_pair(root: Path, path: str, fingerprint: str, *overrides: str) -> list[Path]:
+    """A pair that was trained on the data of a fingerprint, in a folder of its own."""
+    return [
+        make_run(root / direction, direction, [4.0], f"data.path={path}", *overrides, data_fingerprint=fingerprint)
+        for direction in ("forward", "backward")
+    ]
+
+
+def test_pairs_of_several_corpora_are_named_by_their_data_in_table_csv_json_and_plot(tmp_path, caplog, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("compare_directions.draw_comparison", lambda report: drawn.append(report) or b"")
+    caplog.set_level(logging.INFO, logger="hindsight")
+    paths = ["data/eng", "data/fra", "mine/eng", "s3://bucket/rus"]
+    folders = [run for i, path in enumerate(paths) for run in corpus_pair(tmp_path / str(i), path, f"d{i}")]
+    compare(folders, tmp_path / "out")
+    names = ["data/eng", "fra", "mine/eng", "rus"]
+    labels = [f"{name} gpt_demo seed 0" for name in names]
+    assert [pair["pair"] for pair in drawn[0]["pairs"]] == labels
+    assert [pair["data"] for pair in drawn[0]["pairs"]] == names
+    rows = list(csv.DictReader((tmp_path / "out" / "comparison.csv").read_text().splitlines()))
+    assert [row["data"] for row in rows][::2] == names
+    assert [row["direction"] for row in rows] == ["forward", "backward"] * 4
+    for label in labels:
+        assert f"{label}: unigram entropy 6.2500 nats/token" in caplog.text
+        assert f"{label} " in caplog.text.split("gap: backward minus forward")[1]
+
+
+def test_the_same_data_has_one_name_wherever_it_lies_and_data_made_anew_another(tmp_path):
+    runs = [
+        make_run(tmp_path / "a", "forward", [4.0], "data.path=/scratch/x/eng"),
+        make_run(tmp_path / "b", "backward", [4.1], "data.path=data/eng"),
+        *corpus_pair(tmp_path / "c", "data/eng", "d1", "seed=1"),
+        *corpus_pair(tmp_path / "d", "/scratch/x/eng", "0123456789abcdef", "seed=1"),
+    ]
+    names = [pair["data"] for pair in compare(runs, tmp_path / "out")["pairs"]]
+    assert names == ["eng (d1)", "eng (d1)", "eng (01234567)"]
+
+
+def test_other_validation_data_is_part_of_the_name(tmp_path):
+    pairs = corpus_pair(tmp_path / "a", "data/eng", "d1+v1", "data.val_path=data/fra")
+    pairs += corpus_pair(tmp_path / "b", "data/eng", "d1")
+    names = [pair["data"] for pair in compare(pairs, tmp_path / "out")["pairs"]]
+    assert names == ["eng + fra", "eng"]
+
+
+def test_an_unpaired_run_is_told_and_left_out(tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="hindsight")
+    pair = make_pair(tmp_path)
+    lonely = make_run(tmp_path / "lonely", "forward", [4.0, 4.0], "seed=2")
+    young = make_run(tmp_path / "young", "forward", [], "seed=3")
+    short = [make_run(tmp_path / d, d, [4.0] * n, "seed=4") for d, n in (("forward", 1), ("backward", 2))]
+    result = compare([*pair, lonely, young, *short], tmp_path / "out")
+    assert [each["forward"] for each in result["pairs"]] == [str(pair[0])]
+    assert len(result["left_out"]) == 3
+    said = " ".join(caplog.text.split())
+    assert f"Left out: {lonely} (direction=forward) has no twin" in said
+    assert f"Left out: {young} has no evaluation yet" in said
+    assert f"Left out: {short[0]} was last evaluated at step 10, {short[1]} at step 20" in said
+
+
+def test_a_folder_of_runs_and_a_pattern_mean_their_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pairs = [*make_pair(tmp_path / "runs" / "a"), *make_pair(tmp_path / "runs" / "b", "seed=1")]
+    (tmp_path / "runs" / ".sweep").mkdir()
+    (tmp_path / "runs" / "comparison").mkdir()
+    (tmp_path / "runs" / "note").write_text("mine")
+    found = sorted(pairs)
+    assert [folder.resolve() for folder in find_runs(["runs"])] == found
+    assert [folder.resolve() for folder in find_runs(["runs/*"])] == found
+    assert [folder.resolve() for folder in find_runs(["runs/a/*", "runs/a/fw", "runs/b"])] == found
+    for text, words in (("nowhere", "does not exist"), ("runs/comparison", "is no run and holds none")):
+        with pytest.raises(InputError, match=words):
+            find_runs([text])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["runs/fw", "runs/bw"],
+        ["runs/fw", "runs/bw", "out=out"],
+        ["runs=runs/*"],
+        ["runs=runs/fw", "runs=runs/bw"],
+        ["runs=runs/fw", "runs/bw"],
+        ["runs=[runs/fw,runs/bw]"],
+        ["runs=runs"],
+        ["runs/lr=0.1,2/fw", "runs/bw"],
+    ],
+    ids=str,
+)
+def test_runs_can_be_given_as_a_shell_leaves_them(given, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pair = make_pair(tmp_path / "runs")
+    if "lr=" in given[0]:
+        (tmp_path / "runs" / "lr=0.1,2").mkdir()
+        pair[0].rename(tmp_path / "runs" / "lr=0.1,2" / "fw")
+    monkeypatch.setattr("sys.argv", ["compare_directions.py", *given])
+    found = []
+    run_script("compare_directions", lambda config: found.append(find_runs(config.runs)), alone="runs")
+    assert sorted(folder.name for folder in found[0]) == ["bw", "fw"]
+
+
+def test_folders_and_a_list_of_runs_are_not_both_taken(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["compare_directions.py", "runs/a", "runs=[runs/b]"])
+    with pytest.raises(SystemExit):
+        run_script("compare_directions", lambda _: None, alone="runs")
+    assert "give one of the two" in capsys.readouterr().err
+
+
+def test_the_screen_fits_80_columns_whatever_names_are_long(tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="hindsight")
+    long = "a_corpus_whose_name_is_as_long_as_names_of_corpora_get"
+    folders = [
+        folder
+        for seed in (0, 1)
+        for folder in make_pair(tmp_path / str(seed), f"seed={seed}", f"data.path=data/{long}", "model=llama_small")
+    ]
+    for folder in folders:
+        text = {"step": 20, "prompt": "The", "text": "word " * 60}
+        (folder / "samples.jsonl").write_text(json.dumps(text) + "\n")
+    compare(folders, tmp_path / "out")
+    shown = caplog.records[0].getMessage()
+    assert long in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_a_cell_of_the_csv_is_no_formula_and_a_name_is_no_mathematics(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    compare(corpus_pair(Path("=1+1"), "'data/$x_{'", "d1"), tmp_path / "out")
+    [row, _] = csv.DictReader((tmp_path / "out" / "comparison.csv").read_text().splitlines())
+    assert row["folder"] == "'=1+1/forward"
+    assert row["data"] == "$x_{"
+
+
+def test_more_pairs_than_colors_are_drawn_in_different_ones(tmp_path):
+    pairs = [run for seed in range(12) for run in make_pair(tmp_path / str(seed), f"seed={seed}")]
+    compare(pairs, tmp_path / "out")
+    assert (tmp_path / "out" / "comparison.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize(
@@ -128,14 +280,29 @@ def test_runs_that_differ_in_more_than_direction_are_refused_with_the_key(tmp_pa
 @pytest.mark.parametrize(
     ("metadata", "difference"),
     [
-        ({"data_fingerprint": "d2"}, "data_fingerprint=d1 against d2"),
-        ({"tokenizer_fingerprint": "t2"}, "tokenizer_fingerprint=t1 against t2"),
+        ({"data_fingerprint": "d2"}, "other tokens in data.path=here, which was made anew between them"),
+        ({"tokenizer_fingerprint": "t2"}, "another tokenizer, data.tokenizer=here/tokenizer"),
         ({"val_unigram_entropy_nats": 6.5}, "val_unigram_entropy_nats=6.25 against 6.5"),
     ],
 )
 def test_runs_on_different_data_are_refused(tmp_path, metadata, difference):
     forward = make_run(tmp_path / "fw", "forward", [4.0])
     assert f"with {difference};" in refusal(forward, make_run(tmp_path / "bw", "backward", [4.1], **metadata))
+
+
+def test_other_data_is_told_by_its_paths_and_no_hash(tmp_path):
+    forward = make_run(tmp_path / "fw", "forward", [4.0], "data.path=data/eng")
+    backward = make_run(
+        tmp_path / "bw", "backward", [4.1], "data.path=data/fra", data_fingerprint="d2", val_unigram_entropy_nats=6.5
+    )
+    assert "with data.path=data/eng against data/fra; a pair" in refusal(forward, backward)
+    assert "d2" not in refusal(forward, backward)
+
+
+def test_many_differences_are_counted(tmp_path):
+    forward = make_run(tmp_path / "fw", "forward", [4.0])
+    said = refusal(forward, make_run(tmp_path / "bw", "backward", [4.1], "model=llama_small", "optim.lr=0.1", "seed=5"))
+    assert "more; a pair differs in direction only." in said
 
 
 def test_the_closest_run_is_named(tmp_path):
@@ -235,7 +402,7 @@ def test_what_cannot_change_a_loss_may_differ(tmp_path):
     forward, backward = make_run(tmp_path / "fw", "forward", [4.0]), make_run(tmp_path / "bw", "backward", [4.1], *free)
     different = {text.split("=")[0] for text in differences(read_run(forward).config, read_run(backward).config)}
     assert different == {override.split("=")[0] for override in free} | {"run_name", "direction"}
-    assert len(pair_runs([read_run(forward), read_run(backward)])) == 1
+    assert len(pair_runs([read_run(forward), read_run(backward)])[0]) == 1
 
 
 def test_what_may_change_the_rounding_and_an_unfinished_run_are_warned_of(tmp_path):
@@ -280,10 +447,12 @@ def test_the_screen_shows_table_gap_samples_and_paths(tmp_path, caplog):
     (pair[0] / "samples.jsonl").unlink()
     compare(pair, tmp_path / "out")
     lines = [" ".join(line.split()) for line in caplog.text.splitlines()]
-    assert "gpt_demo seed 0 forward 20 4.0000 2.0000 50.00 25.00 % 1,050 6.2500" in lines
-    assert "gpt_demo seed 0 +0.1000 +0.0500 +2.500 % +2.469 %" in lines
-    assert "Sample of gpt_demo seed 0, forward: none was written." in caplog.text
-    assert "Sample of gpt_demo seed 0, backward, written here in reading order (step 20, prompt 'The')" in caplog.text
+    assert "here gpt_demo seed 0: unigram entropy 6.2500 nats/token" in lines
+    assert "forward 20 4.0000 2.0000 50.00 25.00 % 1,050" in lines
+    assert "here gpt_demo seed 0 +0.1000 +0.0500 +2.500 % +2.469 %" in lines
+    said = " ".join(caplog.text.split())
+    assert "Sample of here gpt_demo seed 0, forward: none was written." in said
+    assert "Sample of here gpt_demo seed 0, backward, written here in reading order (step 20, prompt 'The')" in said
     assert "bw wrote this at 20" in caplog.text
     assert "wrote this at 10" not in caplog.text
     for path in (*pair, *(tmp_path / "out" / f"comparison.{ending}" for ending in ("png", "csv", "json"))):

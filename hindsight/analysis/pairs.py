@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from hindsight import runs
+from hindsight.analysis.names import names_of, paths_of
 from hindsight.config import key_roles
 from hindsight.config.direction import Direction
 from hindsight.errors import InputError
 from hindsight.json_lines import read_backward, read_records, step_of
 
-"""Keys of metadata.json that stand for what the runs read, wherever it lies."""
+MOST_DIFFERENCES = 6
+"""Most differences of two runs that a message names."""
 WARNED_METADATA = ("git_commit", "world_size", "versions", runs.LR_PLAN)
 """Keys of metadata.json (and those below them) in which a pair may differ with a warning: they may change rounding."""
 
@@ -63,10 +65,22 @@ class RecordedRun:
 class Pair:
     """A forward run and its backward twin."""
 
-    label: str
-    """Model and seed, and the forward run's folder if several pairs have the same."""
+    data: str
+    """Name of the data that tells it from that of other pairs."""
+    model: str
+    """Name of the model, and what else tells this pair from others of the same data and seed."""
     runs: tuple[RecordedRun, RecordedRun]
     """Forward, backward."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of both runs."""
+        return self.runs[0].config["seed"]
+
+    @property
+    def label(self) -> str:
+        """Data, model and seed."""
+        return f"{self.data} {self.model} seed {self.seed}"
 
     def gaps(self) -> dict[str, float]:
         """Gaps, backward minus forward; each name gives the unit, or what the percentage is relative to."""
@@ -147,8 +161,28 @@ def _measured(folder: Path) -> tuple[list[dict[str, Any]], array]:
     return evaluations, speeds
 
 
-def pair_runs(given: Sequence[RecordedRun]) -> list[Pair]:
-    """Find the backward twin of every forward run; InputError if a run has no twin, or more than one."""
+def read_runs(folders: Sequence[Path]) -> tuple[list[RecordedRun], list[str]]:
+    """Read runs.
+
+    Returns:
+        The runs, and why others cannot be compared, such as one that has no evaluation yet.
+    """
+    found: list[RecordedRun] = []
+    left_out: list[str] = []
+    for folder in folders:
+        try:
+            found.append(read_run(folder))
+        except InputError as error:
+            left_out.append(str(error))
+    return found, left_out
+
+
+def pair_runs(given: Sequence[RecordedRun]) -> tuple[list[Pair], list[str]]:
+    """Find the backward twin of every forward run; InputError if a run has more than one.
+
+    Returns:
+        The pairs, and for each run that is in none, why.
+    """
     groups: dict[str, dict[Direction, RecordedRun]] = {}
     for run in given:
         group = groups.setdefault(json.dumps(run.settings, sort_keys=True), {})
@@ -157,19 +191,23 @@ def pair_runs(given: Sequence[RecordedRun]) -> list[Pair]:
             raise InputError(f"{both}: direction={run.direction.name} and no difference that counts; drop one of them.")
         group[run.direction] = run
     pairs: list[Pair] = []
+    left_out: list[str] = []
     for group in groups.values():
         if len(group) == 1:
-            raise InputError(_why_unpaired(next(iter(group.values())), given))
+            left_out.append(_why_unpaired(next(iter(group.values())), given))
+            continue
         forward, backward = group[Direction.forward], group[Direction.backward]
         steps = forward.evaluations[-1]["step"], backward.evaluations[-1]["step"]
         if steps[0] != steps[1]:
             both = f"{forward.folder} was last evaluated at step {steps[0]}, {backward.folder} at step {steps[1]}"
-            raise InputError(f"{both}; train the shorter one further.")
-        pairs.append(Pair(f"{forward.config['model.name']} seed {forward.config['seed']}", (forward, backward)))
-    labels = [pair.label for pair in pairs]
-    for pair in pairs:
-        pair.label += f" ({pair.runs[0].folder.name})" if labels.count(pair.label) > 1 else ""
-    return pairs
+            left_out.append(f"{both}; train the shorter one further.")
+            continue
+        pairs.append(Pair("", "", (forward, backward)))
+    for pair, (data, model) in zip(
+        pairs, names_of([(p.runs[0].settings, p.runs[0].config) for p in pairs]), strict=True
+    ):
+        pair.data, pair.model = data, model
+    return pairs, left_out
 
 
 def differences(left: dict[str, Any], right: dict[str, Any]) -> list[str]:
@@ -180,12 +218,33 @@ def differences(left: dict[str, Any], right: dict[str, Any]) -> list[str]:
 
 def _why_unpaired(run: RecordedRun, given: Sequence[RecordedRun]) -> str:
     """Name the run that comes closest to being this one's twin, and what they differ in."""
+    unpaired = f"{run.folder} (direction={run.direction.name}) has no twin of the other direction among runs="
     others = [other for other in given if other is not run]
+    if not others:
+        return f"{unpaired}; train one, with the same settings but its direction."
     closest = min(others, key=lambda o: (o.direction is run.direction, len(differences(run.settings, o.settings))))
-    found = differences(run.settings, closest.settings)
+    found = _explained(run, closest)
     if closest.direction is run.direction:
         found.insert(0, f"direction={run.direction.name} too")
-    unpaired = f"{run.folder} (direction={run.direction.name}) has no twin of the other direction among runs="
-    return (
-        f"{unpaired}. The closest run is {closest.folder}, with {', '.join(found)}; a pair differs in direction only."
-    )
+    more = [f"{len(found) - MOST_DIFFERENCES} more"] if len(found) > MOST_DIFFERENCES else []
+    shown = ", ".join([*found[:MOST_DIFFERENCES], *more])
+    return f"{unpaired}. The closest run is {closest.folder}, with {shown}; a pair differs in direction only."
+
+
+def _explained(left: RecordedRun, right: RecordedRun) -> list[str]:
+    """What two runs differ in that those of a pair must agree in, by keys that people know: no fingerprints."""
+    found: list[str] = []
+    hidden = {*runs.FINGERPRINTS}
+    places = [(paths_of(run.config), run.config.get("data.tokenizer")) for run in (left, right)]
+    is_other_data, is_other_tokenizer = (left.settings[key] != right.settings[key] for key in runs.FINGERPRINTS)
+    if is_other_data and places[0][0] != places[1][0]:
+        found.append(f"data.path={places[0][0]} against {places[1][0]}")
+        hidden.add("val_unigram_entropy_nats")
+    elif is_other_data:
+        found.append(f"other tokens in data.path={places[0][0]}, which was made anew between them")
+    if is_other_tokenizer and (not is_other_data or places[0][1] != places[1][1]):
+        tokenizers = [tokenizer or f"{path}/tokenizer" for path, tokenizer in places]
+        differ = f"{tokenizers[0]} against {tokenizers[1]}" if tokenizers[0] != tokenizers[1] else tokenizers[0]
+        found.append(f"another tokenizer, data.tokenizer={differ}")
+    settings = [{key: value for key, value in run.settings.items() if key not in hidden} for run in (left, right)]
+    return found + differences(settings[0], settings[1])

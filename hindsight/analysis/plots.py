@@ -4,9 +4,13 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from hindsight.runs import EVAL_LOSS
+from hindsight.shown_text import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+DISTINCT_COLORS = 10
+"""Colors of matplotlib's cycle."""
 
 
 def draw_comparison(report: dict[str, Any]) -> bytes:
@@ -52,22 +56,31 @@ def draw_comparison(report: dict[str, Any]) -> bytes:
 
 def _draw_pairs(report: dict[str, Any], losses: "Axes", gaps: "Axes") -> None:
     """Draw the two loss curves and the gap of each pair in one color, with a legend."""
+    from matplotlib import colormaps
     from matplotlib.lines import Line2D
 
     runs = {run["folder"]: run for run in report["runs"]}
     handles: list[Line2D] = []
     for i, pair in enumerate(report["pairs"]):
-        style = {"color": f"C{i % 10}", "marker": "o", "markersize": 3, "linewidth": 1.6}
+        n_pairs = len(report["pairs"])
+        style = {
+            "color": f"C{i}" if n_pairs <= DISTINCT_COLORS else colormaps["turbo"](i / (n_pairs - 1)),
+            "marker": "o",
+            "markersize": 3,
+            "linewidth": 1.6,
+        }
         forward, backward = _loss_curve(runs[pair["forward"]]), _loss_curve(runs[pair["backward"]])
         both = sorted(forward.keys() & backward.keys())
         losses.plot(list(forward), list(forward.values()), "-", **style)
         losses.plot(list(backward), list(backward.values()), "--", **style)
         gaps.plot(both, [100 * (backward[tokens] / forward[tokens] - 1) for tokens in both], "-", **style)
-        label = f"{pair['pair']}: gap {pair['gap_over_forward_percent']:+.2f} %"
+        label = f" {visible(pair['pair'])}: gap {pair['gap_over_forward_percent']:+.2f} %"
         handles.append(Line2D([], [], color=style["color"], label=label))
     handles.append(Line2D([], [], color="black", linestyle="-", label="forward"))
     handles.append(Line2D([], [], color="black", linestyle="--", label="backward"))
-    losses.legend(handles=handles, frameon=False)
+    legend = losses.legend(handles=handles, frameon=False, fontsize=9 if len(handles) <= DISTINCT_COLORS else 6)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a folder's name may have a $
 
 
 def _loss_curve(run: dict[str, Any]) -> dict[int, float]:

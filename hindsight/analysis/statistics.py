@@ -12,8 +12,8 @@ def over_seeds(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
     """Summarize the gaps of pairs that differ in nothing but their seed.
 
     Returns:
-        For each group of at least two such pairs: model, seeds, and mean and sample standard deviation (over n - 1) of
-        each gap.
+        For each group of at least two such pairs: data, model, seeds, and mean and sample standard deviation (over
+        n - 1) of each gap.
     """
     groups: dict[str, list[Pair]] = {}
     for pair in pairs:
@@ -22,11 +22,11 @@ def over_seeds(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
 
 
 def _summary(pairs: Sequence[Pair]) -> dict[str, Any]:
-    configs = [pair.runs[0].config for pair in pairs]
     gaps = {key: [pair.gaps()[key] for pair in pairs] for key in pairs[0].gaps()}
     return {
-        "model": configs[0]["model.name"],
-        "seeds": [config["seed"] for config in configs],
+        "data": pairs[0].data,
+        "model": pairs[0].model,
+        "seeds": [pair.seed for pair in pairs],
         "mean": {key: statistics.mean(values) for key, values in gaps.items()},
         "std": {key: statistics.stdev(values) for key, values in gaps.items()},
     }

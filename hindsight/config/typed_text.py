@@ -61,6 +61,30 @@ def text_keys(schema: type, variants: Sequence[type] = (), prefix: str = "") -> 
     return found
 
 
+def with_keys(arguments: Sequence[str], key: str, keys: dict[str, TextKey]) -> list[str]:
+    """Give arguments without a key theirs: `runs/a runs/b` means runs=[runs/a,runs/b].
+
+    Args:
+        arguments: all arguments.
+        key: the key; "" if there is none.
+        keys: what `text_keys` gives.
+    """
+    if not key:
+        return [*arguments]
+    alone = [each for each in arguments if re.match(r"[-+~]|hydra[./]|[\w.]+\s*=", each) is None]
+    if not keys[key].is_list:
+        return [f"{key}={each}" if each in alone else each for each in arguments]
+    # The shell makes several of runs=runs/{a,b}, and of runs=runs/* where it finds something.
+    named = [each for each in arguments if each.startswith(f"{key}=") and not each.startswith((f"{key}=[", f"{key}=$"))]
+    if not alone and len(named) < 2:
+        return [*arguments]
+    rest = [each for each in arguments if each not in alone and each not in named]
+    if any(each.startswith(f"{key}=") for each in rest):
+        raise InputError(f"{alone[0] if alone else named[0]} and {key}=[...]: give one of the two.")
+    values = [each.removeprefix(f"{key}=") for each in arguments if each in alone or each in named]
+    return [*rest, f"{key}=[{','.join(QuotedString(value, Quote.single).with_quotes() for value in values)}]"]
+
+
 def as_typed(arguments: Sequence[str], keys: dict[str, TextKey], is_sweep: bool) -> list[str]:
     """Quote the values of these keys for hydra, so that they stay what was typed.
 
