@@ -44,13 +44,16 @@ class TrainMetrics(Callback):
     Args:
         gradient: ClipGradient; its `norm` gives the norm before clipping.
         interval: optimizer steps between two lines.
+        layer_norms: whether to log the norm of each weight, and that of its gradient, before its update.
     """
 
     phase = Phase.measure
 
-    def __init__(self, gradient: ClipGradient, interval: int) -> None:
+    def __init__(self, gradient: ClipGradient, interval: int, layer_norms: bool = False) -> None:
         self.gradient = gradient
         self.interval = interval
+        self.layer_norms = layer_norms
+        self.norms: dict[str, torch.Tensor] = {}
         self.sums: torch.Tensor | None = None
         self.grad_norm = torch.tensor(float("nan"))
         self.lr = float("nan")
@@ -73,6 +76,8 @@ class TrainMetrics(Callback):
         self.lr = state.optimizers[0].param_groups[0]["lr"]
         if (int(state.timestamp.batch) + 1) % self.interval == 0:
             self.grad_norm = self.gradient.norm(state)
+            if self.layer_norms:
+                self.norms = norms_of(state.model)
 
     def batch_end(self, state: State, logger: Logger) -> None:
         """Log the step that was just made."""
@@ -88,10 +93,22 @@ class TrainMetrics(Callback):
         metrics |= {
             "train/lr": self.lr,
             "train/grad_norm": float(self.grad_norm),
+            **{name: float(norm) for name, norm in self.norms.items()},
             runs.TOKENS_PER_SECOND: self.speed.tokens_per_second,
             "train/peak_memory_mib": peak_memory_mib(),
         }
         logger.log_metrics(metrics)
+
+
+def norms_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """L2 norms of every weight and of its clipped gradient, by the names of model.safetensors."""
+    norms: dict[str, torch.Tensor] = {}
+    for name, weight in model.named_parameters():
+        short = name.split("module.")[-1]  # DDP's wrapper and LanguageModel each add one
+        norms[f"train/weight_norm/{short}"] = weight.detach().norm()
+        if weight.grad is not None:
+            norms[f"train/grad_norm/{short}"] = weight.grad.norm()
+    return norms
 
 
 def peak_memory_mib() -> float:

@@ -164,10 +164,11 @@ def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSa
     loaders = build_loaders(setup)
     optimizer = build_optimizer(model.module, config.optim)
     scheduler = build_scheduler(optimizer, lambda step: lr_plan.rate(step, run.plan, config.optim), config.optim)
-    restore, gradient, stop = RestoreRandomState(), ClipGradient(config.optim.grad_clip), StopOnRequest(setup.folder)
+    restore, stop = RestoreRandomState(), StopOnRequest(setup.folder)
+    gradient = ClipGradient(config.optim.grad_clip, config.optim.clip)
     path = run.checkpoint.path if run.checkpoint is not None else None
     backups, saver = build_savers(config, setup.folder, stop, run.settings, run.plan, path)
-    metrics, samples = TrainMetrics(gradient, config.log_interval), Samples(setup, model)
+    metrics, samples = TrainMetrics(gradient, config.log_interval, config.layer_norms), Samples(setup, model)
     # In the order of their phases, which is a protocol: see callback_order.py.
     callbacks = [run.lock, restore, gradient, StopAtNonFiniteLoss(), metrics, samples, *backups, saver, stop]
     check_order(callbacks)

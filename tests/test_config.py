@@ -90,6 +90,7 @@ def test_the_papers_recipe_is_one_word(model):
         period_steps,
     )
     assert (optim.betas, optim.eps, optim.weight_decay, optim.grad_clip) == ([0.9, 0.999], 1e-8, 0.01, 1.0)
+    assert (optim.decay_all, optim.clip.name) == (True, "norm")
     assert config.eval_interval == f"{20_000 // parts}ba"  # every 20,000 backward passes
 
 
@@ -180,6 +181,16 @@ def test_help_shows_every_key_with_its_docstring(script):
         ),
         (["direction=forward", "data.cache_limit=20"], ["data.cache_limit=20 is no size; write it as 500mb or 20gb"]),
         (["direction=forward", "data.cache_dir=s3://a/b"], ["data.cache_dir=s3://a/b is not on this machine"]),
+        (
+            ["direction=forward", "optim.schedule=inverse_sqrt", "optim.warmup_steps=0"],
+            ["optim.warmup_steps=0", "give at least 1"],
+        ),
+        (["direction=forward", "optim.power=0"], ["optim.power=0", "greater than 0"]),
+        (["direction=forward", "optim.clip=sideways"], ["optim.clip", "norm, value, adaptive"]),
+        (
+            ["direction=forward", "model.block=llama", "model.activation=gelu"],
+            ["model.activation=gelu", "model.block=gpt2"],
+        ),
         (["direction=forward", "train.more=5"], ["train.more=5: '5' is no duration"]),
         (["direction=forward", "data.path=s3://id:key@a/b"], ["data.path: an address must not hold keys"]),
     ],

@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from transformers import get_inverse_sqrt_schedule
 
 from hindsight.config.optim import OptimConfig, Schedule
 from hindsight.training.optim import build_optimizer, learning_rate, parameter_groups
@@ -58,6 +59,29 @@ def test_each_restart_begins_at_shrink_times_the_peak_before():
     assert min(values[10:]) >= 0.2
 
 
+def test_polynomial_is_the_share_that_is_left_to_the_power():
+    values = rates(replace(BASE, schedule=Schedule.polynomial, power=3))
+    assert values[60] == pytest.approx(0.2 + 0.8 * 0.5**3)
+    assert values[110:] == pytest.approx([0.2] * 5)
+    linear = rates(replace(BASE, schedule=Schedule.linear))
+    assert rates(replace(BASE, schedule=Schedule.polynomial, power=1)) == pytest.approx(linear)
+
+
+def test_inverse_sqrt_falls_with_the_step_whatever_the_length_of_the_run():
+    config = replace(BASE, schedule=Schedule.inverse_sqrt, lr_min=0.0)
+    values = rates(config)
+    assert values[40] == pytest.approx(0.5)
+    assert values[90] == pytest.approx(1 / 3)
+    assert rates(config, 1000)[:110] == values[:110]
+    model = nn.Linear(2, 2)
+    theirs = get_inverse_sqrt_schedule(torch.optim.SGD(model.parameters(), lr=1.0), num_warmup_steps=10)
+    plain = replace(config, lr_init=0.0)
+    for step in range(100):
+        assert theirs.get_last_lr()[0] == pytest.approx(learning_rate(step, 100, plain))
+        theirs.optimizer.step()
+        theirs.step()
+
+
 def test_without_warm_up_the_first_step_is_at_the_peak():
     assert learning_rate(0, 100, replace(BASE, warmup_steps=0)) == 1.0
 
@@ -80,6 +104,13 @@ def test_only_matrices_that_are_no_embedding_decay():
     assert others["weight_decay"] == 0.0
     expected = {id(p) for p in (model.embedding.weight, model.linear.bias, model.norm.weight, model.norm.bias)}
     assert {id(p) for p in others["params"]} == expected
+
+
+def test_everything_decays_on_demand_as_with_pytorchs_default():
+    model = Tied()
+    groups = build_optimizer(model, replace(BASE, decay_all=True, weight_decay=0.3)).param_groups
+    decaying = {id(p) for group in groups for p in group["params"] if group["weight_decay"] == 0.3}
+    assert decaying == {id(p) for p in model.parameters()}
 
 
 def test_the_optimizer_has_every_parameter_once_and_the_settings_asked_for():

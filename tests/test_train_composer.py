@@ -18,6 +18,7 @@ from helpers.processes import ROOT, run_command
 from helpers.small_data import convert_config
 from helpers.training_runs import TINY, by_step, compose_config, records, settings, train
 from omegaconf import OmegaConf
+from safetensors.torch import load_file
 
 import convert_to_mds
 import train_composer
@@ -134,6 +135,22 @@ def test_the_gradient_is_clipped_on_demand(shards, tmp_path):
     free = by_step(train(shards, tmp_path, "run_name=b", "optim.grad_clip=null", "optim.eps=1e-3"))
     assert clipped[1] == free[1]
     assert clipped[6] > free[6]
+
+
+@pytest.mark.parametrize("direction", Direction)
+def test_clipping_of_every_kind_and_norms_of_every_weight_on_demand(shards, tmp_path, direction):
+    common = ["max_duration=3ba", "optim.eps=1e-3", "layer_norms=true", f"direction={direction.name}"]
+    found = []
+    for kind, limit in (("norm", 1e-3), ("value", 1e-4), ("adaptive", 1e-4)):
+        folder = train(shards, tmp_path, *common, f"run_name={kind}", f"optim.clip={kind}", f"optim.grad_clip={limit}")
+        line, names = records(folder)[-1], load_file(folder / "model.safetensors").keys()
+        assert {f"train/weight_norm/{name}" for name in names} <= line.keys()
+        clipped = math.sqrt(sum(line[f"train/grad_norm/{name}"] ** 2 for name in names))
+        assert 0 < clipped < line["train/grad_norm"]
+        found.append(clipped)
+    assert found[0] == pytest.approx(1e-3, rel=1e-3)
+    assert len(set(found)) == 3
+    assert "train/weight_norm/norm.weight" not in records(train(shards, tmp_path, "run_name=plain"))[-1]
 
 
 def test_samples_after_the_checkpoint_are_dropped_at_a_resume(shards, tmp_path):

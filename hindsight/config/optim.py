@@ -14,6 +14,16 @@ class Schedule(Enum):
     linear = "linear"
     cosine = "cosine"
     cosine_restarts = "cosine_restarts"
+    polynomial = "polynomial"
+    inverse_sqrt = "inverse_sqrt"
+
+
+class Clip(Enum):
+    """What optim.grad_clip limits."""
+
+    norm = "norm"
+    value = "value"  # pyright: ignore[reportAssignmentType] - an Enum may have a member of this name
+    adaptive = "adaptive"
 
 
 @dataclass
@@ -27,11 +37,17 @@ class OptimConfig:
     eps: float = 1e-8
     """Added to the denominator of the update."""
     weight_decay: float = 0.1
-    """Decoupled weight decay of the matrices; norms, biases and embeddings have none."""
+    """Decoupled weight decay of the matrices; norms, biases and embeddings have none, but for decay_all."""
+    decay_all: bool = False
+    """Whether norms, biases and embeddings decay too, as with PyTorch's AdamW(model.parameters())."""
     grad_clip: float | None = 1.0
-    """Largest norm of the gradient, which is scaled down to it; null for no limit."""
+    """Limit of the gradient, of the kind that clip names; null for none."""
+    clip: Clip = Clip.norm
+    """What grad_clip limits: norm (of the whole gradient, which is scaled down), value (of each of its numbers), or
+    adaptive (norm of the gradient over that of the weights, for each row of a matrix; about 0.01)."""
     schedule: Schedule = Schedule.cosine
-    """constant (with a cool-down), linear, cosine or cosine_restarts."""
+    """constant (with a cool-down), linear, cosine, cosine_restarts, polynomial, or inverse_sqrt (of the step: it needs
+    a warm-up, and does not depend on the length of the run)."""
     warmup_steps: int = 100
     """Optimizer steps of linear warm-up from lr_init; 0 for none."""
     lr_init: float = 0.0
@@ -44,15 +60,21 @@ class OptimConfig:
     """Optimizer steps from one restart to the next (cosine_restarts)."""
     shrink: float = 1.0
     """Each peak of cosine_restarts over the one before."""
+    power: float = 2.0
+    """Power of the share of the run that is left (polynomial); 1 is linear."""
 
     def __post_init__(self) -> None:
-        require_positive("optim.", self, "lr", "eps", "grad_clip", "period_steps", "shrink")
+        require_positive("optim.", self, "lr", "eps", "grad_clip", "period_steps", "shrink", "power")
         require(self.warmup_steps >= 0, f"optim.warmup_steps={self.warmup_steps} must be at least 0.")
         require(
             0 <= self.weight_decay < math.inf,
             f"optim.weight_decay={self.weight_decay} must be at least 0, and finite.",
         )
         require_share("optim.", self, "cooldown_share")
+        require(
+            self.schedule is not Schedule.inverse_sqrt or self.warmup_steps > 0,
+            "optim.warmup_steps=0: optim.schedule=inverse_sqrt falls from the end of the warm-up on; give at least 1.",
+        )
         require(
             len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
             f"optim.betas={self.betas} must be two numbers, each at least 0 and less than 1.",

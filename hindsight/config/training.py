@@ -167,6 +167,8 @@ class TrainConfig:
     """Whether to compute each layer's activations again in the backward pass, to save memory."""
     metrics: bool = True
     """Whether accuracy and bits per byte are measured in training too (in evaluation they always are)."""
+    layer_norms: bool = False
+    """Whether the norm of every weight, and of its gradient after clipping, is logged too, each log_interval."""
     wandb: WandbConfig = field(default_factory=WandbConfig)
     """Weights & Biases."""
     tensorboard: bool = False

@@ -4,29 +4,37 @@ These are no loggers: losses are the same whatever is logged.
 """
 
 import math
+from collections.abc import Iterable
 
 import torch
 from composer.core import Callback, State
 from composer.loggers import Logger
-from torch.nn.utils import clip_grad_norm_, get_total_norm
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
 
+from hindsight.config.optim import Clip
 from hindsight.training.callback_order import Phase
 
 TOTAL_LOSS = "loss/train/total"
 """Composer's name of the loss of a step in State.total_loss_dict, over all microbatches and ranks."""
 
 
+SMALLEST_NORM = 1e-3
+"""Least norm of weights for adaptive clipping: biases, which begin at 0, would never leave it
+(arXiv:2102.06171; Composer 0.32.1 has no such bound)."""
+
+
 class ClipGradient(Callback):
-    """Scale the gradient of a step down to a largest norm.
+    """Limit the gradient of a step.
 
     Args:
-        max_norm: largest L2 norm over all parameters; None for no limit.
+        limit: the largest L2 norm over all parameters, or what `kind` says; None for no limit.
+        kind: what is limited.
     """
 
     phase = Phase.update
 
-    def __init__(self, max_norm: float | None) -> None:
-        self.max_norm = max_norm
+    def __init__(self, limit: float | None, kind: Clip = Clip.norm) -> None:
+        self.limit, self.kind = limit, kind
         self._norm: torch.Tensor | None = None
 
     def before_train_batch(self, state: State, logger: Logger) -> None:
@@ -35,15 +43,34 @@ class ClipGradient(Callback):
 
     def after_train_batch(self, state: State, logger: Logger) -> None:
         """Clip, once all microbatches have added to the gradient."""
-        if self.max_norm is not None:
-            parameters = [p for p in state.model.parameters() if p.grad is not None]
-            self._norm = clip_grad_norm_(parameters, self.max_norm)
+        if self.limit is None:
+            return
+        parameters = [p for p in state.model.parameters() if p.grad is not None]
+        if self.kind is Clip.norm:
+            self._norm = clip_grad_norm_(parameters, self.limit)
+            return
+        self._norm = self.norm(state)
+        if self.kind is Clip.value:
+            clip_grad_value_(parameters, self.limit)
+        else:
+            clip_adaptively(parameters, self.limit)
 
     def norm(self, state: State) -> torch.Tensor:
         """Norm of the step's gradient before clipping, shape (); computed here where nothing is clipped."""
         if self._norm is None:
             self._norm = get_total_norm([p.grad for p in state.model.parameters() if p.grad is not None])
         return self._norm
+
+
+def clip_adaptively(parameters: Iterable[torch.Tensor], limit: float) -> None:
+    """Scale the gradient of each row of a matrix, or of a vector, down to a share of the norm of its weights."""
+    for weight in parameters:
+        gradient = weight.grad
+        assert gradient is not None
+        axes = tuple(range(1, weight.ndim)) if weight.ndim > 1 else None
+        norms = [torch.linalg.vector_norm(x.detach(), dim=axes, keepdim=axes is not None) for x in (weight, gradient)]
+        most = limit * norms[0].clamp(min=SMALLEST_NORM)
+        gradient.mul_((most / norms[1].clamp(min=1e-12)).clamp(max=1.0))
 
 
 class StopAtNonFiniteLoss(Callback):

@@ -10,14 +10,14 @@ from torch.optim.lr_scheduler import LambdaLR
 from hindsight.config.optim import OptimConfig, Schedule
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Split the parameters: matrices decay; biases, norms and embeddings do not.
+def parameter_groups(model: nn.Module, weight_decay: float, decay_all: bool = False) -> list[dict]:
+    """Split the parameters: matrices decay; biases, norms and embeddings do not, but for decay_all.
 
     A weight shared by the embedding and the head is an embedding.
     """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    decays = [p for p in parameters if p.ndim >= 2 and id(p) not in embeddings]
+    decays = [p for p in parameters if decay_all or (p.ndim >= 2 and id(p) not in embeddings)]
     decaying = {id(p) for p in decays}
     return [
         {"params": decays, "weight_decay": weight_decay},
@@ -28,7 +28,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """AdamW (arXiv:1711.05101) in its fused form, which does the same sums in one pass."""
     return torch.optim.AdamW(
-        parameter_groups(model, config.weight_decay),
+        parameter_groups(model, config.weight_decay, config.decay_all),
         lr=config.lr,
         betas=(config.betas[0], config.betas[1]),
         eps=config.eps,
@@ -62,7 +62,8 @@ def learning_rate(step: int, total_steps: int, config: OptimConfig) -> float:
     Returns:
         The learning rate. Warm-up: from lr_init up to lr over warmup_steps. Then, of lr - lr_min, above lr_min:
         constant: all of it until the cool-down, then linearly to none; linear: linearly to none; cosine: half a cosine;
-        cosine_restarts: half a cosine each period_steps, each from `shrink` times the peak before (arXiv:1608.03983).
+        cosine_restarts: half a cosine each period_steps, each from `shrink` times the peak before (arXiv:1608.03983);
+        polynomial: the share of the steps that is left, to the power; inverse_sqrt: sqrt(warmup_steps / step).
     """
     if step < config.warmup_steps:
         return config.lr_init + (config.lr - config.lr_init) * step / config.warmup_steps
@@ -77,6 +78,10 @@ def learning_rate(step: int, total_steps: int, config: OptimConfig) -> float:
         share = 1 - done
     elif config.schedule is Schedule.cosine:
         share = (1 + math.cos(math.pi * done)) / 2
+    elif config.schedule is Schedule.polynomial:
+        share = (1 - done) ** config.power
+    elif config.schedule is Schedule.inverse_sqrt:
+        share = math.sqrt(config.warmup_steps / step)
     else:
         period, within = divmod(since, config.period_steps)
         peak = max(config.lr * config.shrink**period, config.lr_min)
