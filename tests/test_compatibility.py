@@ -66,8 +66,12 @@ def test_a_run_goes_on_from_its_checkpoint_with_the_same_losses(made_before, sha
     resumed = [[*line] for line in losses(tmp_path / "resumed")]
     # The run that was made at one go was not evaluated at step 13, where the other ended for a while.
     expected = json.loads((made_before / "losses.json").read_text())
-    assert [line[:2] for line in resumed] == [line[:2] for line in expected]
-    assert [line for line in resumed if line[0] != 13] == [line for line in expected if line[0] != 13]
+    # Processors round differently: on another kind than that of the fixture, losses differ in their seventh digit.
+    assert [line[0] for line in resumed] == [line[0] for line in expected]
+    assert [line[1] for line in resumed[:13]] == [line[1] for line in expected[:13]]
+    for line, other in zip(resumed, expected, strict=True):
+        compared = [value for value, known in zip(line, other, strict=True) if known is not None]
+        assert compared == pytest.approx([value for value in other if value is not None], rel=1e-5)
 
 
 def test_an_interrupted_conversion_goes_on_and_ends_in_the_same_bytes(
@@ -96,9 +100,9 @@ def test_a_manifest_is_read_and_has_the_same_fingerprint(made_before, shards):
 
 
 def sums(folder: Path, name: str) -> dict[str, str]:
-    """SHA-256 of every file, but for those that name the corpus and its time of modification."""
+    """SHA-256 of every file, but for those that name the corpus and its time, or files that were found intact."""
     paths = [path for path in folder.rglob("*") if path.is_file()]
-    paths = [path for path in paths if path.name not in ("manifest.json", "hindsight.json")]
+    paths = [path for path in paths if path.name not in ("manifest.json", "hindsight.json", ".checked")]
     return {f"{name}/{path.relative_to(folder)}": hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
