@@ -204,7 +204,7 @@ def test_any_documents_come_back_from_both_formats_and_any_number_of_workers_spl
     tokenizer_dir, tmp_path_factory, monkeypatch, texts, workers, part_bytes
 ):
     in_val = draws(texts, 0) < 0.3
-    assume(len(set(texts)) > 1 and not in_val.all())
+    assume(len(set(draws(texts, 0))) > 1 and not in_val.all())
     monkeypatch.setattr("hindsight.text.documents.PART_BYTES", part_bytes)
     folder = tmp_path_factory.mktemp("any")
     lines = "".join(json.dumps({"text": text}, ensure_ascii=len(text) % 2 == 0) + "\n" for text in texts)
@@ -308,6 +308,54 @@ def test_documents_that_say_the_same_are_on_the_same_side_wherever_they_are(tmp_
     assert not set(sides[0]) & set(sides[1])
     assert sorted(sides[0] + sides[1]) == sorted([*texts, *texts, texts[7]])
     assert Manifest.load(tmp_path / "out").summary["duplicate_documents"] == 201
+
+
+def write_in_every_format(folder, texts):
+    """The same texts in files of every format that can hold them."""
+    import pyarrow
+    from pyarrow import parquet
+
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    parquet.write_table(pyarrow.table({"text": texts}), folder / "a.parquet")
+    (folder / "single").mkdir()
+    for number, text in enumerate(texts):
+        (folder / "single" / f"{number:03}.txt").write_text(text)
+    contents = {
+        "blank.txt": "\n\n".join(texts).encode(),
+        "ends.txt": "\n\n\n".join(texts).encode() + b"\n",
+        "windows.txt": "\ufeff".encode() + "\r\n\r\n".join(text.replace("\n", "\r\n") for text in texts).encode(),
+        "mark.txt": "".join(f"{text}\n<|end|>\n" for text in texts).encode(),
+        "a.jsonl": lines.encode(),
+        "fed.jsonl": "".join(json.dumps({"text": f"\n{text}\n"}) + "\n" for text in texts).encode(),
+        "a.json.gz": gzip.compress(lines.encode()),
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return [*(folder / name for name in contents), folder / "a.parquet", folder / "single"]
+
+
+def test_a_text_is_on_the_same_side_in_every_format_and_repeats_itself_there(tmp_path, tokenizer_dir):
+    texts = [f"document {number},\nof two lines" for number in range(60)]
+    sides = []
+    for number, path in enumerate(write_in_every_format(tmp_path, texts)):
+        changes = {"separator": "<|end|>"} if path.stem == "mark" else {}
+        changes |= {"corpus_format": CorpusFormat.file} if path.is_dir() else {}
+        out = tmp_path / f"out{number}"
+        convert_to_mds.main(convert_config(path, tokenizer_dir, out, **changes))
+        stored = {split: [text.strip("\ufeff\r\n") for text in documents_of(out, split)] for split in ("train", "val")}
+        sides.append({split: [text.replace("\r", "") for text in texts] for split, texts in stored.items()})
+    assert sorted(sides[0]["train"] + sides[0]["val"]) == sorted(texts)
+    assert all(side == sides[0] for side in sides)
+    folder = tmp_path / "together"
+    folder.mkdir()
+    for name in ("blank.txt", "windows.txt", "a.jsonl", "fed.jsonl", "a.parquet"):
+        shutil.copy(tmp_path / name, folder)
+    convert_to_mds.main(convert_config(folder, tokenizer_dir, tmp_path / "out"))
+    assert Manifest.load(tmp_path / "out").summary["duplicate_documents"] == 4 * 60
+    stored = [
+        {text.strip("\ufeff\r\n") for text in documents_of(tmp_path / "out", split)} for split in ("train", "val")
+    ]
+    assert not {text.replace("\r", "") for text in stored[0]} & {text.replace("\r", "") for text in stored[1]}
 
 
 @pytest.mark.parametrize("n_documents", [2, 3, 50])

@@ -1,6 +1,7 @@
 """Conversions that are interrupted, and go on: whatever happens, the result is that of one that was not."""
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -382,3 +383,28 @@ def test_a_part_that_a_worker_of_another_conversion_writes_late_is_not_taken(
         late.setattr(TokenPart, "save", lambda self, path: save(others[path.name], path))
         with pytest.raises(InputError, match=r"was written by a worker of an earlier conversion"):
             convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "out"))
+
+
+def test_a_conversion_of_an_earlier_version_goes_on_by_its_own_rule_of_the_split(
+    tmp_path, tokenizer_dir, small_parts, monkeypatch, caplog
+):
+    caplog.set_level("INFO", "hindsight")
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in make_text(120, seed=1).split("\n\n"))
+    (tmp_path / "a.jsonl").write_text(lines)
+    config = convert_config(tmp_path / "a.jsonl", tokenizer_dir, tmp_path / "old")
+    with monkeypatch.context() as earlier:
+        earlier.setattr("hindsight.conversion.convert.SPLIT_BY", "text")
+        convert_to_mds.main(config)
+        config.out = str(tmp_path / "out")
+        stop_after(earlier, 6)
+        with pytest.raises(SystemExit, match="130"):
+            convert_to_mds.main(config)
+    convert_to_mds.main(config)
+    assert contents(tmp_path / "out") == contents(tmp_path / "old")
+    assert Manifest.load(tmp_path / "out").settings["split_by"] == "text"
+    convert_to_mds.main(config)
+    assert "already there, nothing to do" in caplog.text
+    config.out = str(tmp_path / "new")
+    convert_to_mds.main(config)
+    assert Manifest.load(tmp_path / "new").settings["split_by"] == "content"
+    assert contents(tmp_path / "new") != contents(tmp_path / "old")

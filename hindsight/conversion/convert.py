@@ -21,7 +21,7 @@ from hindsight.conversion.corpus_statistics import length_summary, vocabulary_us
 from hindsight.conversion.outputs import Output, open_output
 from hindsight.conversion.sinks import Sink
 from hindsight.conversion.source import Source
-from hindsight.conversion.text_source import TextSource
+from hindsight.conversion.text_source import SPLIT_BY, SPLIT_HASHES, TextSource
 from hindsight.conversion.token_sources import ConvertedTokens, PublishedTokens
 from hindsight.conversion.work_folder import WorkFolder
 from hindsight.conversion.workers import OpenWorkers, available_cores, fingerprint_of, forked, in_this_process, run
@@ -47,12 +47,13 @@ def convert(config: ConvertConfig, sink: type[Sink]) -> None:
     settings = sink.settings(config)
     out = open_output(config)
     tokenizer = Tokenizer.load(config.tokenizer)
-    source = open_source(config, tokenizer)
+    is_done = out.is_done()
+    source = open_source(config, tokenizer, rule_of_split(out, is_done))
     if source.not_taken:
         log.warning("corpus=%s: files that are not taken: %s.", config.corpus, describe_not_taken(source.not_taken))
     open_workers = engine_of(config, out.work)
     manifest = manifest_of(config, sink.format, settings, source, tokenizer)
-    if out.is_done():
+    if is_done:
         check_done(out, manifest, source, open_workers, config.on_error)
         out.clean()
         return
@@ -92,7 +93,15 @@ def convert(config: ConvertConfig, sink: type[Sink]) -> None:
     log_summary(config.out, manifest)
 
 
-def open_source(config: ConvertConfig, tokenizer: Tokenizer) -> Source:
+def rule_of_split(out: Output, is_done: bool) -> str:
+    """Give the rule by which what is there, or was begun, is split, so that it goes on; else the present one."""
+    work = WorkFolder(out.work, keep_hashes=False)
+    there = out.manifest() if is_done else work.load()[0] if work.is_begun() else None
+    rule = there.settings.get("split_by") if there is not None else None
+    return rule if rule in SPLIT_HASHES else SPLIT_BY
+
+
+def open_source(config: ConvertConfig, tokenizer: Tokenizer, split_by: str = SPLIT_BY) -> Source:
     """Recognize what corpus= names: a converted folder, an h5 file of tokens, or text."""
     path = Path(config.corpus).expanduser()
     folder = path if path.is_dir() else path.parent
@@ -102,7 +111,7 @@ def open_source(config: ConvertConfig, tokenizer: Tokenizer) -> Source:
         if not path.is_file():
             raise InputError(f"corpus={path} is no regular file, from which h5 could be read; store it first.")
         return PublishedTokens(path, config, tokenizer)
-    return TextSource(config, tokenizer)
+    return TextSource(config, tokenizer, split_by)
 
 
 def engine_of(config: ConvertConfig, work: Path) -> OpenWorkers:

@@ -1,6 +1,7 @@
 """Text as a source of a conversion: documents -> tokens.
 
-Documents are split before anything is cut into blocks, by a hash of their text: equal documents are on the same side.
+Documents are split before anything is cut into blocks, by a hash of what they say: equal documents are on the same
+side, whatever line ends their format keeps around them.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from hindsight.conversion.source import Source, draws_of
 from hindsight.conversion.token_part import TokenPart
 from hindsight.errors import InputError
 from hindsight.shards.manifest import LOSSY, token_dtype
-from hindsight.text.digest import HASH_BYTES, Digest, hash_document
+from hindsight.text.digest import HASH_BYTES, Digest, hash_content, hash_document
 from hindsight.text.documents import CHECKED_FILES, Corpus
 from hindsight.text.finding import EMPTY
 from hindsight.text.formats import describe_marks
@@ -32,6 +33,11 @@ log = logging.getLogger("hindsight")
 
 SAMPLE_BYTES = 1 << 18
 """Bytes of the corpus on which an encoder is checked."""
+SPLIT_BY = "content"
+"""The rule of the split, in the manifest."""
+SPLIT_HASHES = {SPLIT_BY: hash_content, "text": hash_document}
+"""The hash of a document for each rule; `text` of earlier versions, whose conversions go on by it, told a text with a
+line feed at its end from one without, as JSON has it."""
 SAMPLE_PARTS = 8
 """Parts that they are from, if the corpus allows random access."""
 
@@ -43,11 +49,12 @@ class TextSource(Source):
     unit = "B"
     costly = True
 
-    def __init__(self, config: ConvertConfig, tokenizer: Tokenizer) -> None:
+    def __init__(self, config: ConvertConfig, tokenizer: Tokenizer, split_by: str = SPLIT_BY) -> None:
         self.config = config
         self.seed = config.seed
         self.val_share = config.val_share
-        self.origin = {**config.reading(), "split_by": "text", **({LOSSY: True} if config.lossy_tokenizer else {})}
+        self.origin = {**config.reading(), "split_by": split_by, **({LOSSY: True} if config.lossy_tokenizer else {})}
+        self.split_hash = SPLIT_HASHES[split_by]
         self.where = f"corpus={config.corpus}, with corpus_format={config.corpus_format.value},"
         self.corpus = Corpus(config)
         self.total = self.corpus.stored_bytes
@@ -107,6 +114,7 @@ class TextSource(Source):
         lengths: list[int] = []
         n_bytes: list[int] = []
         hashes: list[bytes] = []
+        split_hashes: list[bytes] = []
         end = np.array([self.tokenizer.eos_id], self.dtype)
         for document in self.corpus.read(part, reading):
             encoded = self.encoder.encode(document.text).astype(self.dtype)
@@ -121,7 +129,8 @@ class TextSource(Source):
                     "lossy_tokenizer=true."
                 )
             hashes.append(hash_document(document.raw))
-        numbers = np.frombuffer(b"".join(hashes), "<u8")[:: HASH_BYTES // 8]
+            split_hashes.append(self.split_hash(document.raw))
+        numbers = np.frombuffer(b"".join(split_hashes), "<u8")[:: HASH_BYTES // 8]
         return TokenPart(
             part.signature,
             Digest.of(hashes),

@@ -3,6 +3,8 @@
 import hashlib
 from typing import NamedTuple
 
+from hindsight.text.formats import BOM
+
 HASH_BYTES = 16
 PRIME = 2**255 - 19
 BASE = int.from_bytes(b"what was read, in the order it came", "big") % PRIME
@@ -40,3 +42,13 @@ class Digest(NamedTuple):
 def hash_document(raw: bytes) -> bytes:
     """Hash the bytes of a document to HASH_BYTES."""
     return hashlib.blake2b(raw, digest_size=HASH_BYTES).digest()
+
+
+def hash_content(raw: bytes) -> bytes:
+    """Hash what a document says to HASH_BYTES: the same for a text in every format.
+
+    Formats differ in what they keep around a document: a text file its last line feed, JSON none, an editor a byte
+    order mark or carriage returns. Here a document has one line feed at its end, as most have in text files, and none
+    of the others.
+    """
+    return hash_document(raw.removeprefix(BOM).strip(b"\r\n").replace(b"\r\n", b"\n") + b"\n")
