@@ -20,7 +20,7 @@ from hindsight.text.documents import Corpus
 from hindsight.text.finding import describe_not_taken
 from hindsight.text.sampling import Sample
 from hindsight.tokenization.bpe_training import Draft, check_vocab_size, new_draft, train
-from hindsight.tokenization.hf_folder import load_reference, read_record, save, write_record
+from hindsight.tokenization.hf_folder import load_reference, put_bos_first, read_record, save, write_record
 
 log = logging.getLogger("hindsight")
 
@@ -44,6 +44,8 @@ def main(config: TokenizerConfig) -> None:
         return
     with new_folder(out) as folder:
         trained, library = train(draft, sample.texts(), config.vocab_size, config.trainer)
+        if config.add_bos:
+            trained = put_bos_first(trained)
         record |= {"corpus_fingerprint": sample.fingerprint, "stamp": corpus.stamp}
         libraries = ["tokenizers", library, *([] if trained.hf_tokenizer is None else ["transformers"])]
         record["versions"] = {name: version(name) for name in libraries}
@@ -57,6 +59,7 @@ def settings_of(config: TokenizerConfig, draft: Draft) -> dict[str, Any]:
     """Give everything that the tokenizer depends on, except the corpus."""
     return {
         "vocab_size": config.vocab_size,
+        **({"add_bos": True} if config.add_bos else {}),  # records from before this key have none
         "reference": hashlib.sha256(draft.origin.encode()).hexdigest() if draft.origin else None,
         "sample_bytes": config.sample_bytes,
         **config.reading(),

@@ -160,3 +160,64 @@ def test_a_reference_that_is_not_byte_level_lends_its_special_tokens(make, given
     assert "already there, nothing to do" in caplog.text
     convert_to_mds.main(convert_config(corpus, out, tmp_path / "data"))
     assert Manifest.load(tmp_path / "data").vocab_size == 320
+
+
+def with_transformers(folder, text, **settings):
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)(text, **settings)
+
+
+@pytest.fixture(scope="module")
+def trained(corpus, tmp_path_factory):
+    """Tokenizers with BOS put first or not, of our own, and of a reference."""
+
+    def train_one(add_bos, reference=None):
+        out = tmp_path_factory.mktemp("trained") / "tokenizer"
+        settings = {"add_bos": add_bos, "reference": reference and str(reference)}
+        train_tokenizer.main(TokenizerConfig(corpus=str(corpus), out=str(out), vocab_size=300, **settings))
+        return out
+
+    own = train_one(add_bos=False)
+    return {"own": (own, train_one(add_bos=True)), "reference": (train_one(False, own), train_one(True, own))}
+
+
+@pytest.mark.parametrize("kind", ["own", "reference"])
+def test_a_model_of_transformers_gets_no_token_types_from_our_tokenizer(trained, kind):
+    for folder in trained[kind]:
+        assert sorted(with_transformers(folder, "the sea")) == ["attention_mask", "input_ids"]
+
+
+@pytest.mark.parametrize("kind", ["own", "reference"])
+def test_in_other_programs_the_name_of_a_special_token_is_that_token_and_in_ours_it_is_text(trained, kind):
+    for folder in trained[kind]:
+        tokenizer = Tokenizer.load(folder)
+        given = with_transformers(folder, "sea<|eos|>", add_special_tokens=False)["input_ids"]
+        assert given[-1] == tokenizer.eos_id
+        assert tokenizer.eos_id not in tokenizer.tokenize("sea<|eos|>")[0].tolist()
+        assert "split_special_tokens" not in json.loads((folder / "tokenizer_config.json").read_text())
+
+
+@pytest.mark.parametrize("kind", ["own", "reference"])
+def test_bos_is_put_first_on_demand_and_conversions_stay_as_they_are(trained, kind, corpus, tmp_path):
+    without, with_bos = trained[kind]
+    tokenizer = Tokenizer.load(with_bos)
+    ids = tokenizer.tokenize("the sea")[0].tolist()
+    assert with_transformers(without, "the sea")["input_ids"] == ids
+    assert with_transformers(with_bos, "the sea")["input_ids"] == [tokenizer.bos_id, *ids]
+    for folder in (without, with_bos):
+        convert_to_mds.main(convert_config(corpus, folder, tmp_path / folder.parent.name))
+    first, second = (Manifest.load(tmp_path / folder.parent.name) for folder in (without, with_bos))
+    assert first.splits == second.splits
+
+
+def test_an_older_folder_of_ours_is_the_same_tokenizer(tokenizer_dir, tmp_path, corpus, shards, caplog):
+    caplog.set_level("INFO", "hindsight")
+    folder = shutil.copytree(tokenizer_dir, tmp_path / "older")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    del config["model_input_names"]
+    write(folder, tokenizer_config=config | {"split_special_tokens": True})
+    assert Tokenizer.load(folder).fingerprint == Tokenizer.load(tokenizer_dir).fingerprint
+    train_tokenizer.main(TokenizerConfig(corpus=str(corpus), out=str(folder), vocab_size=300))
+    convert_to_mds.main(convert_config(corpus, folder, shards))
+    assert caplog.text.count("already there, nothing to do") == 2

@@ -27,6 +27,8 @@ class TokenizerConfig(CorpusConfig):
     """Number of token ids, special tokens included."""
     reference: str | None = None
     """Tokenizer folder or Hub name whose normalizer, pre-tokenizer, decoder and special tokens are taken over."""
+    add_bos: bool = False
+    """Whether transformers puts BOS before every text; conversions here do not, because every window begins with it."""
     sample_bytes: int | None = None
     """Train on about this many bytes, drawn over the whole corpus by the seed; null for all of it."""
     seed: int = 0

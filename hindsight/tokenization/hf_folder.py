@@ -13,6 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tokenizers
+from tokenizers import processors
+
 from hindsight.errors import InputError
 from hindsight.files import open_regular
 from hindsight.tokenization.bpe_training import SPECIAL_TOKENS, Draft, drop_empty_post_processor, new_draft
@@ -26,6 +29,9 @@ log = logging.getLogger("hindsight")
 
 ROLES = {"bos_token": "<|bos|>", "eos_token": "<|eos|>", "pad_token": "<|pad|>"}
 """The special token for each role, by transformers' name of the role."""
+MODEL_INPUTS = ["input_ids", "attention_mask"]
+"""What a tokenizer of transformers gives to a model. By default there would also be token_type_ids, for which GPT-2
+adds an embedding to every position."""
 RECORD_NAME = "hindsight.json"
 FILES = ("tokenizer*.json", "*_tokens*.json", "vocab.json", "merges.txt", RECORD_NAME)
 """Patterns for the files of a tokenizer, in a folder that may also hold a model."""
@@ -61,7 +67,8 @@ def load_reference(reference: str) -> Draft:
     if base.bos_token is None or base.eos_token is None:
         add_special_tokens(base)
     drop_empty_post_processor(base)
-    base.init_kwargs["split_special_tokens"] = True
+    base.init_kwargs["model_input_names"] = MODEL_INPUTS
+    base.init_kwargs.pop("split_special_tokens", None)
     return Draft(json.loads(base.backend_tokenizer.to_str()), base, origin=_content_of(base))
 
 
@@ -141,7 +148,7 @@ def save(draft: Draft, folder: Path) -> Tokenizer:
                 "clean_up_tokenization_spaces": False,
                 "extra_special_tokens": {},
                 "model_max_length": int(1e30),  # none
-                "split_special_tokens": True,  # for AutoTokenizer too, "<|eos|>" in a text is seven characters
+                "model_input_names": MODEL_INPUTS,
                 "tokenizer_class": "PreTrainedTokenizerFast",
             },
         )
@@ -158,6 +165,19 @@ def save(draft: Draft, folder: Path) -> Tokenizer:
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def put_bos_first(draft: Draft) -> Draft:
+    """Have transformers put BOS before every text; what is converted here gets none, as every window begins with it."""
+    roles = draft.roles or ROLES
+    bos = roles["bos_token"] if draft.hf_tokenizer is None else str(draft.hf_tokenizer.bos_token)
+    number = {token["content"]: token["id"] for token in draft.spec["added_tokens"]}[bos]
+    template = processors.TemplateProcessing(
+        single=[bos, "$A"], pair=[bos, "$A", f"{bos}:1", "$B:1"], special_tokens=[(bos, number)]
+    )
+    backend = tokenizers.Tokenizer.from_str(json.dumps(draft.spec))
+    backend.post_processor = template  # pyright: ignore[reportAttributeAccessIssue]
+    return replace(draft, spec=json.loads(backend.to_str()))
 
 
 def copy_tokenizer(folder: Path, copy: Path) -> None:
