@@ -70,7 +70,7 @@ def test_a_sweep_prints_its_table_and_trains_all_its_runs_in_one_process(shards:
     assert done.stdout.startswith("run ")
     for direction in ("forward", "backward"):
         for seed in (1, 2):
-            run = tmp_path / "runs" / f"gpt_nano-shards-{direction}-seed{seed}"
+            run = tmp_path / "runs" / f"gpt_nano-l2-d24-ctx64-h2-t32-shards-{direction}-seed{seed}"
             assert json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 2
             assert f"{run.name} " in done.stdout
     assert not Path("multirun").exists()
@@ -85,4 +85,4 @@ def test_a_run_that_fails_does_not_keep_the_others_of_a_sweep_and_fails_it(shard
     done = run_command("python", "train_composer.py", "-m", "direction=forward", *arguments)
     assert done.returncode == 2, done.stderr
     assert "shard.00000.mds is missing" in done.stderr.splitlines()[-1]
-    assert (tmp_path / "runs" / "gpt_nano-shards-forward-seed0" / "metrics.jsonl").exists()
+    assert (tmp_path / "runs" / "gpt_nano-l2-d24-ctx64-h2-t32-shards-forward-seed0" / "metrics.jsonl").exists()

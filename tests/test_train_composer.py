@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,7 +40,7 @@ DROPOUT = ["model.dropout=0.2", "model.embedding_dropout=0.1"]
 
 def test_a_run_leaves_its_config_metrics_metadata_samples_and_checkpoints(shards, tmp_path):
     folder = train(shards, tmp_path, "eval_interval=3ba", "checkpoint.interval=2ba", "samples.interval=4ba")
-    assert folder.name == "gpt_nano-shards-forward-seed0"
+    assert folder.name == "gpt_nano-l2-d24-ctx64-h2-t32-shards-forward-seed0"
     config = OmegaConf.load(folder / "config.yaml")
     assert config.direction == "forward"
     assert config.data.context_length == 32
@@ -582,3 +583,89 @@ def test_losses_keep_all_their_digits(shards, tmp_path):
     (value,) = by_step(folder).values()
     assert np.float32(value) == value
     assert repr(value) in (folder / "metrics.jsonl").read_text()
+
+
+# --------------------------------------------------------------------------------------------------- names, dead runs
+
+
+def kill_before_the_first_save(shards: Path, runs: Path, monkeypatch: pytest.MonkeyPatch, *changes: str) -> Path:
+    """Leave what a run has that is killed at its third step, before it has saved any."""
+
+    def end(self: object, state: object, logger: object) -> None:
+        raise BrokenPipeError("killed")
+
+    with monkeypatch.context() as killed:
+        killed.setattr("hindsight.training.checkpoints.ResumeSaver.batch_checkpoint", end)
+        with pytest.raises(BrokenPipeError):
+            train(shards, runs, "checkpoint.interval=3ba", *changes)
+    return runs / compose_config("train_composer", *settings(shards, runs, *changes)).name_of_run()
+
+
+def test_a_run_that_never_saved_gives_way_to_another_and_its_records_are_kept(shards, tmp_path, caplog, monkeypatch):
+    folder = kill_before_the_first_save(shards, tmp_path, monkeypatch, "samples.interval=1ba", "samples.length=2")
+    before = (folder / "metrics.jsonl").read_bytes()
+    assert before
+    assert train(shards, tmp_path, "batch_size=4") == folder
+    assert [*by_step(folder)] == [1, 2, 3, 4, 5, 6]
+    assert (folder / "earlier-1" / "metrics.jsonl").read_bytes() == before
+    assert OmegaConf.load(folder / "earlier-1" / "config.yaml").batch_size == 8
+    assert f"its records are kept in {folder}/earlier-1." in caplog.text
+    with pytest.raises(InputError, match=r"batch_size=8 \(the run has 4\)"):
+        train(shards, tmp_path, "max_duration=8ba")  # this one has saved
+
+
+def test_a_run_that_never_saved_begins_anew_with_the_same_settings_and_each_step_once(shards, tmp_path, monkeypatch):
+    folder = kill_before_the_first_save(shards, tmp_path, monkeypatch)
+    train(shards, tmp_path)
+    assert [*by_step(folder)] == [1, 2, 3, 4, 5, 6]
+    assert not list(folder.glob("earlier-*"))
+
+
+def test_damaged_records_of_a_run_that_never_saved_are_set_aside(shards, tmp_path, monkeypatch):
+    folder = kill_before_the_first_save(shards, tmp_path, monkeypatch)
+    (folder / "config.yaml").write_text("{{{")
+    train(shards, tmp_path)
+    assert (folder / "earlier-1" / "config.yaml").read_text() == "{{{"
+
+
+@pytest.mark.parametrize("left", ["model.safetensors", "newest_checkpoint.json", "finished.json", "damaged"])
+def test_a_run_whose_checkpoints_are_gone_never_begins_anew_with_whatever_settings(shards, tmp_path, left):
+    folder = train(shards, tmp_path, "run_name=a")
+    (path,) = (folder / "checkpoints").glob("*.pt")
+    path.rename(path.with_name(path.name + ".damaged"))
+    for name in ("model.safetensors", "newest_checkpoint.json", "finished.json"):
+        if name != left:
+            (folder / name).unlink()
+    if left != "damaged":
+        shutil.rmtree(folder / "checkpoints")
+    before = (folder / "metrics.jsonl").read_bytes()
+    with pytest.raises(InputError, match="has saved checkpoints, and none"):
+        train(shards, tmp_path, "run_name=a")
+    with pytest.raises(InputError, match="seed=7"):
+        train(shards, tmp_path, "run_name=a", "seed=7")
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_the_default_name_has_what_differs_from_the_named_model():
+    def name(*changes: str) -> str:
+        return compose_config("train_composer", "direction=forward", "data.path=x/novels", *changes).name_of_run()
+
+    assert name("model=gpt_nano") == "gpt_nano-novels-forward-seed0"
+    assert name("model=gpt_nano", "model.n_layers=3", "optim.lr=1", "seed=2") == "gpt_nano-novels-forward-seed2"
+    assert name("model=gpt_nano", "model.n_layers=2") == "gpt_nano-l2-novels-forward-seed0"
+    assert name("model=gpt_nano", "data.context_length=128") == "gpt_nano-t128-novels-forward-seed0"
+    assert name("model=gpt2", "model.tied_head=false") == "gpt2-notiedhead-novels-forward-seed0"
+    assert name("model=gru_small", "model.dropout=0.1") == "gru_small-dropout0.1-novels-forward-seed0"
+    many = [f"model.{key}" for key in ("d_model=96", "rope_theta=1234567.5", "norm_eps=1.25e-4", "mlp_ratio=3.4375")]
+    many += ["model.dropout=0.12345678", "model.embedding_dropout=0.12345678"]
+    assert len(name("model=gpt_nano", *many)) < 60
+    assert name("model=gpt_nano", *many) != name("model=gpt_nano", *many, "model.n_layers=2")
+
+
+def test_a_run_that_an_earlier_version_began_is_found_by_the_name_that_it_had(shards, tmp_path):
+    earlier = "gpt_nano-shards-forward-seed0"
+    train(shards, tmp_path, f"run_name={earlier}", "max_duration=2ba")
+    assert train(shards, tmp_path, "max_duration=4ba") == tmp_path / earlier
+    assert max(by_step(tmp_path / earlier)) == 4
+    other = train(shards, tmp_path, "max_duration=2ba", "model.n_layers=1")
+    assert other.name == "gpt_nano-l1-d24-ctx64-h2-t32-shards-forward-seed0"

@@ -3,7 +3,6 @@
 import re
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
 
 from omegaconf import MISSING
 
@@ -21,6 +20,7 @@ from hindsight.config.data import DataConfig
 from hindsight.config.direction import Direction
 from hindsight.config.model import ModelConfig
 from hindsight.config.optim import OptimConfig
+from hindsight.config.run_names import default_run_name
 
 
 class Precision(Enum):
@@ -148,7 +148,8 @@ class TrainConfig:
     seed: int = 0
     """Seed of the initial weights, the order of the data, dropout and samples."""
     run_name: str | None = None
-    """Name of the run and of its folder; null for <model>-<data>-<direction>-seed<seed>."""
+    """Name of the run and of its folder; null for <model>-<data>-<direction>-seed<seed>, where
+    <model> is the named model and what differs from it: gpt_nano-l2-t128."""
     runs_dir: str = "runs"
     """Folder of all runs."""
     eval_interval: str = "100ba"
@@ -195,6 +196,6 @@ class TrainConfig:
 
     def name_of_run(self) -> str:
         """Give run_name, or what it is by default."""
-        path = self.data.path
-        data_name = path.rstrip("/").split("/")[-1] if "://" in path else Path(path).resolve().name
-        return self.run_name or f"{self.model.name}-{data_name}-{self.direction.name}-seed{self.seed}"
+        if self.run_name is not None:
+            return self.run_name
+        return default_run_name(self.model, self.data, self.direction, self.seed, self.runs_dir)

@@ -213,7 +213,7 @@ def _choose(setup: RunSetup, model: nn.Module) -> Checkpoint | None:
         except DamagedError as error:
             set_aside(path, error)
     newest = run_folder / runs.NEWEST_CHECKPOINT
-    if here or there or newest.exists():
+    if here or there or has_saved(config, run_folder):
         place = remote.url if remote is not None else folder
         noted = f" {newest.name} says: {runs.first_line(newest)}." if newest.exists() else ""
         raise InputError(
@@ -221,6 +221,15 @@ def _choose(setup: RunSetup, model: nn.Module) -> Checkpoint | None:
             "give the checkpoint.folder they are in, or begin anew with another run_name and checkpoint.folder."
         )
     return None
+
+
+def has_saved(config: TrainConfig, run_folder: Path) -> bool:
+    """Tell whether a run has ever saved a checkpoint, also where it is gone now: such a run never begins anew."""
+    folder, remote = local_folder(config, run_folder), remote_folder(config)
+    names = [path.name for place in (folder, folder / runs.BACKUPS) for path in place.glob("ep*")]
+    names += [name.rpartition("/")[2] for name in remote.sizes()] if remote is not None else []
+    signs = (runs.NEWEST_CHECKPOINT, runs.FINISHED, runs.WEIGHTS)
+    return any(NAME.match(name) for name in names) or any(os.path.lexists(run_folder / sign) for sign in signs)
 
 
 def _fetched(remote: S3Folder, path: Path, read: Callable[[Path], Checkpoint]) -> Checkpoint | None:

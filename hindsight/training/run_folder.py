@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from hindsight.training.checkpoint_files import (
     Checkpoint,
     choose_checkpoint,
     fetch_metrics,
+    has_saved,
     local_folder,
     newest_first,
     remote_folder,
@@ -145,25 +147,56 @@ def _warn_of_other_versions(setup: RunSetup) -> None:
 
 
 def _open_folder(setup: RunSetup, lock: RunLock) -> None:
-    """Make the folder, or check that the run in it is the one asked for, and lock it.
+    """Make the folder and lock it, or check that the run in it is the one asked for.
 
-    Where it is missing, and the run's checkpoints are on S3, what goes with them is fetched first.
+    Where it is missing, and the run's checkpoints are on S3, what goes with them is fetched first. A run that has never
+    saved a checkpoint does not keep others from beginning anew in its folder.
     """
     config, folder, remote = setup.config, setup.folder, remote_folder(setup.config)
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.exists() else set()
     # One record alone is what a start left that was killed at once.
-    if not set(runs.RECORDS) <= names and names - {*runs.RECORDS, runs.STOP, runs.MORE}:
+    others = {name for name in names if not name.startswith(runs.EARLIER)} - {*runs.RECORDS, runs.STOP, runs.MORE}
+    if not set(runs.RECORDS) <= names and others:
         raise InputError(f"run_name={setup.run_name}: {folder} holds something that is no run; choose another name.")
     if remote is not None and not set(runs.RECORDS) <= names:
         _fetch_records(remote, setup)
-    if all((folder / name).exists() for name in runs.RECORDS):
-        check_records(setup, folder)
     given = [local_folder(config, folder)] if config.checkpoint.folder is not None and remote is None else []
     for place in [folder, *given]:
         place.mkdir(parents=True, exist_ok=True)
         lock.acquire(place, setup.run_name)
+    try:
+        if all(os.path.lexists(folder / name) for name in runs.RECORDS):
+            _check_or_set_aside(setup)
+    except InputError:
+        lock.post_close()
+        raise
     for path in folder.glob(runs.ERROR_OF_RANK + "*"):  # of a start that failed
         path.unlink()
+
+
+def _check_or_set_aside(setup: RunSetup) -> None:
+    """Compare the run in the folder with the one asked for; if it differs and has never saved, set its records aside.
+
+    Raises:
+        InputError: it differs, and has saved checkpoints.
+    """
+    folder = setup.folder
+    try:
+        check_records(setup, folder)
+    except InputError:
+        if has_saved(setup.config, folder):
+            raise
+        numbered = (folder / f"{runs.EARLIER}{number}" for number in count(1))
+        kept = next(place for place in numbered if not os.path.lexists(place))
+        kept.mkdir()
+        for name in (*runs.RECORDS[::-1], runs.MORE, runs.METRICS, runs.SAMPLES, runs.TENSORBOARD, runs.WANDB):
+            if os.path.lexists(folder / name):
+                (folder / name).rename(kept / name)
+        log.warning(
+            "%s: begins anew, with other settings than a run that was begun here and never saved a checkpoint; its "
+            "records are kept in %s.",
+            *(setup.run_name, kept),
+        )
 
 
 def _fetch_records(remote: S3Folder, setup: RunSetup) -> None:

@@ -49,8 +49,7 @@ def train(shards: Path, runs: Path, *changes: str) -> Path:
 
     config = compose_config("train_composer", *settings(shards, runs, *changes))
     train_composer.main(config)
-    name = config.run_name or f"{config.model.name}-{shards.name}-{config.direction.name}-seed{config.seed}"
-    return runs / name
+    return runs / config.name_of_run()
 
 
 def records(folder: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,94 @@
+"""The name that a run has where none is given: <model>-<data>-<direction>-seed<seed>.
+
+<model> is the named model, and what differs from it: gpt_nano-l2-d24-t128. Keys of SHORT are abbreviated, others stand
+with their name, such as dropout0.1; -t128 are the tokens of a window (data.context_length). Two runs in one folder with
+different models then have different names.
+"""
+
+import hashlib
+from dataclasses import asdict, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from hindsight import runs
+from hindsight.config.data import DataConfig
+from hindsight.config.direction import Direction
+from hindsight.config.keys import defaults_of, flatten
+from hindsight.config.model import ModelConfig
+from hindsight.errors import InputError
+from hindsight.yaml_files import parse_yaml
+
+MODELS = Path(__file__).parents[2] / "conf" / "model"
+SHORT = {
+    "n_layers": "l",
+    "d_model": "d",
+    "n_heads": "h",
+    "n_kv_heads": "kv",
+    "context_length": "ctx",
+    "vocab_size": "v",
+    "block": "",
+    "cell": "",
+}
+"""Abbreviations of keys of model."""
+LONGEST = 60
+"""Characters of what differs; beyond them, its hash stands for it."""
+
+
+def default_run_name(model: ModelConfig, data: DataConfig, direction: Direction, seed: int, runs_dir: str) -> str:
+    """Name a run by its model, data, direction and seed.
+
+    Earlier versions left out what differs from the named model. A run that one of them began is found by that name.
+    """
+    data_name = data.path.rstrip("/").split("/")[-1] if "://" in data.path else Path(data.path).resolve().name
+    rest = f"{data_name}-{direction.name}-seed{seed}"
+    before = f"{model.name}-{rest}"
+    name = "-".join([model.name, *_differences(model, data), rest])
+    is_new = name == before or (Path(runs_dir, name) / runs.CONFIG).exists()
+    return before if not is_new and _has_model(Path(runs_dir, before), model, data) else name
+
+
+def _differences(model: ModelConfig, data: DataConfig) -> list[str]:
+    named = _named(model.name)
+    values: dict[str, Any] = {field.name: getattr(model, field.name) for field in fields(model)}
+    found = [
+        _part(name, value)
+        for name, value in values.items()
+        if name != "name" and _plain(value) != named.get(name, defaults_of(model).get(name))
+    ]
+    if data.context_length is not None and data.context_length != model.context_length:
+        found.append(f"t{data.context_length}")
+    text = "-".join(found)
+    return found if len(text) <= LONGEST else [hashlib.sha256(text.encode()).hexdigest()[:10]]
+
+
+def _named(name: str) -> dict[str, Any]:
+    """Read what a named model sets; nothing for a name that conf/model does not know."""
+    path = MODELS / f"{name}.yaml"
+    values: dict[str, Any] = parse_yaml(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    inherited: dict[str, Any] = {}
+    for base in values.pop("defaults", []):
+        inherited |= _named(base) if isinstance(base, str) and base != name else {}
+    return inherited | values
+
+
+def _plain(value: Any) -> Any:
+    return value.name if isinstance(value, Enum) else value
+
+
+def _part(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return ("" if value else "no") + name.replace("_", "")
+    return f"{SHORT.get(name, name.replace('_', ''))}{'auto' if value is None else _plain(value)}"
+
+
+def _has_model(folder: Path, model: ModelConfig, data: DataConfig) -> bool:
+    """Tell whether a run has exactly this model, and windows of this length."""
+    try:
+        recorded = runs.read_config(folder) if (folder / runs.CONFIG).exists() else {}
+    except InputError:
+        return False
+    before = {f"model.{key}": value for key, value in defaults_of(model).items()} | recorded
+    wanted = {f"model.{key}": value for key, value in flatten(asdict(model)).items()}
+    wanted["data.context_length"] = data.context_length or model.context_length
+    return bool(recorded) and all(before.get(key) == value for key, value in wanted.items())
