@@ -7,7 +7,9 @@ made: train/loss_nats at step n is the loss of the n-th batch before its update,
 import json
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from heapq import merge
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +23,23 @@ from hindsight import runs
 from hindsight.config.training import TrainConfig, WandbMode
 from hindsight.errors import InputError
 from hindsight.generation import generate
-from hindsight.json_lines import keep_until
+from hindsight.json_lines import keep_until, read_records
 from hindsight.training.callback_order import Phase
 from hindsight.training.console import Console
 from hindsight.training.gradient import TOTAL_LOSS, ClipGradient
 from hindsight.training.run_folder import OpenRun
 from hindsight.training.setup import RunSetup
 from hindsight.training.speed import Speed
+from hindsight.training.wandb_files import logged_rows
 from language_model import LanguageModel
 from loss_utils import metric_values
+
+SAMPLE_COLUMNS = ["step", "prompt", "text"]
+
+
+def _lines_of(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a file that has been gone through at a resume."""
+    return read_records(path) if path.exists() else iter(())
 
 
 def own_metrics(metrics: dict[str, Any]) -> dict[str, float]:
@@ -228,7 +238,7 @@ class Samples(Callback):
                 generator,
             )
             rows.append([step, prompt, self.tokenizer.detokenize(ids_1T)])
-        columns = ["step", "prompt", "text"]
+        columns = SAMPLE_COLUMNS
         with self.path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows)
         logger.log_table(columns, rows, name="samples", step=step)
@@ -241,6 +251,9 @@ class WandbRun(LoggerDestination):
     (https://github.com/mosaicml/composer, setup.py: extra "wandb"), and asks the server even when offline.
     Delete with a Composer that does neither.
 
+    What a kill has kept from W&B is in metrics.jsonl and samples.jsonl, and is logged when the run goes on: each step
+    once, whether it was kept or is made again.
+
     Args:
         config: the run's config; its wandb.mode is offline or online.
         folder: the run's folder.
@@ -249,17 +262,23 @@ class WandbRun(LoggerDestination):
     """
 
     def __init__(self, config: TrainConfig, folder: Path, run_name: str, hyperparameters: dict[str, Any]) -> None:
-        self.run = None
+        self.run, self.folder = None, folder
+        self.logged: dict[int, frozenset[str]] = {}
         if dist.get_global_rank() == 0:
             import wandb  # here: a run that does not use it trains without it
             from wandb.errors import UsageError
 
+            if config.wandb.mode is WandbMode.offline:
+                for step, names in logged_rows(folder):
+                    self.logged[step] = self.logged.get(step, names) | names
+            # W&B never goes back to an earlier step: another run of this name needs an id of its own.
+            others = len([*folder.glob(runs.EARLIER + "*")])
             try:
                 self.run = wandb.init(
                     project=config.wandb.project,
                     entity=config.wandb.entity,
                     name=run_name,
-                    id=run_name,
+                    id=f"{run_name}-{others}" if others else run_name,
                     resume="allow",
                     mode=config.wandb.mode.value,
                     dir=folder,
@@ -271,18 +290,44 @@ class WandbRun(LoggerDestination):
                     f"wandb.mode={config.wandb.mode.name}: {error} Mend that, or choose offline or disabled."
                 ) from error
 
+    def after_load(self, state: State, logger: Logger) -> None:
+        """Log what W&B lacks up to the step of the checkpoint."""
+        if self.run is None:
+            return
+        # Both in the order of their steps, and metrics of a step before its samples.
+        metrics = ((line["step"], own_metrics(line)) for line in _lines_of(self.folder / runs.METRICS))
+        samples = groupby(_lines_of(self.folder / runs.SAMPLES), key=lambda line: line["step"])
+        tables = ((step, [*map(self._row, rows)]) for step, rows in samples)
+        for step, values in merge(metrics, tables, key=lambda of_step: of_step[0]):
+            if isinstance(values, dict):
+                self._log(values, step)
+            else:
+                self.log_table(SAMPLE_COLUMNS, values, "samples", step)
+        now = int(state.timestamp.batch)
+        self.logged = {step: names for step, names in self.logged.items() if step >= now}
+
+    @staticmethod
+    def _row(line: dict[str, Any]) -> list[Any]:
+        return [line.get(column) for column in SAMPLE_COLUMNS]
+
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Log the metrics of a step."""
-        kept = own_metrics(metrics)
-        if self.run is not None and kept:
-            self.run.log(kept, step=step)
+        self._log(own_metrics(metrics), step)
+
+    def _log(self, values: dict[str, Any], step: int | None) -> None:
+        """Log what W&B does not have of a step; online, it says itself up to which step it has all."""
+        if self.run is None or step is None or step < self.run.starting_step:
+            return
+        had = self.logged.get(step, ())
+        if new := {name: value for name, value in values.items() if name not in had}:
+            self.run.log(new, step=step)
 
     def log_table(self, columns: list[str], rows: list[Any], name: str = "Table", step: int | None = None) -> None:
         """Log texts."""
         if self.run is not None:
             import wandb
 
-            self.run.log({name: wandb.Table(columns=[*columns], data=rows)}, step=step)
+            self._log({name: wandb.Table(columns=[*columns], data=rows)}, step)
 
     def post_close(self) -> None:
         """Finish writing."""
