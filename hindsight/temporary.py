@@ -24,7 +24,7 @@ OWN = "t-"
 LONGEST = 75
 """Longest path of such a folder: a library puts a socket into it, whose path has at most 107 bytes."""
 LAUNCHER = "launcher"
-"""File that names the folder which composer's launcher made for the output of this process, to be removed with it."""
+"""File with the number of composer's launcher, and the folder that it made for the output of this process."""
 LOCK_TIMEOUT_S = 10.0
 """Making or removing a folder takes milliseconds; a process that waits longer goes on without."""
 
@@ -108,18 +108,29 @@ def use_own_folder() -> None:
     _note_launcher(own)
     os.environ["TMPDIR"] = tempfile.tempdir = str(own)
     process = os.getpid()
-    atexit.register(lambda: shutil.rmtree(own, ignore_errors=True) if os.getpid() == process else None)
+    atexit.register(lambda: _remove(own) if os.getpid() == process else None)
 
 
 def _remove_unused(path: Path) -> None:
     """Remove the folder of a process that has ended without removing it."""
     with suppress(OSError), (path / "lock").open() as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with suppress(OSError):
-            launchers = Path((path / LAUNCHER).read_text())
-            if launchers.lstat().st_uid == os.geteuid():
-                shutil.rmtree(launchers, ignore_errors=True)
-        shutil.rmtree(path, ignore_errors=True)
+        _remove(path)
+
+
+def _remove(own: Path) -> None:
+    with suppress(OSError, ValueError):
+        process, folder = (own / LAUNCHER).read_text().split(maxsplit=1)
+        if os.lstat(folder).st_uid == os.geteuid() and not _is_running(process):
+            shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(own, ignore_errors=True)
+
+
+def _is_running(process: str) -> bool:
+    try:
+        return Path("/proc", process, "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _note_launcher(own: Path) -> None:
@@ -127,7 +138,7 @@ def _note_launcher(own: Path) -> None:
     with suppress(OSError):
         output = Path(os.readlink("/proc/self/fd/1"))
         if re.fullmatch(r"rank\d+\.stdout\.txt", output.name) and re.fullmatch(r"tmp\w{8}", output.parent.name):
-            (own / LAUNCHER).write_text(str(output.parent))
+            (own / LAUNCHER).write_text(f"{os.getppid()} {output.parent}")
 
 
 @contextmanager

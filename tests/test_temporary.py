@@ -158,7 +158,8 @@ sys.stdin.read()
 """
 
 
-def test_the_folder_that_a_killed_launcher_left_is_removed_with_that_of_its_process(place):
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_the_folder_that_a_killed_launcher_left_is_removed_with_that_of_its_process(place, is_killed):
     launcher = subprocess.Popen(
         [sys.executable, "-c", LAUNCHED, USE],
         cwd=ROOT,
@@ -170,10 +171,13 @@ def test_the_folder_that_a_killed_launcher_left_is_removed_with_that_of_its_proc
     assert launcher.stdout is not None
     folder, process = launcher.stdout.readline().split()
     wait_until("the process's folder", (Path(folder) / "rank1.stdout.txt").read_text, 10, 0.02)
-    for number in (launcher.pid, int(process)):
-        os.kill(number, signal.SIGKILL)
-    launcher.communicate()
+    if is_killed:
+        os.kill(int(process), signal.SIGKILL)
+        wait_until("its end", lambda: not is_alive(int(process)), 10, 0.02)
+    launcher.kill()
+    launcher.communicate()  # which ends the process by its standard input
     wait_until("its end", lambda: not is_alive(int(process)), 10, 0.02)
-    assert Path(folder).exists()
-    use(place)[0].communicate()
+    if is_killed:
+        assert Path(folder).exists()
+        use(place)[0].communicate()
     assert not Path(folder).exists()
