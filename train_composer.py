@@ -47,6 +47,7 @@ def begin() -> None:
     given = check_arguments("train_composer")
     interrupts.handle_signals()
     interrupts.leave_while_starting()
+    interrupts.stop_with_launcher()
     try:
         with interrupts.giving_up_after(0), one_line_errors("train_composer"):
             temporary.use_own_folder()

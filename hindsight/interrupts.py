@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 
 EXIT_INTERRUPTED = 75
@@ -21,6 +22,8 @@ EXIT_INTERRUPTED = 75
 SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 PR_SET_PDEATHSIG = 1
 """Option of prctl(2): the signal that a process gets when its parent ends."""
+LAUNCHERS = ("composer", "composer.cli.launcher", "torchrun", "torch.distributed.run", "torch.distributed.launch")
+"""Programs that start the processes of a run, as their command line names them."""
 UNWIND_S = 3.0
 """Seconds that a start has to leave after a request, before its process is ended: PyTorch's waits hear no signal."""
 
@@ -166,16 +169,28 @@ def leave_with_parent(worker: int) -> None:
     the watch began.
     """
     ignore_signals()
-    end_with_parent()
+    _signal_at_end_of_parent(signal.SIGKILL)
     parent = multiprocessing.parent_process()
     if parent is not None and os.getppid() != parent.pid:  # it was killed before this process asked for the signal
         os._exit(1)
 
 
-def end_with_parent() -> None:
-    """Have the system end this process when its parent ends."""
+def stop_with_launcher() -> None:
+    """Stop when the launcher of this process is killed, which cannot pass on a signal then: the step is saved."""
+    launcher = os.getppid()
+    try:
+        command = Path("/proc", str(launcher), "cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return
+    if "LOCAL_RANK" in os.environ and any(os.path.basename(argument) in LAUNCHERS for argument in command):
+        _signal_at_end_of_parent(signal.SIGTERM)
+        if os.getppid() != launcher:  # it was killed before
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _signal_at_end_of_parent(number: signal.Signals) -> None:
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
 def _record(number: int, frame: FrameType | None) -> None:

@@ -409,7 +409,7 @@ def test_a_run_that_another_process_trains_is_refused(shards, tmp_path):
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(InputError, match="run_name=a is being trained by another process"):
+    with pytest.raises(InputError, match=rf"being trained by another process \(process {holder.pid} on "):
         train(shards, tmp_path, "run_name=a", "max_duration=2ba")
     assert (folder / "metrics.jsonl").read_bytes() == before
     holder.communicate("\n")

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shutil
+import socket
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -54,11 +55,14 @@ class RunLock(Callback):
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, not inherited by forked workers
         except OSError:
+            holder = os.pread(descriptor, 1000, 0).decode(errors="replace").strip()
             os.close(descriptor)
             raise InputError(
-                f"run_name={run_name} is being trained by another process, which uses {folder}; wait for it, or choose "
-                "another run_name and checkpoint.folder."
+                f"run_name={run_name} is being trained by another process ({holder or 'an unknown one'}), which uses "
+                f"{folder}; wait for it, end it, or choose another run_name and checkpoint.folder."
             ) from None
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         self.descriptors.append(descriptor)
 
     def post_close(self) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import socket
 import signal
 import zipfile
 from pathlib import Path
@@ -118,7 +119,8 @@ def test_the_checkpoints_of_another_run_are_never_taken(fork_server, shards, run
     try:
         assert fork_server.reaches(lambda: lines(runs / "one") > 4), fork_server.output()
         assert second.run(arguments(shards, runs, "run_name=two", *shared)) == [2], second.output()
-        assert "is being trained by another process, which uses" in second.output()
+        holder = f"another process (process {processes[0]} on {socket.gethostname()}), which uses"
+        assert f"is being trained by {holder}" in second.output()
     finally:
         second.close()
         kill_group(processes)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -107,21 +108,42 @@ def test_a_second_sigint_leaves_at_once(fork_server, shards, tmp_path):
     assert not lines(tmp_path / "a")
 
 
-def test_composers_launcher_passes_a_signal_on_and_its_status_says_so(whole, shards, tmp_path):
+def test_composers_launcher_passes_a_signal_on_and_where_it_is_killed_its_processes_save_and_leave(
+    whole, shards, tmp_path
+):
     composer = str(Path(sys.executable).with_name("composer"))
     arguments = last_of_each([*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "run_name=a"])
-    command = [composer, "-n", "2", "train_composer.py", *arguments]
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
-    has_trained = wait_until(
-        "step 6", lambda: lines(tmp_path / "a") >= 6, 120, 0.01, is_over=lambda: process.poll() is not None
-    )
-    assert has_trained, (tmp_path / "log").read_text()
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 75, (tmp_path / "log").read_text()
+    command, folder = [composer, "-n", "2", "train_composer.py", *arguments], tmp_path / "a"
+
+    def start_and_send(number: int, step: int) -> subprocess.Popen:
+        with (tmp_path / "log").open("w") as log:
+            process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+        has_trained = wait_until(
+            "the step", lambda: lines(folder) >= step, 120, 0.01, is_over=lambda: process.poll() is not None
+        )
+        assert has_trained, (tmp_path / "log").read_text()
+        process.send_signal(number)
+        return process
+
+    assert start_and_send(signal.SIGTERM, 6).wait(60) == 75, (tmp_path / "log").read_text()
+    launcher = start_and_send(signal.SIGKILL, 20)
+    launcher.wait()
+    wait_until("the end of its processes", lambda: not members_of(launcher.pid), 30)
+    assert last_saved(folder) == losses(folder)[-1][0] < 48
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert losses(tmp_path / "a") == whole[2]
+    assert losses(folder) == whole[2]
+
+
+def members_of(session: int) -> list[int]:
+    """Processes of a session that have not ended."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            fields = (path / "stat").read_text().rsplit(")", 1)[1].split()
+            if int(fields[3]) == session and fields[0] != "Z":
+                found.append(int(path.name))
+    return found
 
 
 LATE_READER = """
@@ -146,3 +168,20 @@ def test_a_reader_whose_training_process_was_killed_before_it_began_leaves():
     done = subprocess.run([sys.executable, "-c", LATE_READER], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL
     assert (done.stdout, done.stderr) == ("", "")
+
+
+HANGUP = """
+import os, signal
+from hindsight import interrupts
+
+interrupts.handle_signals()
+os.kill(os.getpid(), signal.SIGHUP)
+print(interrupts.received_signal())
+"""
+
+
+@pytest.mark.parametrize(("before", "heard"), [("", "SIGHUP"), ("trap '' HUP;", "None")])
+def test_a_lost_terminal_asks_to_stop_unless_nohup_says_not_to(before, heard):
+    command = f'{before} exec "{sys.executable}" -c "$0"'
+    done = subprocess.run(["sh", "-c", command, HANGUP], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == f"{heard}\n", done.stderr
