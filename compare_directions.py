@@ -12,6 +12,9 @@ without a partner is left out, and the difference to the closest run named.
     python compare_directions.py 'runs=runs/*' out=comparison
 """
 
+import hindsight.installed  # noqa: F401 - first
+
+# isort: split
 import json
 import logging
 from pathlib import Path

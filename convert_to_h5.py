@@ -9,6 +9,9 @@ its length must be known beforehand: until then, the tokens wait in plain files.
 What is shared with the other formats is hindsight/conversion; the format itself is hindsight/shards/h5.py.
 """
 
+import hindsight.installed  # noqa: F401 - first
+
+# isort: split
 from hindsight.command_line import run_script
 from hindsight.config.conversion import ConvertConfig
 from hindsight.conversion.convert import convert

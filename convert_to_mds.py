@@ -8,6 +8,9 @@ split has. Every shard of a split but the last holds `blocks_per_shard` blocks.
 What is shared with the other formats is hindsight/conversion; the format itself is hindsight/shards/mds.py.
 """
 
+import hindsight.installed  # noqa: F401 - first
+
+# isort: split
 from hindsight.command_line import run_script
 from hindsight.config.conversion import ConvertConfig
 from hindsight.conversion.convert import convert

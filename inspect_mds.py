@@ -6,6 +6,9 @@
 Exit status 0 if every file is what it was when it was written, 1 if not.
 """
 
+import hindsight.installed  # noqa: F401 - first
+
+# isort: split
 import json
 import logging
 from pathlib import Path

@@ -1,5 +1,8 @@
 """Write the demo's corpus: the American Standard Version of the Bible, a chapter a document."""
 
+import hindsight.installed  # noqa: F401 - first
+
+# isort: split
 import logging
 
 from hindsight.command_line import run_script

@@ -4,6 +4,9 @@ Everything of a run is under runs/<run_name>/; a second call with the same run_n
 From top to bottom: answer what needs no training, open the data and the run's folder, build the Trainer, train.
 """
 
+import hindsight.installed  # noqa: F401 - first
+
+# isort: split
 import logging
 import multiprocessing
 import os

@@ -6,6 +6,9 @@ back any text. With reference=, the normalizer, pre-tokenizer, decoder and speci
 the roles that none of its own tokens has.
 """
 
+import hindsight.installed  # noqa: F401 - first
+
+# isort: split
 import hashlib
 import logging
 from importlib.metadata import version

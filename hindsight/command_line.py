@@ -4,8 +4,10 @@
 hindsight/config/, and only then calls the script's `main`. Nothing here imports torch.
 """
 
+import hindsight.installed  # noqa: F401 - first
+
+# isort: split
 import atexit
-import difflib
 import errno
 import gc
 import inspect
@@ -13,7 +15,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from enum import Enum
@@ -37,12 +39,14 @@ from hindsight.config.conversion import ConvertConfig, InspectConfig
 from hindsight.config.corpus import MakeCorpusConfig
 from hindsight.config.keys import flatten
 from hindsight.config.model import GPTConfig, ModelConfig, RNNConfig
+from hindsight.config.suggestions import suggest
 from hindsight.config.throughput import BenchmarkConfig
 from hindsight.config.tokenizer import TokenizerConfig
 from hindsight.config.training import TrainConfig
 from hindsight.config.typed_text import TextKey, as_typed, check_references, text_keys, with_keys
 from hindsight.errors import DISK_FULL, InputError
 from hindsight.interrupts import received_signal
+from hindsight.provenance import VERSION, git_commit, versions
 from hindsight.yaml_files import keep_texts_of_files
 
 CONF_DIR = Path(__file__).resolve().parents[1] / "conf"
@@ -50,6 +54,21 @@ RANK_0_FIRST_S = 20.0
 """How long the other ranks wait for rank 0 to report bad input, in seconds, unless a signal ends them before."""
 LONGEST_LINE = 1000
 """Longest message, in characters; the middle of a longer one is left out."""
+SWEEP_HELP = """\
+  experiment=NAME: many keys at once, from conf/experiment/ ({experiments}); keys given beside it win.
+  -m, --multirun: a sweep. Values with commas are tried in all combinations, one run after the other:
+      python train_composer.py -m direction=forward,backward seed=1,2
+      hydra/launcher=NAME starts them otherwise, for example as jobs, where that plugin of hydra is installed.
+"""
+HYDRA_OPTIONS = {
+    **dict.fromkeys(
+        ("-m", "--multirun", "-r", "--run", "--hydra-help", "--resolve", "-sc", "--shell-completion"), False
+    ),
+    **dict.fromkeys(("-i", "--info"), False),
+    **dict.fromkeys(("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name"), True),
+    **dict.fromkeys(("-cd", "--config-dir", "--experimental-rerun"), True),
+}
+"""Options that hydra takes, and whether a value follows."""
 PATH_ERRORS = (
     errno.EACCES,
     errno.EPERM,
@@ -164,21 +183,54 @@ def check_arguments(script: str, alone: str = "") -> Any:
         The configuration; None if hydra's own options, such as --multirun, have to say what the arguments mean.
     """
     output.prepare_output()
-    with one_line_errors(script):
-        arguments = sys.argv[1:] = with_keys(sys.argv[1:], alone, keys_of_texts(script))
-    if {"--help", "-h"} & set(arguments):
-        with one_line_errors(script):
-            output.say(help_text(script, [each for each in arguments if "=" in each and each[0].isalpha()]))
+    if "--version" in sys.argv[1:]:
+        output.say(version_text())
         sys.exit(output.exit_status())
     with one_line_errors(script):
-        for argument in arguments:
-            if argument.startswith(("+", "~")) and not argument.lstrip("+~").startswith("hydra"):
-                raise InputError(f"{argument}: keys can neither be added nor removed; --help shows all keys.")
-        if any(argument.lstrip("+~").startswith(("-", "hydra")) for argument in arguments):
-            register_schemas(script)
-            sys.argv[1:] = as_typed(arguments, keys_of_texts(script), bool({"-m", "--multirun"} & set(arguments)))
-            return None
-        return configuration_of(script, arguments)
+        arguments = sys.argv[1:] = with_keys(sys.argv[1:], alone, keys_of_texts(script))
+        if {"--help", "-h"} & set(arguments):
+            output.say(help_text(script, [each for each in arguments if "=" in each and each[0].isalpha()]))
+            sys.exit(output.exit_status())
+        options, rest = split_options(arguments, [row[0] for row in describe(SCHEMAS[script])])
+        if not options and not any(argument.lstrip("+~").startswith("hydra") for argument in rest):
+            return configuration_of(script, rest)
+        register_schemas(script)
+        is_sweep = bool({"-m", "--multirun"} & set(options))
+        sys.argv[1:] = [*options, *as_typed(rest, keys_of_texts(script), is_sweep)]
+        return None
+
+
+def split_options(arguments: Sequence[str], known: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split arguments into hydra's options with their values, and key=value arguments.
+
+    Raises:
+        InputError: an argument is neither, or its key does not exist.
+    """
+    options: list[str] = []
+    rest: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        key, equals, _ = argument.partition("=")
+        name = key.strip().lstrip("-+~").strip().replace("-", "_")
+        if key in HYDRA_OPTIONS and (not equals or HYDRA_OPTIONS[key]):
+            options += [argument, *([next(waiting, "")] if HYDRA_OPTIONS[key] and not equals else [])]
+        elif argument.startswith("-"):
+            raise InputError(f"{argument}: keys have no dashes; write {_meant(name, argument, waiting, known)}.")
+        elif argument.startswith(("+", "~")) and not name.startswith("hydra"):
+            raise InputError(f"{argument}: keys can neither be added nor removed; --help shows all keys.")
+        elif not equals or any(each.isspace() for each in key):
+            raise InputError(f"{argument}: write {_meant(name, argument, waiting, known)}, with = and no spaces.")
+        else:
+            group = key.partition("@")[0]
+            if not name.startswith("hydra") and group not in known and not (CONF_DIR / group).is_dir():
+                below = [each for each in known if each.startswith(f"{key}.")]
+                if not below:
+                    raise InputError(unknown_key(key, known))
+                if not argument.partition("=")[2].startswith("{"):
+                    meant = suggest(key, known) or f"{below[0]}="
+                    raise InputError(f"{key}= is no key by itself; did you mean {meant}? --help shows all keys.")
+            rest.append(argument)
+    return options, rest
 
 
 @contextmanager
@@ -238,12 +290,26 @@ def explain(error: BaseException, schema: type) -> str:
         known = [row[0] for row in describe(schema)]
         if key in known:
             return f"{key}= is no key of this kind of model; choose another model= or drop it."
-        close = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean {close[0]}=? " if close else ""
-        return f"{key}= is no key of this script; {hint}--help shows all keys."
-    if (match := re.search(r"Could not find '(\w+)/(\S+)'", text)) is not None:
+        return unknown_key(key, known)
+    if (match := re.search(r"Could not find '(\w+)/(\S+)'", text)) is not None and names_in(match[1]):
         return f"{match[1]}={match[2]} does not exist; choose one of {', '.join(names_in(match[1]))}."
     return f"{key}: {text}; see --help." if key else f"{text}; see --help."
+
+
+def _meant(name: str, argument: str, following: Iterator[str], known: Sequence[str]) -> str:
+    """The right form of an argument such as --direction backward, whose value may follow in the next ones."""
+    value = argument.partition("=")[2].strip()
+    for each in following:
+        value = value or ("" if "=" in each.strip(" =") else each.strip(" ="))
+    meant = f"{name}=" if name in known else suggest(name, known) or "key="
+    return meant + (value or "VALUE") if meant.endswith("=") else meant
+
+
+def unknown_key(key: str, known: Sequence[str]) -> str:
+    """What to say about a key that does not exist."""
+    close = suggest(key, known)
+    hint = f"did you mean {close}? " if close else ""
+    return f"{key}= is no key of this script; {hint}--help shows all keys."
 
 
 def describe(schema: type, prefix: str = "") -> list[tuple[str, str, str, str]]:
@@ -299,8 +365,16 @@ def help_text(script: str, arguments: Sequence[str] = ()) -> str:
     lines.append("")
     if script == "train_composer":
         lines.append(f"Defaults are those of model={used['model']}; model=NAME --help shows those of another model.")
-    lines.append("hydra's own options: --hydra-help.")
+        lines += ["", *SWEEP_HELP.format(experiments=", ".join(names_in("experiment"))).splitlines()]
+    lines.append("--version: versions of this project and of what it computes with. hydra's own options: --hydra-help.")
     return "\n".join(lines)
+
+
+def version_text() -> str:
+    """What `--version` prints."""
+    commit = git_commit()
+    used = ", ".join(f"{package} {version}" for package, version in versions().items())
+    return f"Hindsight {VERSION}{f' (commit {commit})' if commit else ''}\n{used}"
 
 
 def used_values(script: str, arguments: Sequence[str]) -> dict[str, Any]:

@@ -11,8 +11,10 @@ from helpers.training_runs import compose_config
 
 from hindsight.command_line import SCHEMAS, describe, help_text, model_names, one_line_errors, run_script
 from hindsight.config.keys import flatten
+from hindsight.config.suggestions import MEANT, suggest
 from hindsight.config.training import TrainConfig
 from hindsight.errors import InputError
+from hindsight.provenance import VERSION
 from hindsight.training.setup import check_setup, locate_data
 
 BY_SIZE = ["gpt_nano", "gpt_micro", "gpt_mini", "gpt_small", "gpt1", "gpt_medium", "gpt_xl"]
@@ -151,6 +153,33 @@ def test_help_shows_every_key_with_its_docstring(script):
     [
         (["direction=sideways"], ["direction", "sideways", "forward, backward"]),
         ([], ["direction= is required"]),
+        (["direction=forward", "lr=1"], ["lr= is no key", "did you mean optim.lr=?"]),
+        (["direction=forward", "optim.learning_rate=1"], ["did you mean optim.lr=?"]),
+        (["direction=forward", "learning_rate=1"], ["did you mean optim.lr=?"]),
+        (["direction=forward", "batch=8"], ["did you mean batch_size=?"]),
+        (["direction=forward", "epochs=3"], ["did you mean max_duration=5ep?"]),
+        (["direction=forward", "n_layers=3"], ["did you mean model.n_layers=?"]),
+        (["direction=forward", "modle=gpt2"], ["did you mean model=?"]),
+        (["direction=forward", "optim=adam"], ["optim= is no key by itself", "optim.lr="]),
+        (["direction=forward", "data=x"], ["data= is no key by itself; did you mean data.path=?"]),
+        (["direction=forward", "zzz=1"], ["zzz= is no key of this script; --help"]),
+        (["direction", "backward"], ["direction: write direction=backward, with ="]),
+        (["direction", "=", "backward"], ["direction: write direction=backward, with ="]),
+        (["direction =backward"], ["write direction=backward, with = and no spaces"]),
+        (["--direction", "backward"], ["--direction: keys have no dashes; write direction=backward."]),
+        (["--direction=backward"], ["write direction=backward."]),
+        (["direction=forward", "--lr", "3"], ["--lr: keys have no dashes; write optim.lr=3."]),
+        (["direction=forward", "-x"], ["-x: keys have no dashes; write key=VALUE."]),
+        (["direction=forward,backward"], ["direction=forward,backward gives several values", "add -m"]),
+        (["direction=forward", "run_name=a,b"], ["run_name=a,b has a comma", 'run_name="a,b"', "-m"]),
+        (["direction=forward", "samples.prompts=a,b"], ["'samples.prompts=[a,b]'"]),
+        (["direction=forward", "data.path='a"], ["data.path='a has no closing '"]),
+        (["direction=forward", "seed=(1"], ["seed=(1: ( and ) do not match"]),
+        (["direction=forward", "seed='1"], ["a quote is not closed"]),
+        (["direction=forward", "=1"], ["=1"]),
+        (["direction=forward", ""], ["write key=VALUE"]),
+        (["-m", "direction=forward", "seed=[1"], ["[ and ] do not match"]),
+        (["-m", "direction=forward", "lr=1,2"], ["did you mean optim.lr=?"]),
         (["direction=forward", "optim.lrr=1"], ["optim.lrr=", "did you mean optim.lr="]),
         (["direction=forward", "batch_size=many"], ["batch_size", "'many'", "Integer"]),
         (["direction=forward", "batch_size=0"], ["batch_size=0", "greater than 0"]),
@@ -209,6 +238,52 @@ def test_bad_settings_end_with_one_line_that_names_the_key_and_status_2(
     for word in words:
         assert word in captured.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("script", sorted(SCHEMAS))
+def test_every_suggestion_is_a_key(script):
+    known = [row[0] for row in describe(SCHEMAS[script])]
+    for key in ["lr", "batch", "out_dir", "dataset", "corpsu", "workerss", "seeds", "x.seed"]:
+        assert (suggest(key, known) or f"{known[0]}=").partition("=")[0] in known
+
+
+def test_every_meaning_is_a_key_of_some_command():
+    known = {row[0] for script in SCHEMAS for row in describe(SCHEMAS[script])}
+    for meant in MEANT.values():
+        assert {each.partition("=")[0] for each in meant} <= known
+
+
+def test_the_version_is_ours_and_needs_no_torch(capsys, monkeypatch):
+    code = "import sys, runpy; sys.path.insert(0, '.'); sys.argv = ['train_composer.py', '--version']\n"
+    code += "try: runpy.run_path('train_composer.py', run_name='__main__')\n"
+    code += "finally: print(sorted({'torch', 'composer'} & sys.modules.keys()))"
+    done = run_command("python", "-c", code)
+    assert done.returncode == 0, done.stderr
+    first, second, modules = done.stdout.splitlines()
+    assert first.startswith(f"Hindsight {VERSION}")
+    assert "torch 2" in second
+    assert "mosaicml 0" in second
+    assert modules == "[]"
+    assert f"version: {VERSION}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_help_of_training_tells_of_sweeps_experiments_and_launchers():
+    text = help_text("train_composer")
+    assert all(word in text for word in ("-m, --multirun", "experiment=NAME", "gpt2", "hydra/launcher=", "--version"))
+
+
+COMMANDS = sorted(path.name for path in ROOT.glob("*.py") if path.stem in SCHEMAS)
+
+
+@pytest.mark.parametrize("command", [[each] for each in COMMANDS] + [["-m", "jobs.run_name"]], ids=str)
+def test_a_python_without_the_packages_is_told_of_make_setup(command):
+    done = subprocess.run(
+        [sys.executable, "-S", *command, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "is not installed for" in done.stderr
+    assert "make setup" in done.stderr
 
 
 def test_a_script_itself_ends_with_status_2_before_any_folder_is_made(tmp_path):

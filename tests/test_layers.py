@@ -10,7 +10,7 @@ from helpers.processes import ROOT
 from hindsight.command_line import SCHEMAS
 
 LAYERS = [
-    {"errors", "shown_text", "interrupts", "durations"},
+    {"installed", "errors", "shown_text", "interrupts", "durations"},
     {"config", "command_line", "yaml_files", "output", "files", "s3", "provenance", "runs", "json_lines", "temporary"},
     {"text", "tokenization", "shards"},
     {"conversion", "synthetic", "orders", "ranks"},

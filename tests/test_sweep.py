@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from helpers.processes import run_command
-from helpers.training_runs import TINY, compose_config
+from helpers.training_runs import TINY, compose_config, last_of_each, settings
 from omegaconf import OmegaConf
 
 from hindsight.errors import InputError
@@ -60,6 +60,42 @@ def test_hours_come_from_a_run_that_was_as_fast_and_from_nothing_else(tmp_path: 
     larger = compose_config("train_composer", "direction=forward", *settings, "model.n_layers=3")
     assert sweep.speed_of(larger) is None
     assert sweep.table_of([forward, larger]).splitlines()[3].split() == ["2", "runs", "14,400", "unknown"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["data.path={shards},nowhere"], "data.path=nowhere has no manifest.json"),
+        (["data.val_path=nowhere"], "data.val_path=nowhere has no manifest.json"),
+        (["data.tokenizer=nowhere"], "data.tokenizer=nowhere"),
+        (["data.context_length=32,48", "run_name=${{direction}}${{data.context_length}}"], "48"),
+        (["checkpoint.folder={shards}/manifest.json/x"], "/x cannot be made a folder"),
+        (["runs_dir={shards}/manifest.json"], "cannot be made a folder"),
+        (["direction=forward", "run_name=begun,other"], "run_name=begun cannot go on"),
+    ],
+    ids=str,
+)
+def test_a_sweep_checks_all_its_paths_before_its_first_run(changes, words, shards, tmp_path, monkeypatch, capsys):
+    runs = tmp_path / "runs"
+    begun = compose_config("train_composer", *settings(shards, runs, "run_name=begun", "optim.lr=0.5"))
+    (runs / "begun").mkdir(parents=True)
+    OmegaConf.save(OmegaConf.structured(begun), runs / "begun" / "config.yaml")
+    (runs / "begun" / "metadata.json").write_text("{}")
+    given = [f"runs_dir={runs}", "direction=forward,backward", f"data.path={shards}", *changes]
+    given = [each.format(shards=shards, runs=runs) for each in given]
+    with pytest.raises(SystemExit) as ended:
+        sweep.announce(["-m", *last_of_each([*settings(shards, runs), *given])])
+    captured = capsys.readouterr()
+    assert ended.value.code == 2
+    assert words in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert [path.name for path in runs.iterdir()] == ["begun"]
+
+
+def test_a_sweep_whose_paths_are_there_is_announced(shards, tmp_path, capsys):
+    sweep.announce(["-m", *last_of_each([*settings(shards, tmp_path / "runs"), "direction=forward,backward"])])
+    assert "2 runs" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -20,7 +20,8 @@ from hindsight.durations import parse_duration, tokens_in
 from hindsight.errors import InputError
 from hindsight.json_lines import read_backward
 from hindsight.shards.manifest import Manifest
-from hindsight.training.setup import context_length_of
+from hindsight.training.run_settings import check_records
+from hindsight.training.setup import check_setup, context_length_of, locate_data
 
 MEDIAN_OF = 1000
 """Last lines of a run that say how fast it was."""
@@ -103,11 +104,41 @@ def _sum(values: list[Any]) -> Any:
     return sum(values) if None not in values else None
 
 
+def check_paths(config: TrainConfig) -> None:
+    """Look at all that a run of a sweep is going to need, before the first run is trained.
+
+    Raises:
+        InputError: data or tokenizer on this machine are missing or do not fit, the run was begun with other settings,
+            or a folder cannot be made.
+    """
+    locations = locate_data(config)
+    if all(place.remote is None for place in locations.values()):
+        setup = check_setup(config, locations)
+        if all((setup.folder / name).is_file() for name in runs.RECORDS):
+            check_records(setup, setup.folder)
+    for key, path in (
+        ("runs_dir", config.runs_dir),
+        ("checkpoint.folder", config.checkpoint.folder),
+        ("data.cache_dir", config.data.cache_dir),
+    ):
+        if path is not None and "://" not in path:
+            _require_place(key, Path(path).absolute())
+
+
+def _require_place(key: str, path: Path) -> None:
+    there = next(each for each in (path, *path.parents) if each.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{key}={path} cannot be made a folder: {there} is no folder that can be written to.")
+
+
 def announce(arguments: list[str]) -> None:
     """If arguments of train_composer.py ask for several runs, check them all and print the table."""
     if not {"-m", "--multirun"} & set(arguments):
         return
     with one_line_errors("train_composer"):
-        table = table_of(runs_of(arguments))
+        configs = runs_of(arguments)
+        for config in configs:
+            check_paths(config)
+        table = table_of(configs)
     if os.environ.get("RANK", "0") == "0":
         output.say(table)
