@@ -299,7 +299,7 @@ def build_dataset(setup: RunSetup, split_name: str, shuffle: bool) -> TextStream
         stream = H5Stream(windows, split_start=manifest.splits["train"].tokens if split_name == "val" else 0)
     else:
         stream = WindowStream(windows, remote, is_bounded=limit is not None)
-    device_batch_size = setup.config.batch_size // dist.get_world_size()
+    device_batch_size = windows.batch_size // dist.get_world_size()
     return TextStreamingDataset(stream, windows, device_batch_size, shuffle, setup.config.seed, limit)
 
 

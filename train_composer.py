@@ -38,7 +38,7 @@ def answer_early(config: TrainConfig) -> None:
     if any(place.remote is not None for place in locations.values()) or not is_one_node:
         return
     setup = check_setup(config, locations)
-    if not config.sanity_check and is_finished(setup):
+    if not (config.sanity_check or config.evaluate) and is_finished(setup):
         if os.environ.get("RANK", "0") == "0":
             lines = [nothing_to_do(setup, runs.finished_step(setup.folder)), *end_lines(setup)]
             output.say("\n".join(lines))
@@ -133,7 +133,8 @@ def train(config: TrainConfig) -> int:
     trainer.close()
     if saver.uploads is not None:
         saver.uploads.check()
-    write_finished(setup.folder, int(trainer.state.timestamp.batch))
+    if not config.evaluate:
+        write_finished(setup.folder, int(trainer.state.timestamp.batch))
     if dist.get_global_rank() == 0 and not config.sanity_check:
         log.info("%s", "\n".join(end_lines(run.setup)))
     return start
@@ -168,7 +169,7 @@ def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSa
     loaders = build_loaders(setup)
     optimizer = build_optimizer(model.module, config.optim)
     scheduler = build_scheduler(optimizer, lambda step: lr_plan.rate(step, run.plan, config.optim), config.optim)
-    restore, stop = RestoreRandomState(), StopOnRequest(setup.folder)
+    restore, stop = RestoreRandomState(), StopOnRequest(setup.folder, config)
     gradient = ClipGradient(config.optim.grad_clip, config.optim.clip)
     path = run.checkpoint.path if run.checkpoint is not None else None
     backups, saver = build_savers(config, setup.folder, stop, run.settings, run.plan, path)
@@ -188,7 +189,7 @@ def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSa
                 dataloader=loaders["val"],
                 subset_num_batches=config.eval_batches or -1,
                 eval_interval=plain_duration(config.eval_interval),
-                device_eval_microbatch_size=config.microbatch_size,
+                device_eval_microbatch_size=config.device_eval_batch_size or config.microbatch_size,
             ),
             optimizers=optimizer,
             schedulers=scheduler,
@@ -215,10 +216,15 @@ def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSa
 
 
 def fit(trainer: Trainer, run: OpenRun, saver: ResumeSaver) -> None:
-    """Train, after making up for an evaluation that a kill prevented; then export the weights."""
+    """Train, after making up for an evaluation that a kill prevented; then export the weights. Or only evaluate."""
     setup, state = run.setup, trainer.state
     step, max_duration = int(state.timestamp.batch), state.max_duration
     assert max_duration is not None
+    if setup.config.evaluate:
+        if dist.get_global_rank() == 0:
+            log.info("%s: evaluates step %d, and trains nothing.", setup.run_name, step)
+        trainer.eval()
+        return
     finished = state.timestamp >= max_duration
     if dist.get_global_rank() == 0 and not setup.config.sanity_check:
         devices = f"{dist.get_world_size()} x {get_device(None).name}"

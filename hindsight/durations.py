@@ -1,9 +1,10 @@
-"""Durations as the configuration writes them: steps (1000ba), tokens (20_000_000tok) or epochs (5ep)."""
+"""Durations as the configuration writes them: steps (1000ba), tokens (20_000_000tok), epochs (5ep), times (2h30min)."""
 
 import re
 
 from hindsight.errors import InputError
 
+_TIME = re.compile(r"(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m(?:in)?)?(?:([0-9]+)s)?")
 _DURATION = re.compile(r"([0-9][0-9_]*)(ba|ep|tok)")
 
 
@@ -13,6 +14,15 @@ def parse_duration(text: str) -> tuple[int, str]:
     if match is None:
         raise InputError(f"{text!r} is no duration; write steps as 1000ba, tokens as 20_000_000tok, epochs as 5ep.")
     return int(match[1].replace("_", "")), match[2]
+
+
+def parse_seconds(text: str) -> int:
+    """Seconds of a time such as 90min, 11h30min or 1d."""
+    match = _TIME.fullmatch(text)
+    if match is None or not text:
+        raise InputError(f"{text!r} is no time; write it as 45s, 90min, 11h30min or 1d12h.")
+    days, hours, minutes, seconds = (int(number or 0) for number in match.groups())
+    return ((24 * days + hours) * 60 + minutes) * 60 + seconds
 
 
 def plain_duration(text: str) -> str:

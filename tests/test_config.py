@@ -214,6 +214,15 @@ def test_help_shows_every_key_with_its_docstring(script):
             ["direction=forward", "optim.schedule=inverse_sqrt", "optim.warmup_steps=0"],
             ["optim.warmup_steps=0", "give at least 1"],
         ),
+        (["direction=forward", "max_time=90"], ["max_time=90: '90' is no time; write it as 45s, 90min"]),
+        (["direction=forward", "max_time=0s"], ["max_time=0s must be greater than 0"]),
+        (["direction=forward", "checkpoint.minutes=-1"], ["checkpoint.minutes=-1"]),
+        (
+            ["direction=forward", "eval_batches=2", "device_eval_batch_size=4"],
+            ["eval_batches=2 counts batches of batch_size", "device_eval_batch_size"],
+        ),
+        (["direction=forward", "device_eval_batch_size=0"], ["device_eval_batch_size=0", "greater than 0"]),
+        (["direction=forward", "evaluate=true", "train.more=5ba"], ["evaluate=true trains nothing"]),
         (["direction=forward", "optim.power=0"], ["optim.power=0", "greater than 0"]),
         (["direction=forward", "optim.clip=sideways"], ["optim.clip", "norm, value, adaptive"]),
         (

@@ -1,6 +1,6 @@
 import pytest
 
-from hindsight.durations import parse_duration, plain_duration, steps_in, tokens_in
+from hindsight.durations import parse_duration, parse_seconds, plain_duration, steps_in, tokens_in
 from hindsight.errors import InputError
 
 
@@ -38,3 +38,17 @@ def test_tokens_of_steps_are_those_of_full_batches(duration, tokens):
 
 def test_tokens_of_epochs_of_unknown_size_are_not_known():
     assert tokens_in("3ep", batch_tokens=64, epoch_tokens=None) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("45s", 45), ("90min", 5400), ("90m", 5400), ("11h30min", 41_400), ("1d12h", 129_600), ("1d1h1m1s", 90_061)],
+)
+def test_a_time_is_days_hours_minutes_and_seconds(text, seconds):
+    assert parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "90", "1.5h", "-1h", "30min1h", "5ep", "1h 30min", "h"])
+def test_what_is_no_time_is_refused_with_the_form(text):
+    with pytest.raises(InputError, match="write it as 45s, 90min, 11h30min or 1d12h"):
+        parse_seconds(text)

@@ -1,4 +1,5 @@
 import json
+import logging
 import math
 import os
 import shutil
@@ -31,7 +32,7 @@ from hindsight.orders.direction import IGNORED
 from hindsight.training.checkpoint_files import checkpoints_in, outdated
 from hindsight.training.run_folder import open_run
 from language_model import build_model
-from load_text_streaming import TextStreamingDataset, build_dataset, build_loader
+from load_text_streaming import TextStreamingDataset, build_dataset, build_loader, build_loaders
 from loss_utils import nats_to_bits
 from train_composer import build_language_model, build_trainer, prepare
 
@@ -187,6 +188,56 @@ def test_the_evaluation_is_the_sum_over_the_whole_set_whatever_the_batches(shard
         assert last["eval/perplexity"] == pytest.approx(math.exp(last["eval/loss_nats"]), rel=1e-9)
         assert last["eval/accuracy"] == pytest.approx(hits / count, rel=1e-9)
         assert last["eval/bits_per_byte"] == pytest.approx(nats_to_bits(nats) / size, rel=1e-5)
+
+
+def test_an_evaluation_has_batches_of_its_own_on_demand_and_the_same_losses(shards, tmp_path):
+    given = ["max_duration=2ba", "optim.lr=0.01"]
+    plain = records(train(shards, tmp_path, "run_name=plain", *given))[-1]
+    for size in (1, 3, 64, 1000):
+        setup = prepare(compose_config("train_composer", *settings(shards, tmp_path, f"device_eval_batch_size={size}")))
+        sizes = {len(batch["targets"]) for batch in build_loaders(setup)["val"].dataloader}
+        assert sizes == {size}
+        own = records(train(shards, tmp_path, f"run_name=size{size}", f"device_eval_batch_size={size}", *given))[-1]
+        assert own["train/loss_nats"] == plain["train/loss_nats"]
+        assert own["eval/loss_nats"] == pytest.approx(plain["eval/loss_nats"], rel=1e-6)
+        assert own["eval/accuracy"] == plain["eval/accuracy"]
+
+
+@pytest.mark.parametrize("direction", Direction)
+def test_evaluate_takes_the_newest_checkpoint_and_trains_nothing(shards, tmp_path, caplog, direction):
+    caplog.set_level(logging.INFO, logger="hindsight")
+    common = ["run_name=a", f"direction={direction.name}", *DROPOUT]
+    folder = train(shards, tmp_path, *common, "eval_batches=2", "checkpoint.interval=2ba")
+    whole = train(shards, tmp_path, *common, "run_name=whole")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "metrics.jsonl"}
+    partial = records(folder)
+    caplog.clear()
+    train(shards, tmp_path, *common, "evaluate=true", "max_duration=1000ba", "optim.warmup_steps=2")
+    assert "a: evaluates step 6, and trains nothing." in caplog.text
+    assert by_step(folder) == by_step(whole)
+    assert [line["step"] for line in records(folder)] == [line["step"] for line in partial]
+    evaluated = by_step(folder, "eval/loss_nats")[6]
+    assert evaluated == pytest.approx(by_step(whole, "eval/loss_nats")[6], abs=1e-9)
+    assert evaluated != partial[-1]["eval/loss_nats"]
+    assert f"validation {evaluated:.4f}" in caplog.text
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "metrics.jsonl"}
+    assert after == before
+
+
+def test_evaluate_needs_a_run_with_a_checkpoint_and_makes_nothing(shards, tmp_path):
+    with pytest.raises(InputError, match=r"evaluate=true: there is no run in .*/a; give the run_name of one"):
+        train(shards, tmp_path / "runs", "run_name=a", "evaluate=true")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_checkpoint_is_saved_when_minutes_have_passed_and_changes_no_loss(shards, tmp_path):
+    common = ["checkpoint.interval=1000ba", "checkpoint.keep=-1", *DROPOUT]
+    plain = train(shards, tmp_path, "run_name=plain", *common, "checkpoint.minutes=60")
+    often = train(shards, tmp_path, "run_name=often", *common, "checkpoint.minutes=1e-6")
+    assert [path.name for path in (plain / "checkpoints").iterdir()] == ["ep0-ba6-rank0.pt"]
+    names = {path.name for path in (often / "checkpoints").iterdir()}
+    assert names == {f"ep0-ba{step}-rank0.pt" for step in range(1, 7)}
+    assert by_step(often) == by_step(plain)
 
 
 def test_gradient_accumulation_changes_only_rounding_also_in_the_filled_up_batch_of_an_epoch(shards, tmp_path):

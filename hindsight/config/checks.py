@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any
 
-from hindsight.durations import parse_duration
+from hindsight.durations import parse_duration, parse_seconds
 from hindsight.errors import InputError
 from hindsight.shown_text import holds_credentials
 
@@ -69,6 +69,17 @@ def require_share(prefix: str, config: object, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         require(0 <= value < 1, f"{prefix}{name}={value} must be at least 0 and less than 1.")
+
+
+def require_time(key: str, text: str | None) -> None:
+    """Require a time greater than 0, such as 11h30min, or None."""
+    if text is None:
+        return
+    try:
+        seconds = parse_seconds(text)
+    except InputError as error:
+        raise InputError(f"{key}={text}: {error}") from None
+    require(seconds > 0, f"{key}={text} must be greater than 0.")
 
 
 def require_duration(key: str, text: str) -> None:

@@ -101,6 +101,7 @@ KEY_ROLES = {
     "optim.shrink": _OPTIMIZER,
     "optim.power": _OPTIMIZER,
     "max_duration": _EVALUATION,
+    "max_time": _RECORD,
     "batch_size": _MODEL,
     "microbatch_size": _COMPUTATION,
     "seed": _OPTIMIZER,
@@ -108,8 +109,10 @@ KEY_ROLES = {
     "runs_dir": _RECORD,
     "eval_interval": _EVALUATION,
     "eval_batches": _EVALUATION,
+    "device_eval_batch_size": KeyRoles(ResumeRole.may_change, PairRole.warned, SpeedRole.same),
     "log_interval": _RECORD,
     "checkpoint.interval": _RECORD,
+    "checkpoint.minutes": _RECORD,
     "checkpoint.keep": _RECORD,
     "checkpoint.backup_interval": _RECORD,
     "checkpoint.folder": _RECORD,
@@ -130,6 +133,7 @@ KEY_ROLES = {
     "progress_bar": _RECORD,
     "train.more": _RECORD,
     "train.more_lr": _RECORD,
+    "evaluate": _RECORD,
     "sanity_check": _RECORD,
 }
 """The roles of every key, by its full name."""

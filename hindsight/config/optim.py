@@ -22,7 +22,7 @@ class Clip(Enum):
     """What optim.grad_clip limits."""
 
     norm = "norm"
-    value = "value"  # pyright: ignore[reportAssignmentType] - an Enum may have a member of this name
+    value = "value"  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride] - an Enum may have a member of this name
     adaptive = "adaptive"
 
 

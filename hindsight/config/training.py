@@ -15,6 +15,7 @@ from hindsight.config.checks import (
     require_positive,
     require_seed,
     require_text,
+    require_time,
 )
 from hindsight.config.data import DataConfig
 from hindsight.config.direction import Direction
@@ -45,6 +46,8 @@ class CheckpointConfig:
 
     interval: str = "100ba"
     """Steps (ba), tokens (tok) or epochs (ep) between two checkpoints."""
+    minutes: float | None = None
+    """Minutes after the newest checkpoint when one more is saved, whatever interval says; null for none."""
     keep: int = 2
     """Number of newest checkpoints that stay; -1 for all."""
     backup_interval: str | None = None
@@ -61,6 +64,7 @@ class CheckpointConfig:
             f"checkpoint.folder={self.folder} must be a local folder, or s3://BUCKET/FOLDER.",
         )
         require_duration("checkpoint.interval", self.interval)
+        require_positive("checkpoint.", self, "minutes")
         if self.backup_interval is not None:
             require_duration("checkpoint.backup_interval", self.backup_interval)
         require(
@@ -141,6 +145,9 @@ class TrainConfig:
     """Optimizer and learning rate."""
     max_duration: str = "1ep"
     """How long the run is, all resumes together: steps (1000ba), tokens (20_000_000tok) or epochs (5ep)."""
+    max_time: str | None = None
+    """Time, such as 11h30min, after which this start stops as it does on a signal: the step is saved, the status is 75,
+    and the same command goes on; null for none."""
     batch_size: int = 32
     """Windows in an optimizer step, over all devices."""
     microbatch_size: int | None = None
@@ -156,6 +163,8 @@ class TrainConfig:
     """Steps, tokens or epochs between two evaluations; one is always made at the end."""
     eval_batches: int | None = None
     """Batches of an evaluation; null for the whole validation set."""
+    device_eval_batch_size: int | None = None
+    """Windows that one device takes at once in an evaluation; null for those of training."""
     log_interval: int = 1
     """Optimizer steps between two lines of training metrics."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -180,15 +189,28 @@ class TrainConfig:
     """Whether to show one bar in a terminal; false: plain lines, as in a log."""
     train: MoreConfig = field(default_factory=MoreConfig)
     """How far this start goes."""
+    evaluate: bool = False
+    """Train nothing: evaluate the newest checkpoint of the run, and write the result to the line of its step."""
     sanity_check: bool = False
     """Only try the whole path: three steps, an evaluation, a save and a resume on a scrap of the data."""
 
     def __post_init__(self) -> None:
         require_no_credentials("", self)
         require_positive("", self, "batch_size", "microbatch_size", "eval_batches", "log_interval")
+        require_positive("", self, "device_eval_batch_size")
         require_seed(self.seed)
         require_duration("max_duration", self.max_duration)
         require_duration("eval_interval", self.eval_interval)
+        require_time("max_time", self.max_time)
+        require(
+            self.eval_batches is None or self.device_eval_batch_size is None,
+            f"eval_batches={self.eval_batches} counts batches of batch_size windows; leave it null with "
+            "device_eval_batch_size.",
+        )
+        require(
+            not (self.evaluate and (self.sanity_check or self.train.more is not None)),
+            "evaluate=true trains nothing; leave out train.more and sanity_check.",
+        )
         require_text("", self, "runs_dir")
         require_local("", self, "runs_dir")
         if self.run_name is not None:

@@ -1,6 +1,7 @@
 """What makes resuming exact: when and how checkpoints are saved, the random state, and leaving on request."""
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from composer.utils import create_interval_scheduler, dist, reproducibility
 
 from hindsight import interrupts, runs
 from hindsight.config.training import CheckpointConfig, TrainConfig
-from hindsight.durations import plain_duration
+from hindsight.durations import parse_seconds, plain_duration
 from hindsight.errors import DISK_FULL, InputError
 from hindsight.files import sync, write_atomically
 from hindsight.interrupts import Interrupted
@@ -171,7 +172,7 @@ class ResumeSaver(AtomicSaver):
 
     def is_wanted(self, state: State, event: Event) -> bool:
         """Save at the interval, before an evaluation, and when all ranks have agreed to leave."""
-        return super().is_wanted(state, event) or self.before_evaluation or self.stop.agreed
+        return super().is_wanted(state, event) or self.before_evaluation or self.stop.agreed or self.stop.save_is_due
 
     def eval_before_all(self, state: State, logger: Logger) -> None:
         """Save before every evaluation."""
@@ -187,6 +188,7 @@ class ResumeSaver(AtomicSaver):
     def note(self, path: Path, step: int) -> None:
         """Record which checkpoint is the newest."""
         super().note(path, step)
+        self.stop.saved_s = time.monotonic()
         write_atomically(self.run_folder / runs.NEWEST_CHECKPOINT, json.dumps({"step": step, "path": str(path)}) + "\n")
 
     def state_dict(self) -> dict[str, Any]:
@@ -209,19 +211,25 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 
 class StopOnRequest(Callback):
-    """Leave after the current step, all ranks together, on a signal to any of them or by the file STOP.
+    """Leave after the current step, all ranks together: on a signal to any of them, by the file STOP, or by max_time.
+
+    The same exchange between the ranks, once a step, says whether a checkpoint is due by checkpoint.minutes.
 
     The saver, whose phase is before this one's, has saved the step when this raises Interrupted.
 
     Args:
         folder: the run's folder.
+        config: the run's config.
     """
 
     phase = Phase.leave
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config: TrainConfig) -> None:
         self.stop_file = folder / runs.STOP
         self.reason: str | None = None
+        self.max_time, self.minutes = config.max_time, config.checkpoint.minutes
+        self.began_s = self.saved_s = time.monotonic()
+        self.save_is_due = False
 
     @property
     def agreed(self) -> bool:
@@ -248,13 +256,24 @@ class StopOnRequest(Callback):
 
     def _agree(self) -> None:
         reason = interrupts.received_signal()
-        if reason is None and dist.get_global_rank() == 0 and self.stop_file.exists():
-            reason = self.stop_file.name
+        self.save_is_due = False
+        if dist.get_global_rank() == 0:  # whose clock counts
+            reason = reason or self._own_reason()
+            self.save_is_due = self.minutes is not None and time.monotonic() - self.saved_s >= 60 * self.minutes
         if dist.get_world_size() > 1:
-            asked = torch.tensor(int(reason is not None), device="cuda" if torch.cuda.is_available() else "cpu")
+            wishes = [int(reason is not None), int(self.save_is_due)]
+            asked = torch.tensor(wishes, device="cuda" if torch.cuda.is_available() else "cpu")
             dist.all_reduce(asked, reduce_operation="MAX")
-            reason = reason or ("a request to another rank" if asked.item() else None)
+            must_leave, self.save_is_due = map(bool, asked.tolist())
+            reason = reason or ("a request to another rank" if must_leave else None)
         self.reason = self.reason or reason
+
+    def _own_reason(self) -> str | None:
+        if self.stop_file.exists():
+            return self.stop_file.name
+        if self.max_time is not None and time.monotonic() - self.began_s >= parse_seconds(self.max_time):
+            return f"max_time={self.max_time}"
+        return None
 
     def _leave(self) -> None:
         if self.reason is not None:

@@ -108,6 +108,8 @@ def open_run(setup: RunSetup, model: nn.Module) -> OpenRun:
     settings, lock = fixed_settings(setup), RunLock()
     on_rank_0(lambda: _open_folder(setup, lock))
     checkpoint = choose_checkpoint(setup, model)
+    if setup.config.evaluate and checkpoint is None:
+        raise InputError(f"evaluate=true: run_name={setup.run_name} has no checkpoint to evaluate; train it first.")
     if checkpoint is not None:
         if checkpoint.was_fetched:
             on_rank_0(lambda: fetch_metrics(setup.config, setup.folder))
@@ -119,7 +121,8 @@ def open_run(setup: RunSetup, model: nn.Module) -> OpenRun:
     metadata = metadata_of(until, n_parameters, dist.get_world_size())
     if len(plan) > 1:
         metadata[runs.LR_PLAN] = lr_plan.as_records(plan)
-    _write_records(until.config, metadata, setup.folder)
+    if not setup.config.evaluate:
+        _write_records(until.config, metadata, setup.folder)
     return OpenRun(until, settings, metadata, plan, lr_change, checkpoint, lock)
 
 
@@ -157,6 +160,8 @@ def _open_folder(setup: RunSetup, lock: RunLock) -> None:
     saved a checkpoint does not keep others from beginning anew in its folder.
     """
     config, folder, remote = setup.config, setup.folder, remote_folder(setup.config)
+    if config.evaluate and remote is None and not (folder / runs.CONFIG).exists():
+        raise InputError(f"evaluate=true: there is no run in {folder}; give the run_name of one, or train it first.")
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.exists() else set()
     # One record alone is what a start left that was killed at once.
     others = {name for name in names if not name.startswith(runs.EARLIER)} - {*runs.RECORDS, runs.STOP, runs.MORE}

@@ -126,8 +126,11 @@ def check_setup(config: TrainConfig, locations: dict[str, Location]) -> RunSetup
                 f"{place.key}={place.remote.url} is h5, which is read here only; copy it, or convert it to MDS."
             )
     tokenizer = _load_tokenizer(config, locations, manifests)
+    batch_sizes = {"train": config.batch_size, "val": config.batch_size}
+    if config.device_eval_batch_size is not None:
+        batch_sizes["val"] = config.device_eval_batch_size * int(os.environ.get("WORLD_SIZE", "1"))
     windows = {
-        split: SplitWindows.of(locations[split].folder, split, manifest, context_length, config.batch_size)
+        split: SplitWindows.of(locations[split].folder, split, manifest, context_length, batch_sizes[split])
         for split, manifest in manifests.items()
     }
     if not (folder_of(config) / runs.CONFIG).exists():  # a run that was begun before this rule goes on

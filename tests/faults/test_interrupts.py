@@ -93,6 +93,20 @@ def test_a_signal_before_the_first_step_ends_the_run_at_once(fork_server, whole,
     assert losses(tmp_path / "a") == whole[ranks]
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_run_stops_when_its_time_is_up_and_goes_on_with_the_same_losses(fork_server, shards, tmp_path, ranks):
+    common = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "run_name=a", "max_duration=100000ba"]
+    assert fork_server.run([*common, "max_time=2s"], ranks) == [75] * ranks, fork_server.output()
+    assert "Interrupted by max_time=2s: the last step is saved" in fork_server.output()
+    first = losses(tmp_path / "a")
+    assert len(first) > 1
+    assert fork_server.run([*common, "max_time=2s"], ranks) == [75] * ranks, fork_server.output()
+    again = losses(tmp_path / "a")
+    assert len(again) > len(first)
+    assert [line[:2] for line in again[: len(first)]] == [line[:2] for line in first]
+    assert [line.step for line in again] == [*range(1, len(again) + 1)]
+
+
 def test_a_second_sigint_leaves_at_once(fork_server, shards, tmp_path):
     arguments = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "run_name=a", "max_duration=4ba"]
     arguments += ["model.d_model=512", "model.n_layers=8", "batch_size=400", "microbatch_size=1"]  # a minute a step
