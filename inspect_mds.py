@@ -12,6 +12,7 @@ import hindsight.installed  # noqa: F401 - first
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from hindsight.config.conversion import InspectConfig
 from hindsight.config.direction import Direction
 from hindsight.conversion.token_sources import ConvertedTokens
 from hindsight.conversion.verify import open_index, verify_shards, verify_tokens
+from hindsight.shards.h5 import HASH_KEY
 from hindsight.shards.manifest import MANIFEST_NAME, MDS, SPLITS, TOKENIZER_FOLDER, Manifest
 from hindsight.shards.mds import INDEX_NAME, stored_file
 from hindsight.tokenization.tokenizer import Tokenizer
@@ -30,12 +32,18 @@ log = logging.getLogger("hindsight")
 def main(config: InspectConfig) -> None:
     """Show and verify; SystemExit with status 1 if anything is damaged."""
     folder = Path(config.path).expanduser()
-    if (folder / INDEX_NAME).is_file() and not (folder / MANIFEST_NAME).is_file():
-        show_index(folder)
-        faults = list(verify_shards(folder)) if config.verify else []
+    places = [place for name in ("", *SPLITS) if ((place := folder / name) / INDEX_NAME).is_file()]
+    if places and not (folder / MANIFEST_NAME).is_file():
+        for place in places:
+            show_index(place)
+        checked = ["sizes", *hashes_in([shard for place in places for shard in open_index(place)])]
+        faults = [fault for place in places for fault in verify_shards(place)] if config.verify else []
     else:
         manifest = Manifest.load(folder, key="path")
         tokenizer = Tokenizer.load(folder / TOKENIZER_FOLDER, key="path")
+        shards = [shard for split in SPLITS for shard in open_index(folder / split)] if manifest.format == MDS else []
+        has_hashes = HASH_KEY in manifest.summary or hashes_in(shards)
+        checked = [*(["hashes"] if has_hashes else ["sizes"]), "counts"]
         show(folder, manifest)
         source = ConvertedTokens(folder, manifest, tokenizer)
         faults = list(verify_tokens(source, tokenizer)) if config.verify else []
@@ -46,7 +54,12 @@ def main(config: InspectConfig) -> None:
     if faults:
         raise SystemExit(1)
     if config.verify:
-        log.info("path=%s: intact, by its hashes and counts.", config.path)
+        log.info("path=%s: intact, by its %s.", config.path, " and ".join(checked))
+
+
+def hashes_in(shards: list[dict[str, Any]]) -> list[str]:
+    """Name hashes among what was checked, if every shard has one."""
+    return ["hashes"] if all(stored_file(shard)["hashes"] for shard in shards) and shards else []
 
 
 def show(folder: Path, manifest: Manifest) -> None:

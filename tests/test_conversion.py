@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 from helpers.processes import run_command
-from helpers.small_data import convert_config, draws, make_text
+from helpers.small_data import convert_config, draws, make_text, shard_bytes_of
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from streaming import MDSWriter
@@ -146,7 +146,7 @@ def test_every_shard_but_the_last_holds_exactly_blocks_per_shard(
 ):
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("".join(f"{number}, one two\n\n" for number in range(12)))
-    shard_bytes = block_length * 2 * blocks_per_shard + 1
+    shard_bytes = shard_bytes_of(blocks_per_shard, block_length) + 1
     changes = {"block_length": block_length, "shard_bytes": shard_bytes, "compression": compression}
     convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "out", **changes))
     manifest = Manifest.load(tmp_path / "out")
@@ -157,6 +157,29 @@ def test_every_shard_but_the_last_holds_exactly_blocks_per_shard(
         assert set(samples[:-1]) <= {blocks_per_shard}
         assert 0 < samples[-1] <= blocks_per_shard
         assert sum(samples) == counts.blocks
+
+
+@pytest.mark.parametrize("hashes", [[], ["xxh64"], ["blake2b", "md5", "sha256", "sha3_512", "xxh128", "xxh3_64"]])
+@pytest.mark.parametrize("shard_bytes", [1172, 4000, 1 << 14])
+def test_no_shard_is_larger_than_shard_bytes(tmp_path, corpus, tokenizer_dir, shard_bytes, hashes):
+    changes = {"shard_bytes": shard_bytes, "hashes": hashes}
+    convert_to_mds.main(convert_config(corpus, tokenizer_dir, tmp_path / "out", **changes))
+    sizes = [path.stat().st_size for path in sorted((tmp_path / "out" / "train").glob("*.mds"))]
+    assert len(sizes) > 1 or shard_bytes > 10_000
+    assert max(sizes) <= shard_bytes
+    if len(sizes) > 1:
+        assert sizes[0] > shard_bytes - 512 - 132
+
+
+def test_data_whose_shards_an_earlier_version_counted_by_tokens_alone_stays_as_it_is(
+    corpus, tokenizer_dir, shards, caplog
+):
+    caplog.set_level(logging.INFO, "hindsight")
+    before = tree(shards)
+    five_blocks_of_tokens = 5 * 64 * 2
+    convert_to_mds.main(convert_config(corpus, tokenizer_dir, shards, shard_bytes=five_blocks_of_tokens))
+    assert "already there, nothing to do" in caplog.text
+    assert tree(shards) == before
 
 
 def test_a_shard_holds_at_least_one_block(tmp_path, corpus, tokenizer_dir):
@@ -209,7 +232,7 @@ def test_any_documents_come_back_from_both_formats_and_any_number_of_workers_spl
     folder = tmp_path_factory.mktemp("any")
     lines = "".join(json.dumps({"text": text}, ensure_ascii=len(text) % 2 == 0) + "\n" for text in texts)
     (folder / "corpus.jsonl").write_text(lines, encoding="utf-8")
-    changes = {"val_share": 0.3, "block_length": 8, "shard_bytes": 64}
+    changes = {"val_share": 0.3, "block_length": 8, "shard_bytes": shard_bytes_of(4, 8)}
     convert_to_mds.main(convert_config(folder / "corpus.jsonl", tokenizer_dir, folder / "one", **changes))
     changes["workers"] = workers
     convert_to_mds.main(convert_config(folder / "corpus.jsonl", tokenizer_dir, folder / "many", **changes))
@@ -246,6 +269,7 @@ def test_uint32_is_stored_where_the_vocabulary_needs_it(tmp_path, corpus, tokeni
     convert_to_h5.main(convert_config(tmp_path / "mds", large, tmp_path / "h5"))
     manifest = Manifest.load(tmp_path / "mds")
     assert (manifest.dtype, manifest.vocab_size, manifest.blocks_per_shard) == ("uint32", 70_001, 2)
+    assert max(path.stat().st_size for path in (tmp_path / "mds").glob("*/*.mds")) <= shard_bytes_of(5)
     assert documents_of(tmp_path / "mds", "train") + documents_of(tmp_path / "mds", "val")
     assert stream(tmp_path / "h5", "train") == stream(tmp_path / "mds", "train")
 
@@ -396,7 +420,7 @@ def test_mds_to_h5_and_back_keeps_every_token_and_the_split(tmp_path, corpus, to
         assert [stream(tmp_path / name, split) for name in ("h5", "again")] == [expected] * 2
     assert same(tmp_path / "again", shards)
     assert Manifest.load(tmp_path / "h5").corpus_fingerprint == Manifest.load(shards).corpus_fingerprint
-    assert Manifest.load(tmp_path / "mds").blocks_per_shard == 10
+    assert Manifest.load(tmp_path / "mds").blocks_per_shard == 9
 
 
 def test_h5_holds_the_same_streams_as_mds_contiguously(shards, h5_data):
@@ -501,7 +525,7 @@ def test_converting_again_does_nothing_and_says_so(corpus, tokenizer_dir, caplog
 
 def test_an_out_folder_that_holds_something_else_is_refused_and_left_alone(tmp_path, corpus, tokenizer_dir, shards):
     before = tree(shards)
-    for change in ({"block_length": 32}, {"seed": 1}, {"val_share": 0.3}, {"shard_bytes": 128}, {"hashes": []}):
+    for change in ({"block_length": 32}, {"seed": 1}, {"val_share": 0.3}, {"shard_bytes": 900}, {"hashes": []}):
         config = convert_config(corpus, tokenizer_dir, shards, **change)
         refused(convert_to_mds, config, r"out=.* holds a conversion with .*\(now ")
     refused(
@@ -537,7 +561,7 @@ def test_what_cannot_be_stored_is_refused_before_the_corpus_is_read(tmp_path, co
 
     refuse(r"compression=zip is not known; choose one of br, bz2, gz, snappy, zstd", compression="zip")
     refuse(r"hashes=\['crc'\] are not known", hashes=["xxh64", "crc"])
-    refuse(r"shard_bytes=4294967296 .* more than the 4 GiB", shard_bytes=1 << 32)
+    refuse(r"shard_bytes=8589934592 .* more than the 4 GiB", shard_bytes=1 << 33)
     refuse(r"corpus=.*missing\.txt does not exist")
 
 

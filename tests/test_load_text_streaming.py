@@ -231,7 +231,7 @@ def test_open_shards_take_few_file_descriptors(shards, monkeypatch):
     read(dataset)
     assert len(dataset.shards) > 10
     assert len(os.listdir("/proc/self/fd")) == before + 4
-    dataset.close()
+    dataset.stream.files.close()
     assert len(os.listdir("/proc/self/fd")) == before
 
 

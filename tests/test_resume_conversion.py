@@ -317,7 +317,7 @@ def test_what_is_skipped_is_listed_in_the_manifest(tmp_path, corpus, tokenizer_d
 def test_a_full_disk_loses_nothing(disk, corpus, tokenizer_dir, shards):
     (disk / "ballast").write_bytes(bytes((4 << 20) - (106 << 10)))
     arguments = [f"corpus={corpus}", f"tokenizer={tokenizer_dir}", f"out={disk / 'out'}", "block_length=64"]
-    arguments += ["val_share=0.2", "shard_bytes=640", "workers=2"]
+    arguments += ["val_share=0.2", "shard_bytes=1172", "workers=2"]
     done = run_command("python", "convert_to_mds.py", *arguments)
     assert done.returncode == 2, done.stderr
     assert "the disk is full; make room, and the same command goes on where it was." in done.stderr.splitlines()[-1]

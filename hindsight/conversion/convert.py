@@ -18,6 +18,7 @@ from hindsight.config.conversion import ConvertConfig, Engine
 from hindsight.config.corpus import OnError
 from hindsight.conversion.assembly import Assembly
 from hindsight.conversion.corpus_statistics import length_summary, vocabulary_use
+from hindsight.conversion.mds_source import OtherMds, holds_mds
 from hindsight.conversion.outputs import Output, open_output
 from hindsight.conversion.sinks import Sink
 from hindsight.conversion.source import Source
@@ -29,6 +30,7 @@ from hindsight.errors import DISK_FULL, InputError
 from hindsight.files import locked
 from hindsight.shards.h5 import H5_NAME, H5_SUFFIXES
 from hindsight.shards.manifest import MANIFEST_NAME, TOKENIZER_FOLDER, Manifest, token_dtype
+from hindsight.shards.mds import blocks_in
 from hindsight.text.finding import describe_not_taken
 from hindsight.tokenization.hf_folder import copy_tokenizer
 from hindsight.tokenization.tokenizer import Tokenizer
@@ -54,7 +56,7 @@ def convert(config: ConvertConfig, sink: type[Sink]) -> None:
     open_workers = engine_of(config, out.work)
     manifest = manifest_of(config, sink.format, settings, source, tokenizer)
     if is_done:
-        check_done(out, manifest, source, open_workers, config.on_error)
+        check_done(out, manifest, source, open_workers, config)
         out.clean()
         return
     with locked(out.work, f"out={config.out}: another process converts into it"):
@@ -69,6 +71,8 @@ def convert(config: ConvertConfig, sink: type[Sink]) -> None:
             may_skip=config.on_error is OnError.skip,
         )
         begun = files.is_begun()
+        if begun:
+            keep_earlier_size(manifest, files.load()[0], config)
         try:
             assembly.resume()
             if begun:
@@ -107,6 +111,8 @@ def open_source(config: ConvertConfig, tokenizer: Tokenizer, split_by: str = SPL
     folder = path if path.is_dir() else path.parent
     if (folder / MANIFEST_NAME).is_file() and (path.is_dir() or path.name == H5_NAME):
         return ConvertedTokens(folder, Manifest.load(folder, key="corpus"), tokenizer)
+    if path.is_dir() and holds_mds(path):
+        return OtherMds(path, config, tokenizer)
     if path.suffix in H5_SUFFIXES and path.exists() and not path.is_dir():
         if not path.is_file():
             raise InputError(f"corpus={path} is no regular file, from which h5 could be read; store it first.")
@@ -139,7 +145,7 @@ def manifest_of(
         vocab_size=tokenizer.vocab_size,
         corpus_fingerprint=source.fingerprint or "",
         block_length=config.block_length,
-        blocks_per_shard=max(1, config.shard_bytes // (config.block_length * np.dtype(dtype).itemsize)),
+        blocks_per_shard=blocks_in(config.shard_bytes, config.block_length, np.dtype(dtype).itemsize),
         dtype=dtype,
         seed=source.seed,
         val_share=source.val_share,
@@ -154,11 +160,21 @@ def manifest_of(
     )
 
 
-def check_done(out: Output, manifest: Manifest, source: Source, open_workers: OpenWorkers, on_error: OnError) -> None:
+def keep_earlier_size(manifest: Manifest, there: Manifest, config: ConvertConfig) -> None:
+    """Let a conversion of an earlier version keep its size of shards, for which only tokens were counted."""
+    earlier = max(1, config.shard_bytes // (config.block_length * np.dtype(manifest.dtype).itemsize))
+    if there.blocks_per_shard == earlier:
+        manifest.blocks_per_shard = earlier
+
+
+def check_done(
+    out: Output, manifest: Manifest, source: Source, open_workers: OpenWorkers, config: ConvertConfig
+) -> None:
     """Log that there is nothing to do; InputError if `out` holds another conversion."""
     there = out.manifest()
+    keep_earlier_size(manifest, there, config)
     difference = there.difference(manifest, ignored=("corpus_fingerprint",))
-    if there.summary.get("skipped") and on_error is OnError.stop:
+    if there.summary.get("skipped") and config.on_error is OnError.stop:
         difference = "on_error=skip (now stop), which left something out"
     if difference is None and (there.corpus.get("stamp") is None or there.corpus["stamp"] != source.stamp):
         manifest.corpus_fingerprint = source.fingerprint or fingerprint_of(source, open_workers).fingerprint

@@ -70,9 +70,13 @@ class PublishedTokens(Source):
 
     def read(self, part: TokenRange) -> TokenPart:
         """Read the pieces of a part; InputError if the tokenizer lacks an id."""
-        tokens = self._tokens(part)
-        check_ids(tokens, self.tokenizer.vocab_size)
-        first, starts = part.start // self.piece_length, np.arange(0, len(tokens), self.piece_length)
+        return self._part_of(part, self._tokens(part), first=part.start // self.piece_length)
+
+    def _part_of(self, part: TokenRange, tokens: NDArray[np.int64], first: int) -> TokenPart:
+        """Divide tokens into pieces, which are numbered from `first` on."""
+        if len(tokens):
+            check_ids(tokens, self.tokenizer.vocab_size)
+        starts = np.arange(0, len(tokens), self.piece_length)
         numbers = np.arange(first, first + len(starts), dtype=np.uint64)
         units = len(starts)
         return TokenPart(
@@ -82,7 +86,7 @@ class PublishedTokens(Source):
             np.diff(starts, append=len(tokens)),
             draws_of(_spread(numbers), self.seed),
             np.zeros(units, np.int64),
-            np.add.reduceat(self.tokenizer.bytes_per_token[tokens], starts),
+            np.add.reduceat(self.tokenizer.bytes_per_token[tokens], starts) if units else np.empty(0, np.int64),
         )
 
     def digest(self, part: TokenRange) -> Digest:

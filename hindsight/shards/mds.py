@@ -24,8 +24,8 @@ COLUMN = "tokens"
 VERSION = 2
 OFFSET_BYTES = 4
 """Bytes that a shard stores for every sample, in addition to the sample."""
-HEAD_BYTES = 1 << 12
-"""An upper bound for the head of a shard."""
+HEAD_BYTES = 1 << 9
+"""An upper bound for the head of a shard, also with all hashes that Streaming knows."""
 STORAGE_SETTINGS = ("compression", "hashes")
 """The settings of a conversion that say how the tokens are stored, not which they are."""
 
@@ -47,13 +47,17 @@ def check_storage(compression: str | None, hashes: list[str], block_length: int,
         if unknown:
             raise InputError(f"hashes={unknown} are not known; choose from {', '.join(sorted(get_hashes()))}.")
     for itemsize in (2, 4):
-        block_bytes = block_length * itemsize
-        n_blocks = max(1, shard_bytes // block_bytes)
-        if n_blocks * (block_bytes + OFFSET_BYTES) + HEAD_BYTES >= 1 << 32:
+        n_blocks = blocks_in(shard_bytes, block_length, itemsize)
+        if n_blocks * (block_length * itemsize + OFFSET_BYTES) + HEAD_BYTES >= 1 << 32:
             raise InputError(
                 f"shard_bytes={shard_bytes} with block_length={block_length} makes shards of more than the 4 GiB that "
                 "MDS can hold; choose less, e.g. shard_bytes=67108864."
             )
+
+
+def blocks_in(shard_bytes: int, block_length: int, itemsize: int) -> int:
+    """Give the number of blocks in a shard of at most so many bytes, whatever its compression and hashes."""
+    return max(1, (shard_bytes - HEAD_BYTES) // (block_length * itemsize + OFFSET_BYTES))
 
 
 def write_shard(folder: Path, number: int, blocks: NDArray, manifest: Manifest) -> dict[str, Any]:

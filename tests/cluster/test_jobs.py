@@ -250,7 +250,7 @@ def test_tokenizer_and_an_array_of_conversions_write_what_one_call_writes(
     shutil.rmtree(checkout / "made", ignore_errors=True)
     tokenizer = scheduler.submit("tokenizer", f"corpus={corpus}", "out=made/tokenizer", "vocab_size=300")
     (checkout / "corpora.txt").write_text(f"corpus={corpus} out=made/a\ncorpus={corpus} out=made/b seed=1\n")
-    settings = ["tokenizer=made/tokenizer", "block_length=64", "val_share=0.2", "shard_bytes=640"]
+    settings = ["tokenizer=made/tokenizer", "block_length=64", "val_share=0.2", "shard_bytes=1172"]
     options = [*scheduler.array(2), *scheduler.after(tokenizer)]
     job = scheduler.submit("convert", "corpora.txt", *settings, options=options)
     assert scheduler.wait(tokenizer, 60) == [0]

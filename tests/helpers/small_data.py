@@ -8,6 +8,7 @@ import numpy as np
 
 from hindsight.config.conversion import ConvertConfig
 from hindsight.conversion.text_source import draws_of
+from hindsight.shards.mds import HEAD_BYTES, OFFSET_BYTES
 from hindsight.text.digest import hash_content
 
 SENTENCE = "in the beginning was word and light shone over dark water while seven rivers ran to the sea é 水"
@@ -30,9 +31,14 @@ def make_text(n_documents: int, seed: int) -> str:
     return "\n".join(documents)
 
 
+def shard_bytes_of(n_blocks: int, block_length: int = 64) -> int:
+    """Size of a shard of so many blocks, its head counted with what it takes at most."""
+    return HEAD_BYTES + n_blocks * (2 * block_length + OFFSET_BYTES)
+
+
 def convert_config(corpus: Path | str, tokenizer_dir: Path, out: Path, **changes: Any) -> ConvertConfig:
     """Blocks of 64 tokens, five of them to a shard, and about a fifth of the documents for validation."""
-    settings: dict[str, Any] = {"block_length": 64, "val_share": 0.2, "shard_bytes": 5 * 64 * 2, "workers": 1}
+    settings: dict[str, Any] = {"block_length": 64, "val_share": 0.2, "shard_bytes": shard_bytes_of(5), "workers": 1}
     return ConvertConfig(corpus=str(corpus), tokenizer=str(tokenizer_dir), out=str(out), **(settings | changes))
 
 
