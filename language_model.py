@@ -18,6 +18,7 @@ from torchmetrics import Metric
 from gpt import GPT
 from hindsight.config.model import GPTConfig, ModelConfig, RNNConfig
 from hindsight.errors import InputError
+from hindsight.files import set_usual_mode
 from hindsight.runs import METRIC_NAMES
 from loss_utils import TokenMetric, mean_nats, sums, target_nats
 from rnn import RNN
@@ -50,6 +51,7 @@ def save_weights(module: nn.Module, path: Path) -> None:
     """Write the weights of a GPT or an RNN as safetensors, which hold tensors and nothing that runs."""
     hidden = path.with_name(f".{path.name}.partial")
     save_model(module, str(hidden))
+    set_usual_mode(hidden)  # safetensors writes for the owner alone
     hidden.replace(path)
 
 

@@ -50,6 +50,15 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
         os.close(descriptor)
 
 
+def set_usual_mode(path: Path) -> None:
+    """Give a file the mode of any other that this process makes; libraries may write for its owner only."""
+    probe = path.with_name(f".{path.name}.mode")
+    with probe.open("wb") as file:
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+    probe.unlink()
+    path.chmod(mode)
+
+
 def sync(path: Path) -> None:
     """Flush a file, or the entries of a folder, to the disk, so that they survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)

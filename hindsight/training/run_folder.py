@@ -51,7 +51,7 @@ class RunLock(Callback):
 
     def acquire(self, folder: Path, run_name: str) -> None:
         """Lock a folder; InputError if another process has."""
-        descriptor = os.open(folder / runs.LOCK, os.O_CREAT | os.O_RDWR)
+        descriptor = os.open(folder / runs.LOCK, os.O_CREAT | os.O_RDWR, 0o666)
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, not inherited by forked workers
         except OSError:
