@@ -93,6 +93,7 @@ def test_the_papers_recipe_is_one_word(model):
     )
     assert (optim.betas, optim.eps, optim.weight_decay, optim.grad_clip) == ([0.9, 0.999], 1e-8, 0.01, 1.0)
     assert (optim.decay_all, optim.clip.name) == (True, "norm")
+    assert (config.data.stride, config.max_duration) == (127, "1ep")
     assert config.eval_interval == f"{20_000 // parts}ba"  # every 20,000 backward passes
 
 
@@ -223,6 +224,7 @@ def test_help_shows_every_key_with_its_docstring(script):
         ),
         (["direction=forward", "device_eval_batch_size=0"], ["device_eval_batch_size=0", "greater than 0"]),
         (["direction=forward", "evaluate=true", "train.more=5ba"], ["evaluate=true trains nothing"]),
+        (["direction=forward", "data.stride=0"], ["data.stride=0", "greater than 0"]),
         (["direction=forward", "optim.power=0"], ["optim.power=0", "greater than 0"]),
         (["direction=forward", "optim.clip=sideways"], ["optim.clip", "norm, value, adaptive"]),
         (

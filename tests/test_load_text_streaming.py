@@ -1,8 +1,10 @@
+import dataclasses
 import json
 import os
 import resource
 import shutil
 import traceback
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -132,6 +134,48 @@ def test_the_order_depends_on_seed_and_epoch_alone():
     assert np.array_equal(first, window_order(split, True, 5, 0))
     assert not np.array_equal(first, window_order(split, True, 5, 1))
     assert not np.array_equal(first, window_order(split, True, 6, 0))
+
+
+@pytest.mark.parametrize("stride", [1, 5, 16, 31, 32, None])
+@pytest.mark.parametrize("n_tokens", [1, 31, 32, 33, 63, 64, 65, 127, 640, 649, 671, 700])
+def test_windows_with_a_stride_are_in_their_block_and_have_every_token_of_it(stride, n_tokens):
+    split = SplitWindows("/nowhere", "train", n_tokens, 64, 3, 32, batch_size=4, stride=stride)
+    starts = [split.start(number) for number in range(split.n_windows)]
+    windows = [range(start, min(start + 32, n_tokens)) for start in starts]
+    assert all(len(window) == 32 for window in windows[:-1])
+    assert len(windows[-1]) > 0
+    assert all(window[0] // 64 == window[-1] // 64 for window in windows)
+    assert {token for window in windows for token in window} == set(range(n_tokens))
+    assert sum(len(window) for window in windows) == split.epoch_tokens
+    within = [b - a for a, b in pairwise(starts) if a // 64 == b // 64]
+    assert all(0 < distance <= (stride or 32) for distance in within)
+    if stride in (32, None):
+        assert split.epoch_tokens == n_tokens
+        assert starts == [*range(0, n_tokens, 32)]
+    assert sorted(window_order(split, True, 5, 0)) == [*range(split.n_padded)]
+
+
+@pytest.mark.parametrize("kind", ["shards", "h5_data"])
+@pytest.mark.parametrize("direction", Direction)
+def test_overlapping_windows_are_read_from_both_formats_and_in_both_directions(
+    kind, direction, corpus, shards, request
+):
+    folder, tokens = request.getfixturevalue(kind), stream_of(corpus, shards, "train")
+    split, _ = open_split(folder, "train", 32)
+    split = dataclasses.replace(split, stride=13)
+    stream = H5Stream(split, split_start=0) if kind == "h5_data" else WindowStream(split)
+    batches = read(TextStreamingDataset(stream, split, 4, shuffle=False, seed=7), direction)
+    rows = [[token for token in row.tolist() if token != IGNORED] for batch in batches for row in batch["targets"]]
+    if direction is Direction.backward:
+        rows = [row[::-1] for row in rows]
+    expected = [tokens[split.start(number) :][:32] for number in range(split.n_windows)]
+    assert rows == expected + [[]] * (split.n_padded - split.n_windows)
+    assert split.n_windows == 4 * 116 + 1  # the last block has 6 tokens
+
+
+def test_a_stride_that_would_leave_out_tokens_is_refused(shards):
+    with pytest.raises(InputError, match=r"data.stride=33 would leave out tokens between windows"):
+        SplitWindows.of(str(shards), "train", Manifest.load(shards), 32, 4, stride=33)
 
 
 def test_neighbouring_windows_of_a_block_are_spread_over_the_epoch():

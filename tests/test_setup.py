@@ -65,9 +65,7 @@ def test_settings_at_the_limit_are_not_noted(shards, tmp_path, changes):
     assert setup_of(shards, tmp_path, *changes).notes == []
 
 
-def test_a_note_is_said_at_the_start_kept_with_the_run_and_said_in_the_comparison(
-    tokenizer_dir, tmp_path, caplog, capsys
-):
+def test_a_note_is_said_at_the_start_kept_with_the_run_and_said_in_the_comparison(tokenizer_dir, tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="hindsight")
     (tmp_path / "corpus.txt").write_text(make_text(n_documents=30, seed=1), encoding="utf-8")
     data = tmp_path / "data"
@@ -81,4 +79,4 @@ def test_a_note_is_said_at_the_start_kept_with_the_run_and_said_in_the_compariso
     assert json.loads((pair[0] / "metadata.json").read_text())["notes"][0].startswith(note)
     caplog.clear()
     compare(CompareConfig(runs=[str(run) for run in pair], out=str(tmp_path / "out")))
-    assert f"Warning: {pair[0]} and {pair[1]}: {note}" in caplog.text
+    assert f"Warning: {pair[0]} and {pair[1]}: {note}" in " ".join(caplog.messages[0].split())

@@ -224,6 +224,22 @@ def test_evaluate_takes_the_newest_checkpoint_and_trains_nothing(shards, tmp_pat
     assert after == before
 
 
+@pytest.mark.parametrize("direction", Direction)
+def test_windows_of_training_overlap_on_demand_and_those_of_validation_do_not(shards, tmp_path, direction):
+    common = ["data.stride=16", "max_duration=1ep", f"direction={direction.name}", *DROPOUT]
+    common += ["optim.schedule=constant", "optim.cooldown_share=0"]
+    whole = train(shards, tmp_path, "run_name=whole", *common)
+    config = compose_config("train_composer", *settings(shards, tmp_path, *common, "run_name=x"))
+    windows = prepare(config).windows
+    last = records(whole)[-1]
+    assert last["tokens"] == windows["train"].epoch_tokens > 1.4 * windows["train"].n_tokens
+    assert windows["val"].epoch_tokens == windows["val"].n_tokens
+    train(shards, tmp_path, "run_name=parts", *common, "max_duration=20ba")
+    assert by_step(train(shards, tmp_path, "run_name=parts", *common)) == by_step(whole)
+    with pytest.raises(InputError, match=r"data.stride=32 \(the run has 16\)"):
+        train(shards, tmp_path, "run_name=parts", *common, "data.stride=32")
+
+
 def test_evaluate_needs_a_run_with_a_checkpoint_and_makes_nothing(shards, tmp_path):
     with pytest.raises(InputError, match=r"evaluate=true: there is no run in .*/a; give the run_name of one"):
         train(shards, tmp_path / "runs", "run_name=a", "evaluate=true")

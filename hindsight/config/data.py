@@ -30,6 +30,9 @@ class DataConfig:
     """Folder of the tokenizer; null for the copy inside data.path. It must be the one that made the tokens."""
     context_length: int | None = None
     """Tokens in a window; divides the block length of the data; null for model.context_length."""
+    stride: int | None = None
+    """Tokens from the start of a training window to that of the next; null for data.context_length, so that an epoch
+    has each token once. With less, windows overlap within blocks; those of validation never do."""
     num_workers: int = 0
     """Data workers of each device, which prefetch batches; 0 reads in the training process."""
     shuffle: bool = True
@@ -39,7 +42,7 @@ class DataConfig:
         require_no_credentials("data.", self)
         require_text("data.", self, "path", "val_path", "tokenizer", "cache_dir", "cache_limit")
         require_local("data.", self, "tokenizer", "cache_dir")
-        require_positive("data.", self, "context_length", "download_retry", "download_timeout_s")
+        require_positive("data.", self, "context_length", "stride", "download_retry", "download_timeout_s")
         require(
             self.cache_limit is None or re.fullmatch(r"[0-9.]+(b|kb|mb|gb|tb)", self.cache_limit.lower()) is not None,
             f"data.cache_limit={self.cache_limit} is no size; write it as 500mb or 20gb.",

@@ -83,6 +83,7 @@ KEY_ROLES = {
     "data.download_timeout_s": _RECORD,
     "data.tokenizer": _RECORD,
     "data.context_length": _MODEL,
+    "data.stride": _OPTIMIZER,
     "data.num_workers": _RECORD,
     "data.shuffle": _OPTIMIZER,
     "optim.lr": _OPTIMIZER,

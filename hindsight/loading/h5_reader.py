@@ -37,16 +37,16 @@ class H5WindowReader(JointReader):
         info = FileInfo(path.name, path.stat().st_size, {})
         super().__init__(str(path.parent), "", None, [], info, n_windows, None, None)
         self.path = path
-        self.context_length = windows.context_length
+        self.windows, self.context_length = windows, windows.context_length
         self.start = split_start + number * windows.block_length * windows.blocks_per_shard
-        self.n_tokens = n_tokens
+        self.n_tokens, self.n_filled = n_tokens, windows.count(n_tokens)
         self.files = files
         self.opened: tuple[int, h5py.Dataset] | None = None
         self.contiguous: tuple[int, np.dtype] | None = None  # where the tokens begin in the file, and their type
 
     def get_item(self, idx: int) -> dict[str, NDArray]:
         """Read a window as {"tokens": (T or fewer,) token ids}."""
-        start = min(idx * self.context_length, self.n_tokens)
+        start = self.windows.start(idx) if idx < self.n_filled else self.n_tokens
         stop = min(start + self.context_length, self.n_tokens)
         try:
             if self.contiguous is None and self.opened is None:

@@ -56,16 +56,17 @@ class WindowReader(MDSReader):
         self.folder = Path(windows.folder)
         self.files, self.is_copy, self.vocab_size = files, is_copy, windows.vocab_size
         self.path = os.path.join(self.dirname, self.split, self.raw_data.basename)
-        self.context_length = windows.context_length
+        self.windows, self.context_length = windows, windows.context_length
         self.block_length = windows.block_length
         self.dtype = np.dtype(shard.column_encodings[0].split(":")[1])
         self.n_tokens, self.samples = shard_extent(windows, number)
+        self.n_filled = windows.count(self.n_tokens)
         self.was_damaged = False
         self.begin: int | None = None  # byte at which the tokens begin, once the file was checked
 
     def get_item(self, idx: int) -> dict[str, Any]:
         """Read a window as {"tokens": (T or fewer,) token ids}; FileNotFoundError if the shard is not there yet."""
-        start = idx * self.context_length
+        start = self.windows.start(idx) if idx < self.n_filled else self.n_tokens
         stop = min(start + self.context_length, self.n_tokens)
         if self.begin is None:
             self.begin = self._check(Path(self.path))

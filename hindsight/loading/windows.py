@@ -1,7 +1,9 @@
 """Windows of a stream of tokens: how many there are, which shard holds them, and in which order an epoch sees them.
 
 A split is one stream of tokens, stored in blocks of `block_length`. Training divides it into windows of
-`context_length`, which divides the block length; the last window of a split may be shorter. Empty windows pad the last
+`context_length`, which divides the block length; the last window of a split may be shorter. With a `stride` of less,
+windows begin so many tokens apart and overlap, but never across a block, so never across the split; the last window of
+a block ends with it. Empty windows pad the last
 batch of an epoch: all batches have one size, and no window is seen twice.
 """
 
@@ -34,6 +36,8 @@ class SplitWindows:
         context_length: tokens in a window (T).
         batch_size: windows in a global batch (B); empty windows pad the split to a multiple of it.
         vocab_size: number of token ids.
+        stride: tokens from the start of a window to that of the next in its block; None for context_length, with which
+            each token is in one window.
     """
 
     folder: str
@@ -44,9 +48,18 @@ class SplitWindows:
     context_length: int
     batch_size: int
     vocab_size: int = 1 << 32
+    stride: int | None = None
 
     @classmethod
-    def of(cls, folder: str, name: str, manifest: Manifest, context_length: int, batch_size: int) -> "SplitWindows":
+    def of(
+        cls,
+        folder: str,
+        name: str,
+        manifest: Manifest,
+        context_length: int,
+        batch_size: int,
+        stride: int | None = None,
+    ) -> "SplitWindows":
         """Look up a split in the manifest of its dataset; InputError if windows cannot be cut from its blocks."""
         block_length = manifest.block_length
         if block_length % context_length:
@@ -54,6 +67,11 @@ class SplitWindows:
             raise InputError(
                 f"data.context_length={context_length} does not divide block_length={block_length} of {folder}; "
                 f"choose one of {divisors}, or convert the corpus with another block_length."
+            )
+        if stride is not None and stride > context_length:
+            raise InputError(
+                f"data.stride={stride} would leave out tokens between windows of data.context_length={context_length}; "
+                "give at most that."
             )
         n_tokens = manifest.splits[name].tokens
         return cls(
@@ -65,17 +83,29 @@ class SplitWindows:
             context_length,
             batch_size,
             manifest.vocab_size,
+            stride,
         )
+
+    @property
+    def shift(self) -> int:
+        """Tokens from the start of a window to that of the next."""
+        return self.stride or self.context_length
 
     @property
     def windows_per_block(self) -> int:
         """Windows in a whole block."""
-        return self.block_length // self.context_length
+        return self._windows_within(self.block_length)
 
     @property
     def n_windows(self) -> int:
         """Windows with at least one token."""
-        return -(-self.n_tokens // self.context_length)
+        return self.count(self.n_tokens)
+
+    @property
+    def epoch_tokens(self) -> int:
+        """Targets in an epoch: the tokens of the split, those in several windows as often as they are."""
+        last = self.n_windows - 1
+        return last * self.context_length + min(self.context_length, self.n_tokens - self.start(last))
 
     @property
     def n_padded(self) -> int:
@@ -96,6 +126,19 @@ class SplitWindows:
     def n_shards(self) -> int:
         """Shards of the split."""
         return -(-self.n_tokens // (self.block_length * self.blocks_per_shard))
+
+    def count(self, n_tokens: int) -> int:
+        """Windows with at least one token in so many tokens from the start of a block on."""
+        blocks, rest = divmod(n_tokens, self.block_length)
+        return blocks * self.windows_per_block + (self._windows_within(rest) if rest else 0)
+
+    def start(self, number: int) -> int:
+        """Token at which a window begins; the number counts windows from the start of a block on."""
+        block, within = divmod(number, self.windows_per_block)
+        return block * self.block_length + min(within * self.shift, self.block_length - self.context_length)
+
+    def _windows_within(self, n_tokens: int) -> int:
+        return max(-(-(n_tokens - self.context_length) // self.shift), 0) + 1
 
 
 def window_order(windows: SplitWindows, shuffle: bool, seed: int, epoch: int) -> NDArray[np.int64]:

@@ -19,6 +19,7 @@ from hindsight.config.typed_text import as_typed
 from hindsight.durations import parse_duration, tokens_in
 from hindsight.errors import InputError
 from hindsight.json_lines import read_backward
+from hindsight.loading.windows import SplitWindows
 from hindsight.shards.manifest import Manifest
 from hindsight.training.run_settings import check_records
 from hindsight.training.setup import check_setup, context_length_of, locate_data
@@ -52,8 +53,13 @@ def tokens_of(run: TrainConfig) -> int | None:
     """Tokens that a run is trained on; None if max_duration is in epochs and the data is on object storage."""
     needs_data = parse_duration(run.max_duration)[1] == "ep" and "://" not in run.data.path
     manifest = Manifest.load(run.data.path, "data.path") if needs_data else None
-    epoch_tokens = manifest.splits["train"].tokens if manifest is not None else None
-    return tokens_in(run.max_duration, run.batch_size * context_length_of(run), epoch_tokens)
+    context_length, epoch_tokens = context_length_of(run), None
+    if manifest is not None:
+        epoch_tokens = manifest.splits["train"].tokens
+        if run.data.stride is not None:
+            place = run.data.path, "train", manifest
+            epoch_tokens = SplitWindows.of(*place, context_length, run.batch_size, run.data.stride).epoch_tokens
+    return tokens_in(run.max_duration, run.batch_size * context_length, epoch_tokens)
 
 
 def speed_of(run: TrainConfig) -> float | None:

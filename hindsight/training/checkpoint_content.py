@@ -174,13 +174,13 @@ def check_for_run(tree: Any, step: int, setup: RunSetup, model: nn.Module) -> No
     time = state["timestamp"]["Timestamp"]
     require(time["batch"] == step, f"its name says step {step}, its content step {time['batch']}")
     within, size, n = time["batch_in_epoch"], windows.batch_size, windows.n_batches
-    short = windows.n_windows * windows.context_length - windows.n_tokens  # tokens that the last window lacks
+    short = windows.n_windows * windows.context_length - windows.epoch_tokens  # tokens that the last window lacks
     full = within * windows.batch_tokens
-    fewest, most = (windows.n_tokens, windows.n_tokens) if within == n else (full - short, full)
+    fewest, most = (windows.epoch_tokens, windows.epoch_tokens) if within == n else (full - short, full)
     is_so = {
         "batch": within <= n and time["batch"] == time["epoch"] * n + within,
         "sample": time["sample"] == time["batch"] * size and time["sample_in_epoch"] == within * size,
-        "token": time["token"] == time["epoch"] * windows.n_tokens + time["token_in_epoch"],
+        "token": time["token"] == time["epoch"] * windows.epoch_tokens + time["token_in_epoch"],
         "token_in_epoch": fewest <= time["token_in_epoch"] <= most,
     }
     wrong = [name for name, holds in is_so.items() if not holds]

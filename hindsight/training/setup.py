@@ -67,7 +67,7 @@ class RunSetup:
     def total_steps(self) -> int:
         """Optimizer steps in the run."""
         train = self.windows["train"]
-        return steps_in(self.config.max_duration, train.n_batches, train.n_tokens, train.batch_tokens)
+        return steps_in(self.config.max_duration, train.n_batches, train.epoch_tokens, train.batch_tokens)
 
     @property
     def notes(self) -> list[str]:
@@ -129,8 +129,11 @@ def check_setup(config: TrainConfig, locations: dict[str, Location]) -> RunSetup
     batch_sizes = {"train": config.batch_size, "val": config.batch_size}
     if config.device_eval_batch_size is not None:
         batch_sizes["val"] = config.device_eval_batch_size * int(os.environ.get("WORLD_SIZE", "1"))
+    strides = {"train": config.data.stride, "val": None}  # each token is evaluated once
     windows = {
-        split: SplitWindows.of(locations[split].folder, split, manifest, context_length, batch_sizes[split])
+        split: SplitWindows.of(
+            locations[split].folder, split, manifest, context_length, batch_sizes[split], strides[split]
+        )
         for split, manifest in manifests.items()
     }
     if not (folder_of(config) / runs.CONFIG).exists():  # a run that was begun before this rule goes on
