@@ -4,8 +4,8 @@ import json
 import os
 import random
 import shutil
-import socket
 import signal
+import socket
 import zipfile
 from pathlib import Path
 

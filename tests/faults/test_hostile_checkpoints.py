@@ -114,10 +114,11 @@ def fill(name: str, value: float) -> Callable[[Any], object]:
     return lambda content: weights_of(content)[name].view(-1)[-1:].fill_(value)
 
 
-STEP_5: dict[str, int] = dict.fromkeys(("batch", "batch_in_epoch"), 5) | dict.fromkeys(
-    ("sample", "sample_in_epoch"), 40
-)
-STEP_5 |= dict.fromkeys(("token", "token_in_epoch"), 5 * 256)
+STEP_5: dict[str, Any] = {
+    **dict.fromkeys(("batch", "batch_in_epoch"), 5),
+    **dict.fromkeys(("sample", "sample_in_epoch"), 40),
+    **dict.fromkeys(("token", "token_in_epoch"), 5 * 256),
+}
 WRONG = {
     "array_of_pointers": (set_random_state(array_of_pointers()), "NumPy array"),
     "huge_array": (set_random_state(huge_array()), "NumPy array"),
