@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 from helpers.conversion_runs import contents, parts_done, run_to_the_end, start, stop_after
 from helpers.processes import ROOT, run_command
@@ -25,6 +26,7 @@ from hindsight.conversion.token_part import TokenPart
 from hindsight.errors import InputError
 from hindsight.files import locked
 from hindsight.shards.manifest import Manifest
+from hindsight.text.digest import Digest
 
 N_KILLS = 20
 
@@ -408,3 +410,24 @@ def test_a_conversion_of_an_earlier_version_goes_on_by_its_own_rule_of_the_split
     convert_to_mds.main(config)
     assert Manifest.load(tmp_path / "new").settings["split_by"] == "content"
     assert contents(tmp_path / "new") != contents(tmp_path / "old")
+
+
+def test_countless_problems_are_counted_and_the_first_are_listed(tmp_path, tokenizer_dir, monkeypatch):
+    monkeypatch.setattr("hindsight.text.problems.LISTED_PROBLEMS", 10)
+    (tmp_path / "a.jsonl").write_text("x\n" * 500 + "".join(json.dumps({"text": str(n)}) + "\n" for n in range(50)))
+    config = convert_config(tmp_path / "a.jsonl", tokenizer_dir, tmp_path / "out", on_error=OnError.skip)
+    convert_to_mds.main(config)
+    summary = Manifest.load(tmp_path / "out").summary
+    assert (summary["skipped"], len(summary["skipped_list"])) == (500, 10)
+
+
+def test_a_part_that_an_earlier_version_stored_is_read(tmp_path):
+    part = TokenPart("signature", Digest(), *(np.zeros(0, np.int64) for _ in range(5)), problems=["a", "b"], empty=3)
+    part.save(tmp_path / "part.npz")
+    with np.load(tmp_path / "part.npz") as stored:
+        content = dict(stored)
+    head = json.loads(content["head"].tobytes())[:5]
+    np.savez(tmp_path / "part.npz", **content | {"head": np.frombuffer(json.dumps(head).encode(), np.uint8)})
+    read = TokenPart.load(tmp_path / "part.npz")
+    assert read is not None
+    assert (read.problems, read.empty, read.marks, read.n_problems) == (["a", "b"], 3, {}, 2)

@@ -2,6 +2,7 @@
 
 import pyarrow as pa
 import pytest
+from helpers.bounded import read_in_a_child
 from pyarrow import parquet
 
 from hindsight.config.corpus import CorpusConfig, OnError
@@ -59,3 +60,39 @@ def test_a_nul_in_a_row_is_refused_with_what_helps(tmp_path):
     parquet.write_table(pa.table({"text": ["one", "t\0wo"]}), tmp_path / "a.parquet")
     with pytest.raises(InputError, match="holds a NUL character at row 1; remove it"):
         read(tmp_path / "a.parquet")
+
+
+# --------------------------------------------------------------------------------------------------------------- bombs
+
+
+def write_bomb(path, kind):
+    """A file of a few kilobytes that expands to 1.5 GB and more."""
+    if kind == "many rows":
+        column = pa.DictionaryArray.from_arrays(pa.array([0] * 1_500_000, pa.int32()), pa.array(["x" * 1000]))
+        parquet.write_table(pa.table({"text": column}), path, compression="zstd")
+    elif kind == "long rows":
+        column = pa.DictionaryArray.from_arrays(pa.array([0] * 500, pa.int32()), pa.array(["x" * 6_000_000]))
+        parquet.write_table(pa.table({"text": column}), path, compression="zstd")
+    else:
+        table = pa.table({"text": pa.array(["x" * 100_000] * 1000, pa.large_string())})
+        with parquet.ParquetWriter(path, table.schema, compression="zstd", use_dictionary=False) as writer:
+            for _ in range(15):
+                writer.write_table(table)
+
+
+@pytest.mark.parametrize("kind", ["many rows", "long rows", "pages"])
+def test_a_parquet_file_that_expands_as_no_text_does_ends_in_one_line_and_takes_little_memory(tmp_path, kind):
+    write_bomb(tmp_path / "a.parquet", kind)
+    assert (tmp_path / "a.parquet").stat().st_size < 200_000
+    said, mebibytes = read_in_a_child(tmp_path / "a.parquet", on_error="skip" if kind == "pages" else "stop")
+    assert "a.parquet expands to more than 1000 times its size, as no text does" in said
+    assert "write its text into another format" in said
+    assert mebibytes < 500
+
+
+def test_many_rows_without_text_are_read_and_make_parts_of_a_bounded_length(tmp_path, monkeypatch):
+    monkeypatch.setattr("hindsight.text.parts.MOST_ROWS", 1000)
+    parquet.write_table(pa.table({"text": [None, "one"] * 2000}), tmp_path / "a.parquet")
+    corpus = Corpus(CorpusConfig(corpus=str(tmp_path / "a.parquet")))
+    assert [len(part.text) for part in corpus.parts()] == [1000] * 4 + [0]
+    assert len(list(corpus.documents())) == 2000

@@ -17,9 +17,8 @@ from hindsight.conversion.token_part import TokenPart
 from hindsight.conversion.work_folder import Progress, WorkFolder
 from hindsight.errors import InputError
 from hindsight.shards.manifest import SPLITS, Manifest, SplitCounts, entropy_nats
+from hindsight.text.problems import LISTED_PROBLEMS
 
-LISTED_PROBLEMS = 1000
-"""Problems that the manifest lists; more are only counted."""
 SEEN_WITHIN_S = 120.0
 """Seconds that a shared file system may take to show a file; NFS caches a folder for up to a minute."""
 
@@ -197,7 +196,7 @@ class Assembly:
             progress.lengths.add(part.lengths)
             self.files.add_hashes(part.hashes)
         progress.problems = (progress.problems + part.problems)[:LISTED_PROBLEMS]
-        progress.n_problems += len(part.problems)
+        progress.n_problems += part.n_problems
         progress.empty += part.empty
         progress.marks.update(part.marks)
         progress.digest = progress.digest.then(part.digest)

@@ -20,7 +20,7 @@ from hindsight.conversion.token_part import TokenPart
 from hindsight.errors import InputError
 from hindsight.shards.manifest import LOSSY, token_dtype
 from hindsight.text.digest import HASH_BYTES, Digest, hash_content, hash_document
-from hindsight.text.documents import CHECKED_FILES, Corpus
+from hindsight.text.documents import CHECKED_FILES, Corpus, Document
 from hindsight.text.finding import EMPTY
 from hindsight.text.formats import describe_marks
 from hindsight.text.parts import Part
@@ -33,6 +33,8 @@ log = logging.getLogger("hindsight")
 
 SAMPLE_BYTES = 1 << 18
 """Bytes of the corpus on which an encoder is checked."""
+DOCUMENTS_AT_ONCE = 1 << 10
+"""Documents whose tokens are arrays of their own for a while: an array takes far more than a short document."""
 SPLIT_BY = "content"
 """The rule of the split, in the manifest."""
 SPLIT_HASHES = {SPLIT_BY: hash_content, "text": hash_document}
@@ -109,41 +111,46 @@ class TextSource(Source):
 
     def read(self, part: Part) -> TokenPart:
         """Encode the documents of a part."""
-        reading = ReadingReport()
-        ids: list[NDArray] = []
-        lengths: list[int] = []
-        n_bytes: list[int] = []
-        hashes: list[bytes] = []
+        reading, digest = ReadingReport(), Digest()
+        ids: list[NDArray] = [np.empty(0, self.dtype)]
+        lengths: list[NDArray] = [np.empty(0, np.int64)]
+        n_bytes: list[NDArray] = [np.empty(0, np.int64)]
         split_hashes: list[bytes] = []
         end = np.array([self.tokenizer.eos_id], self.dtype)
-        for document in self.corpus.read(part, reading):
-            encoded = self.encoder.encode(document.text).astype(self.dtype)
-            ids += (encoded, end)
-            lengths.append(len(encoded) + 1)
-            n_bytes.append(int(self.tokenizer.bytes_per_token[encoded].sum()))
-            if n_bytes[-1] != len(document.raw) and not self.config.lossy_tokenizer:
-                raise InputError(
-                    f"tokenizer={self.config.tokenizer} does not give the text back: its tokens stand for "
-                    f"{n_bytes[-1]} bytes of the {len(document.raw)} of the document that begins with "
-                    f"{document.text[:40]!r}; choose another tokenizer, or convert what its tokens stand for with "
-                    "lossy_tokenizer=true."
-                )
-            hashes.append(hash_document(document.raw))
-            split_hashes.append(self.split_hash(document.raw))
+        documents = self.corpus.read(part, reading)
+        while few := list(itertools.islice(documents, DOCUMENTS_AT_ONCE)):
+            encoded = [self.encoder.encode(document.text).astype(self.dtype) for document in few]
+            ids.append(np.concatenate([each for tokens in encoded for each in (tokens, end)]))
+            lengths.append(np.array([len(tokens) + 1 for tokens in encoded], np.int64))
+            n_bytes.append(np.array([int(self.tokenizer.bytes_per_token[tokens].sum()) for tokens in encoded]))
+            for document, size in zip(few, n_bytes[-1].tolist(), strict=True):
+                self._require_whole(document, size)
+            digest = digest.then(Digest.of([hash_document(document.raw) for document in few]))
+            split_hashes.append(b"".join(self.split_hash(document.raw) for document in few))
         numbers = np.frombuffer(b"".join(split_hashes), "<u8")[:: HASH_BYTES // 8]
         return TokenPart(
             part.signature,
-            Digest.of(hashes),
-            np.concatenate(ids) if ids else np.empty(0, self.dtype),
-            np.array(lengths, np.int64),
+            digest,
+            np.concatenate(ids),
+            np.concatenate(lengths),
             draws_of(numbers, self.seed),
-            np.ones(len(lengths), np.int64),
-            np.array(n_bytes, np.int64),
+            np.ones(len(numbers), np.int64),
+            np.concatenate(n_bytes),
             numbers,
             [problem.message for problem in reading.problems],
             reading.empty,
             dict(reading.marks),
+            reading.n_problems,
         )
+
+    def _require_whole(self, document: Document, n_bytes: int) -> None:
+        """Raise InputError if the tokens of a document stand for another number of bytes, unless that is wanted."""
+        if n_bytes != len(document.raw) and not self.config.lossy_tokenizer:
+            raise InputError(
+                f"tokenizer={self.config.tokenizer} does not give the text back: its tokens stand for {n_bytes} bytes "
+                f"of the {len(document.raw)} of the document that begins with {document.text[:40]!r}; choose another "
+                "tokenizer, or convert what its tokens stand for with lossy_tokenizer=true."
+            )
 
     def digest(self, part: Part) -> Digest:
         """Hash the documents of a part."""

@@ -34,9 +34,10 @@ class TokenPart:
         documents: (U,) number of documents in each unit.
         bytes: (U,) UTF-8 bytes of each unit.
         hashes: (U,) hash of each document; empty if documents are unknown.
-        problems: messages about text that was left out.
+        problems: messages about text that was left out, the first ones.
         empty: documents without text.
         marks: lines that are text, but by which others separate documents.
+        n_problems: how many texts were left out.
     """
 
     signature: str
@@ -50,10 +51,11 @@ class TokenPart:
     problems: list[str] = field(default_factory=list)
     empty: int = 0
     marks: dict[str, int] = field(default_factory=dict)
+    n_problems: int = 0
 
     def save(self, path: Path) -> None:
         """Write the part; the checksums of .npz show later whether it is intact."""
-        head = [self.signature, *self.digest, self.problems, self.empty, self.marks]
+        head = [self.signature, *self.digest, self.problems, self.empty, self.marks, self.n_problems]
         file = io.BytesIO()
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         np.savez(file, head=np.frombuffer(json.dumps(head).encode(), np.uint8), **arrays)
@@ -64,12 +66,15 @@ class TokenPart:
         """Read a part; None if the file is damaged."""
         try:
             with np.load(path) as stored:
-                # Earlier versions stored no marks.
-                signature, documents, value, problems, empty, *marks = json.loads(stored["head"].tobytes())
+                # Earlier versions stored five of these.
+                head = json.loads(stored["head"].tobytes())
+                signature, documents, value, problems, empty, marks, n = [*head, {}, len(head[3])][:7]
                 arrays: dict[str, Any] = {name: stored[name] for name in _ARRAYS}
         except DAMAGED:
             return None
-        return cls(signature, Digest(documents, value), **arrays, problems=problems, empty=empty, marks=dict(*marks))
+        return cls(
+            signature, Digest(documents, value), **arrays, problems=problems, empty=empty, marks=marks, n_problems=n
+        )
 
 
 _ARRAYS = ("tokens", "lengths", "draws", "documents", "bytes", "hashes")

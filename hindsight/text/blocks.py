@@ -151,7 +151,8 @@ class BlockReader:
         except WrongContentError:
             if self.config.on_error is OnError.stop:
                 raise
-            self.reading.problems.append(Problem(self.file.path, "is not what its name says", "fetch or name it again"))
+            problem = Problem(self.file.path, "is not what its name says", "fetch or name it again")
+            self.reading.note(problem, self.config.on_error)
         except _READ_ERRORS as error:
             self.reading.note(unreadable(self.file, error), self.config.on_error)
 

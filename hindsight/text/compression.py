@@ -24,7 +24,7 @@ MOST_EXPANSION, EXPANDED_BYTES = 1000, 1 << 24
 
 
 class ExpandsTooMuchError(OSError):
-    """Far more text comes out of a file than texts have."""
+    """Far more comes out of a file than out of any text."""
 
 
 def check_expansion(stored_bytes: int, n_bytes: int) -> None:

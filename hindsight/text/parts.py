@@ -20,6 +20,8 @@ from hindsight.text.tables import dataset_rows, parquet_rows
 
 PART_BYTES = 1 << 22
 """Size of a part; its last document may exceed it."""
+MOST_ROWS = 1 << 20
+"""Rows of a part, at most: empty ones have no size."""
 SMALL_FILE_BYTES = 1 << 17
 """Compressed files up to this size are opened by whoever reads the part; one process reads larger ones for all."""
 
@@ -139,7 +141,7 @@ class Divider:
         for value in rows:
             values.append(value)
             size += len(value) if isinstance(value, str) else 0
-            if size >= self.part_bytes:
+            if size >= self.part_bytes or len(values) >= MOST_ROWS:
                 yield Part("", 0, (), values, number, first)
                 values, first, size = [], first + len(values), 0
         yield Part("", file.size, (), values, number, first)

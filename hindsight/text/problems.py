@@ -8,8 +8,11 @@ from typing import NamedTuple
 from hindsight.config.corpus import OnError
 from hindsight.errors import InputError
 from hindsight.text.compression import ExpandsTooMuchError
-from hindsight.text.files import StoredFile
+from hindsight.text.files import PARQUET, StoredFile
 from hindsight.text.formats import CHUNK_BYTES
+
+LISTED_PROBLEMS = 1000
+"""Problems that are listed of a part, and of a corpus; more are only counted."""
 
 
 class Problem(NamedTuple):
@@ -33,6 +36,8 @@ class ReadingReport:
     """Counts empty documents and records unusable text, while documents are read."""
 
     problems: list[Problem] = field(default_factory=list)
+    """The first LISTED_PROBLEMS of them."""
+    n_problems: int = 0
     empty: int = 0
     """Documents without any text (an empty file, string or row), which are left out."""
     marks: Counter[str] = field(default_factory=Counter)
@@ -42,7 +47,9 @@ class ReadingReport:
         """Record a problem; with on_error=stop, raise InputError with its message instead."""
         if on_error is OnError.stop:
             raise InputError(problem.message)
-        self.problems.append(problem)
+        self.n_problems += 1
+        if len(self.problems) < LISTED_PROBLEMS:
+            self.problems.append(problem)
 
 
 class Place(NamedTuple):
@@ -78,7 +85,8 @@ def unreadable(file: StoredFile, error: BaseException) -> Problem:
     if isinstance(error, EOFError):
         return Problem(file.path, "is cut off: its compressed data has no end", "fetch it again")
     if isinstance(error, ExpandsTooMuchError):
-        return Problem(file.path, f"{error}, as no text does", "unpack it beforehand if it is one")
+        way = "write its text into another format" if file.kind == PARQUET else "unpack it beforehand"
+        return Problem(file.path, f"{error}, as no text does", f"if it is one, {way}")
     if isinstance(error, MemoryError):
         return Problem(file.path, "cannot be read: memory ran out", "unpack it beforehand, or where there is more")
     number = getattr(error, "errno", None)

@@ -6,10 +6,13 @@ from typing import Any
 
 from hindsight.config.corpus import CorpusConfig
 from hindsight.errors import InputError
+from hindsight.text.compression import check_expansion
 from hindsight.text.files import StoredFile
 
 BATCH_ROWS = 256
 """Rows that are read at once."""
+LEAST_BATCH_ROWS, BATCH_BYTES = 8, 1 << 26
+"""Fewer are, if as many rows of the largest text that a group of rows can hold would exceed so many bytes."""
 
 
 def parquet_rows(file: StoredFile, config: CorpusConfig) -> Iterator[Any]:
@@ -37,10 +40,30 @@ def parquet_rows(file: StoredFile, config: CorpusConfig) -> Iterator[Any]:
                     f"corpus: {file.path} has no text in the column {config.text_column!r}, but {kind}; name another "
                     "with text_column=."
                 )
-            for batch in table.iter_batches(BATCH_ROWS, columns=[config.text_column]):
-                yield from map(text_of, _raw(batch.column(0)))
+            yield from _rows_within_bounds(table, file, config)
         except pyarrow.ArrowException as error:
             raise OSError(str(error)) from error
+
+
+def _rows_within_bounds(table: Any, file: StoredFile, config: CorpusConfig) -> Iterator[Any]:
+    """Yield the text of each row, group by group; ExpandsTooMuchError for what no text expands to.
+
+    A group says beforehand what it expands to in memory; in how many rows the values of a dictionary are repeated
+    only shows when they are read.
+    """
+    stored = n_bytes = 0
+    for number in range(table.num_row_groups):
+        group = table.metadata.row_group(number)
+        chunks = (group.column(place) for place in range(group.num_columns))
+        chunk = next(chunk for chunk in chunks if chunk.path_in_schema == config.text_column)
+        stored = min(stored + max(chunk.total_compressed_size, 0), file.size)
+        check_expansion(stored, n_bytes + chunk.total_uncompressed_size)
+        rows = min(max(BATCH_BYTES // max(chunk.total_uncompressed_size, 1), LEAST_BATCH_ROWS), BATCH_ROWS)
+        for batch in table.iter_batches(rows, row_groups=[number], columns=[config.text_column]):
+            for value in _raw(batch.column(0)):
+                n_bytes += 1 + len(value or b"")
+                yield text_of(value)
+            check_expansion(stored, n_bytes)
 
 
 def text_of(value: Any) -> Any:
