@@ -33,7 +33,7 @@ def main(config: InspectConfig) -> None:
     """Show and verify; SystemExit with status 1 if anything is damaged."""
     folder = Path(config.path).expanduser()
     places = [place for name in ("", *SPLITS) if ((place := folder / name) / INDEX_NAME).is_file()]
-    if places and not (folder / MANIFEST_NAME).is_file():
+    if places and not (folder / MANIFEST_NAME).exists():
         for place in places:
             show_index(place)
         checked = ["sizes", *hashes_in([shard for place in places for shard in open_index(place)])]

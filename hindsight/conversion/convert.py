@@ -109,7 +109,7 @@ def open_source(config: ConvertConfig, tokenizer: Tokenizer, split_by: str = SPL
     """Recognize what corpus= names: a converted folder, an h5 file of tokens, or text."""
     path = Path(config.corpus).expanduser()
     folder = path if path.is_dir() else path.parent
-    if (folder / MANIFEST_NAME).is_file() and (path.is_dir() or path.name == H5_NAME):
+    if (folder / MANIFEST_NAME).exists() and (path.is_dir() or path.name == H5_NAME):
         return ConvertedTokens(folder, Manifest.load(folder, key="corpus"), tokenizer)
     if path.is_dir() and holds_mds(path):
         return OtherMds(path, config, tokenizer)
