@@ -3,6 +3,7 @@
 Nothing here loads it. A file whose content cannot be is damaged, whoever made it: the one before is taken.
 """
 
+import sys
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from hindsight.training.setup import RunSetup
 
 PICKLE = "data.pkl"
 NUMBERS = "data/"
+BYTE_ORDER = "byteorder"
 MOST_PICKLE_BYTES = 64 << 20
 CHUNK_BYTES = 1 << 20
 STATE_KEYS = {
@@ -76,6 +78,8 @@ def read_content(archive: zipfile.ZipFile, file_size: int) -> Content:
     if PICKLE not in sizes:
         raise ForeignError(f"an archive without {PICKLE}")
     numbers = {name.removeprefix(NUMBERS): size for name, size in sizes.items() if name.startswith(NUMBERS)}
+    order = archive.read(f"{root}/{BYTE_ORDER}") if BYTE_ORDER in sizes else sys.byteorder.encode()
+    require(order == sys.byteorder.encode(), "its numbers are in the byte order of another machine")
     content = read_pickle(archive.read(f"{root}/{PICKLE}"), numbers)
     for name in sizes:
         storage = content.storages.get(name.removeprefix(NUMBERS)) if name.startswith(NUMBERS) else None

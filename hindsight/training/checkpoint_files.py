@@ -12,6 +12,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import count
@@ -131,6 +132,7 @@ def read_checkpoint(path: Path, check: Callable[[Any, dict[str, Any] | None], No
             size = os.fstat(file.fileno()).st_size
             content = read_content(archive, size)
             saved = check_state(content.tree)
+        _try_to_load(path)
         if check is not None:
             check(content.tree, saved.settings)
     except (DamagedError, InputError):
@@ -149,6 +151,15 @@ def read_checkpoint(path: Path, check: Callable[[Any, dict[str, Any] | None], No
     timestamp = Timestamp()
     timestamp.load_state_dict(saved.time)
     return Checkpoint(path, timestamp, saved.settings, saved.plan, size)
+
+
+def _try_to_load(path: Path) -> None:
+    """Let PyTorch map the file, whose content was checked, into memory: it may ask for more than was looked at."""
+    load_weights_only()
+    try:
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # it raises what it likes
+        raise DamagedError(f"PyTorch does not load it: {type(error).__name__}") from error
 
 
 def choose_checkpoint(setup: RunSetup, model: nn.Module) -> Checkpoint | None:
@@ -185,7 +196,8 @@ def _choose(setup: RunSetup, model: nn.Module) -> Checkpoint | None:
     folder, remote = local_folder(config, run_folder), remote_folder(config)
     for place in (folder, folder / runs.BACKUPS):
         for path in [*place.glob(SAVING + "*"), *place.glob(UPLOADING + "*")]:  # of a process that was killed
-            path.unlink()
+            with suppress(IsADirectoryError):  # which is not ours
+                path.unlink()
 
     def read(path: Path) -> Checkpoint:
         def check(content: Any, settings: dict[str, Any] | None) -> None:

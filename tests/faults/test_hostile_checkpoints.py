@@ -274,6 +274,15 @@ def test_an_archive_that_expands_or_is_read_in_two_ways_is_damaged(made, tmp_pat
     path.write_bytes(b"before" + good)
     with pytest.raises(DamagedError, match="does not fill the file"):
         read_checkpoint(path)
+    for name, value in (("byteorder", b"big"), (".storage_alignment", b"x"), ("version", b"99")):
+        with zipfile.ZipFile(made / "checkpoints" / NEWEST) as old, zipfile.ZipFile(path, "w") as new:
+            root = old.namelist()[0].split("/")[0]
+            for entry in old.namelist():
+                if entry != f"{root}/{name}":
+                    new.writestr(entry, old.read(entry))
+            new.writestr(f"{root}/{name}", value)
+        with pytest.raises(DamagedError, match=r"byte order|PyTorch does not load it"):
+            read_checkpoint(path)
     path.write_bytes(good)
     assert read_checkpoint(path).timestamp.batch == 6
 
