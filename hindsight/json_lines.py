@@ -44,6 +44,11 @@ def step_of(record: dict[str, Any] | None) -> int | None:
     return step if type(step) is int and step >= 0 else None
 
 
+def _is_cut(line: bytes) -> bool:
+    """Tell whether a line is the last one, and a kill has cut it."""
+    return not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES
+
+
 def read_records(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the objects of a file, from its begin on; a last line that was cut is left out.
 
@@ -55,7 +60,7 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
             record = parse(line)
             if record is not None:
                 yield record
-            elif line.endswith(b"\n") and line.strip():
+            elif line.strip() and not _is_cut(line):
                 raise InputError(f"{path}, line {number} is no JSON object; the file is damaged.")
 
 
@@ -109,9 +114,8 @@ class _Judge:
         """Tell whether a line stays."""
         match = OURS.fullmatch(line)
         step = int(match[1]) if match is not None else step_of(parse(line))
-        is_cut = not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES
         if step is None or (step <= self.until and (step < self.step or (self.once and step == self.step))):
-            if line.strip() and not is_cut:
+            if line.strip() and not _is_cut(line):
                 self._damaged(number, 1)
             return False
         if step > self.until:

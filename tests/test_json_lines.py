@@ -104,6 +104,13 @@ def test_a_file_is_read_from_its_end_across_blocks(path):
     assert not [*read_backward(path.with_name("missing"))]
 
 
+def test_a_line_that_is_too_long_is_damage_and_no_cut_line(path):
+    path.write_bytes(line(1) + b"x" * (17 << 20) + b"\n" + line(2))
+    with pytest.raises(InputError, match="line 2 is no JSON object"):
+        runs.read_lines(path)
+    assert [record["step"] for record in read_backward(path)] == [2]
+
+
 def test_a_pipe_is_no_file_of_lines(path):
     os.mkfifo(path)
     for attempt in (
