@@ -245,7 +245,7 @@ class TextLoader(DataLoader[Any]):
                 self.dataset.taken += len(batch["targets"])
                 yield batch
         finally:
-            self.dataset.stream.files.close()  # a sweep makes many runs in one process
+            self.dataset.stream.close()  # a sweep makes many runs in one process
 
 
 def worker_error(error: BaseException, num_workers: int) -> InputError | None:

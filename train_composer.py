@@ -89,6 +89,8 @@ if __name__ == "__main__":
 
 WAIT_FOR_RANK_0_S = 1800.0
 """Seconds that ranks wait for each other: the first one may check, or fetch, a large checkpoint meanwhile."""
+UPLOAD_PATIENCE_S = 20.0
+"""Seconds after a request to stop at which uploads are given up: composer's launcher ends its processes after 30."""
 
 
 def train(config: TrainConfig) -> int:
@@ -119,7 +121,7 @@ def train(config: TrainConfig) -> int:
             saver.uploads.is_abandoned = True  # whatever withholds the data may withhold answers to these
         raise interrupts.Interrupted(str(reason)) from None
     except interrupts.Interrupted:  # all ranks together
-        trainer.close()
+        close(trainer)
         raise
     except BaseException as error:
         error = worker_error(error, config.data.num_workers) or error
@@ -130,7 +132,7 @@ def train(config: TrainConfig) -> int:
         if (left := read_left_error(setup.folder, error)) is not None:
             raise left from error
         raise error
-    trainer.close()
+    close(trainer)
     if saver.uploads is not None:
         saver.uploads.check()
     if not config.evaluate:
@@ -138,6 +140,15 @@ def train(config: TrainConfig) -> int:
     if dist.get_global_rank() == 0 and not config.sanity_check:
         log.info("%s", "\n".join(end_lines(run.setup)))
     return start
+
+
+def close(trainer: Trainer) -> None:
+    """Close callbacks and loggers, which wait for uploads: not for ever after a request to stop."""
+    try:
+        with interrupts.giving_up_after(UPLOAD_PATIENCE_S):
+            trainer.close()
+    except interrupts.GaveUp as reason:
+        raise interrupts.GaveUp(str(reason), "while the last checkpoint, which is here, was uploaded") from None
 
 
 def prepare(config: TrainConfig) -> RunSetup:

@@ -271,12 +271,13 @@ def test_open_shards_take_few_file_descriptors(shards, monkeypatch):
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     monkeypatch.setattr(shard_files.resource, "getrlimit", lambda _: (4 * shard_files.OPEN_SHARE, limits[1]))
     dataset = open_dataset(shards)
-    before = len(os.listdir("/proc/self/fd"))
-    read(dataset)
     assert len(dataset.shards) > 10
-    assert len(os.listdir("/proc/self/fd")) == before + 4
-    dataset.stream.files.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    batches = iter(build_loader(dataset, Direction.forward, BOS, 0, seed=7).dataloader)
+    for _ in range(10):
+        next(batches)
+    while_reading = len(os.listdir("/proc/self/fd"))
+    list(batches)
+    assert len(os.listdir("/proc/self/fd")) == while_reading - 4
 
 
 @pytest.mark.parametrize("name", ["train", "val"])
@@ -290,7 +291,9 @@ def test_an_h5_file_that_was_stored_again_in_chunks_gives_the_same_batches(shard
     shutil.copytree(h5_data, copy)
     with h5py.File(h5_data / "tokens.h5") as file, h5py.File(copy / "tokens.h5", "w") as other:
         other.create_dataset("tokens", data=np.asarray(file["tokens"]), chunks=(100,), compression="gzip")
+    before = len(os.listdir("/proc/self/fd"))
     assert_same(read(open_dataset(copy), num_workers=num_workers), read(open_dataset(shards)))
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("done", [1, 5])
@@ -337,6 +340,31 @@ def test_a_truncated_shard_is_an_error_and_not_wrong_data(shards, tmp_path):
     shard.write_bytes(shard.read_bytes()[:-10])
     with pytest.raises((InputError, AssertionError, ValueError), match=r"shard|size"):
         read(open_dataset(copy))
+
+
+@pytest.mark.parametrize("data", ["shards", "h5_data"])
+def test_data_that_is_cut_while_it_is_read_is_an_error_and_no_end_of_the_process(data, request, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(request.getfixturevalue(data), copy)
+    batches = iter(build_loader(open_dataset(copy), Direction.forward, BOS, 0, seed=7).dataloader)
+    for _ in range(5):
+        next(batches)
+    for path in [*copy.glob("train/*.mds"), *copy.glob("*.h5")]:
+        os.truncate(path, 100)
+    with pytest.raises(InputError, match=r"was cut while it was read|is damaged"):
+        list(batches)
+
+
+@pytest.mark.dist
+def test_workers_that_cannot_be_started_are_an_error_with_the_key(shards):
+    loader = build_loader(open_dataset(shards), Direction.forward, BOS, 2, seed=7).dataloader
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 2, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"data.num_workers=2: data workers cannot be started \(Too many"):
+            iter(loader)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_an_empty_shard_is_an_error(shards, tmp_path):

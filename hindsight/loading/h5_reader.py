@@ -73,6 +73,12 @@ class H5WindowReader(JointReader):
         """Return the bytes of the piece that are on this disk: all of them."""
         return self.raw_data.bytes
 
+    def close(self) -> None:
+        """Close a file whose tokens do not lie in one stretch; it is opened again when it is read."""
+        if self.opened is not None and self.opened[0] == os.getpid():
+            self.opened[1].file.close()
+        self.opened = None
+
     def _look(self) -> None:
         """Find whether all tokens lie in one stretch of the file: reading there is faster than h5py's slices."""
         tokens = self._tokens()
@@ -94,6 +100,13 @@ class H5Stream(Stream):
         self.windows = windows
         self.split_start = split_start
         self.files = OpenFiles()
+        self.readers: list[H5WindowReader] = []
+
+    def close(self) -> None:
+        """Close the file."""
+        self.files.close()
+        for reader in self.readers:
+            reader.close()
 
     def get_shards(self, world: World, allow_unsafe_types: bool) -> list[Reader]:
         """Divide the split into pieces of as many blocks as an MDS shard has."""
@@ -107,7 +120,8 @@ class H5Stream(Stream):
         if n_stored < self.split_start + self.windows.n_tokens:
             raise InputError(f"{path} has fewer tokens than manifest.json says; convert or copy the data again.")
         n_shards = self.windows.n_shards
-        return [H5WindowReader(path, self.windows, self.split_start, i, self.files) for i in range(n_shards)]
+        self.readers = [H5WindowReader(path, self.windows, self.split_start, i, self.files) for i in range(n_shards)]
+        return [*self.readers]
 
     def prepare_shard(self, shard: Reader) -> int:
         """Download nothing: the file is here."""

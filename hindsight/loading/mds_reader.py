@@ -141,6 +141,10 @@ class WindowStream(Stream):
         self.files = OpenFiles(keep=not is_bounded)
         self.place = remote.url if remote is not None else windows.folder
 
+    def close(self) -> None:
+        """Close the files."""
+        self.files.close()
+
     def get_shards(self, world: World, allow_unsafe_types: bool) -> list[Reader]:
         """Read the index; InputError if it is not the one that the manifest describes."""
         try:

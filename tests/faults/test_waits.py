@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from helpers.killed_runs import RUN, kill_group
 from helpers.processes import is_alive, wait_until
-from helpers.s3_server import store
+from helpers.s3_server import names, store
 from helpers.training_runs import lines, losses
 
 pytestmark = [pytest.mark.slow, pytest.mark.dist]
@@ -18,12 +18,12 @@ KEYS = ("S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DE
 SOON_S = 12
 
 
-def stop(fork_server, processes, ranks=1) -> None:
+def stop(fork_server, processes, ranks=1, within_s=SOON_S) -> None:
     """Ask a run to stop, which must end it soon."""
     began = time.monotonic()
     kill_group(processes, signal.SIGTERM)
     assert fork_server.statuses() == [75] * ranks, fork_server.output()
-    assert time.monotonic() - began < SOON_S
+    assert time.monotonic() - began < within_s
     assert "the same command goes on" in fork_server.output()
     assert "Traceback" not in fork_server.output()
 
@@ -52,6 +52,24 @@ def test_a_request_ends_the_wait_for_data_and_the_run_goes_on_exactly(
         assert list((tmp_path / "a" / "checkpoints").glob(f"*-ba{made[-1]}-*")), "the last step is not saved"
     assert fork_server.run(run, ranks, environment) == [0] * ranks, fork_server.output()
     assert losses(tmp_path / "a") == whole[ranks]
+
+
+def test_a_request_ends_the_wait_for_an_upload_and_the_same_command_uploads(
+    fork_server, whole, server, shards, bucket, tmp_path
+):
+    environment = {key: os.environ[key] for key in KEYS}
+    run = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "run_name=a", f"checkpoint.folder={bucket}/a"]
+    processes = fork_server.start(run, environment=environment)
+    assert fork_server.reaches(lambda: lines(tmp_path / "a") >= 5), fork_server.output()
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        stop(fork_server, processes, within_s=35)
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    assert "while the last checkpoint, which is here, was uploaded" in fork_server.output()
+    assert fork_server.run(run, environment=environment) == [0], fork_server.output()
+    assert losses(tmp_path / "a") == whole[1]
+    assert any("-ba48-" in name for name in names(f"{bucket}/a"))
 
 
 def test_a_request_ends_a_start_that_waits_for_a_server(fork_server, shards, tmp_path):
