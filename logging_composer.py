@@ -7,6 +7,7 @@ made: train/loss_nats at step n is the loss of the n-th batch before its update,
 import json
 import os
 import resource
+import sys
 from collections.abc import Callable, Iterator
 from heapq import merge
 from itertools import groupby
@@ -24,6 +25,7 @@ from hindsight.config.training import TrainConfig, WandbMode
 from hindsight.errors import InputError
 from hindsight.generation import generate
 from hindsight.json_lines import keep_until, read_records
+from hindsight.shown_text import visible
 from hindsight.training.callback_order import Phase
 from hindsight.training.console import Console
 from hindsight.training.gradient import TOTAL_LOSS, ClipGradient
@@ -265,6 +267,8 @@ class WandbRun(LoggerDestination):
         self.run, self.folder = None, folder
         self.logged: dict[int, frozenset[str]] = {}
         if dist.get_global_rank() == 0:
+            # wandb 0.31.0 keeps the arguments, and ends with a traceback where one is no UTF-8, such as a file's name.
+            sys.argv[:] = map(visible, sys.argv)
             import wandb  # here: a run that does not use it trains without it
             from wandb.errors import UsageError
 

@@ -33,7 +33,7 @@ from hydra.types import RunMode
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from hindsight import output, temporary
+from hindsight import machine, output, temporary
 from hindsight.config.comparison import CompareConfig
 from hindsight.config.conversion import ConvertConfig, InspectConfig
 from hindsight.config.corpus import MakeCorpusConfig
@@ -183,6 +183,10 @@ def check_arguments(script: str, alone: str = "") -> Any:
         The configuration; None if hydra's own options, such as --multirun, have to say what the arguments mean.
     """
     output.prepare_output()
+    with one_line_errors(script):
+        machine.give_home()
+        if script == "train_composer":
+            machine.check_launch()
     if "--version" in sys.argv[1:]:
         output.say(version_text())
         sys.exit(output.exit_status())
@@ -243,7 +247,7 @@ def one_line_errors(script: str) -> Generator[None, None, None]:
             error.errno in DISK_FULL or (error.filename is not None and error.errno in PATH_ERRORS)
         ):
             raise
-        if os.environ.get("RANK", "0") != "0":
+        if not machine.is_first_rank():
             # Composer's launcher returns the status of the first rank to end, and ends the others: wait for rank 0.
             deadline = time.monotonic() + RANK_0_FIRST_S
             while time.monotonic() < deadline and received_signal() is None:

@@ -5,6 +5,7 @@ Each is made under a hidden name beside its final one, and renamed when it is co
 
 import errno
 import fcntl
+import logging
 import os
 import shutil
 import socket
@@ -15,6 +16,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hindsight.errors import InputError
+
+LOCKED = (errno.EACCES, errno.EAGAIN)
+"""Errors of a lock that another process holds; others mean that the file system has none, as some of NFS (ENOLCK)."""
+log = logging.getLogger("hindsight")
+
+
+def say_unlocked(folder: Path, error: OSError) -> None:
+    """Say that a folder cannot be locked; the work goes on."""
+    log.warning("%s: no locks on this file system (%s); start nothing else that writes here.", folder, error.strerror)
 
 
 def write_atomically(path: Path, *content: str | bytes | memoryview) -> None:
@@ -118,7 +128,11 @@ def locked(folder: Path, doing: str) -> Iterator[None]:
     with (folder / "lock").open("a+") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
+            if error.errno not in LOCKED:
+                say_unlocked(folder, error)
+                yield
+                return
             file.seek(0)
             raise InputError(f"{doing} (process {file.read().strip()}); wait for it, or end it.") from None
         file.truncate(0)

@@ -1,8 +1,10 @@
 """What the ranks of a run do together: collectives of small Python objects, and errors that reach rank 0."""
 
 import atexit
+import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,9 @@ from hindsight.errors import InputError
 from hindsight.files import write_atomically
 
 T = TypeVar("T")
+log = logging.getLogger("hindsight")
+SAY_WAITING_S = 20.0
+"""Seconds after which a process says that it waits for the others."""
 FREE_TENSORS_S = 0.2
 """Many times what a thread that is about to free memory needs, also on a machine with more work than cores."""
 
@@ -24,7 +29,34 @@ def init_process_group(timeout_s: float) -> None:
     if not dist.is_initialized():  # it is for all runs of a sweep but the first
         atexit.register(_let_gloo_free_tensors)
         _let_threads_run_before_forks()
-    dist.initialize_dist(get_device(None), timeout=timeout_s)
+    waiting = threading.Timer(SAY_WAITING_S, _say_waiting)
+    waiting.daemon = True
+    if dist.get_world_size() > 1:
+        waiting.start()
+    try:
+        dist.initialize_dist(get_device(None), timeout=timeout_s)
+    except (RuntimeError, ValueError) as error:  # of PyTorch, gloo and NCCL
+        if "interface" in str(error) or "Cannot assign requested address" in str(error):
+            raise InputError(
+                "this machine has no network interface for 127.0.0.1, by which PyTorch's processes talk, also one with "
+                f"itself: bring it up (`ip link set lo up`), or name another by GLOO_SOCKET_IFNAME ({error})."
+            ) from error
+        raise InputError(
+            f"the {dist.get_world_size()} processes of WORLD_SIZE cannot meet at MASTER_ADDR="
+            f"{os.environ.get('MASTER_ADDR')}, MASTER_PORT={os.environ.get('MASTER_PORT')} ({error})."
+        ) from error
+    finally:
+        waiting.cancel()
+
+
+def _say_waiting() -> None:
+    log.warning(
+        "still waiting for the other processes of WORLD_SIZE=%d, RANK=%d, at MASTER_ADDR=%s; if there are none, these "
+        "variables are left over from a launcher: unset them.",
+        dist.get_world_size(),
+        dist.get_global_rank(),
+        os.environ.get("MASTER_ADDR"),
+    )
 
 
 def _let_gloo_free_tensors() -> None:

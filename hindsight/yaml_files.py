@@ -27,24 +27,27 @@ except ImportError:  # PyYAML was built without libyaml: ten times slower
 
 SCHEME = "conf"
 MAX_DEPTH = 50
+SURROGATE = "\\uDC"
+"""How YAML writes a byte of a file's name that is no UTF-8; libyaml writes it, and refuses to read it."""
 
 
 def parse_yaml(text: str) -> Any:
     """Parse YAML without aliases; ValueError or yaml.YAMLError for what is none."""
     _checked_nodes(text)
-    return yaml.load(text, Loader)
+    return yaml.load(text, Loader) if SURROGATE not in text else yaml.load(text, yaml.SafeLoader)
 
 
 def _checked_nodes(text: str) -> yaml.Node | None:
     """Compose the tree of YAML's nodes; ValueError if it has aliases or is nested too deeply."""
     depth = 0
-    for event in yaml.parse(text, Loader):
+    loader = Loader if SURROGATE not in text else yaml.SafeLoader
+    for event in yaml.parse(text, loader):
         if isinstance(event, yaml.AliasEvent):
             raise ValueError(f"line {event.start_mark.line + 1} has an alias (*{event.anchor}), which is not read")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise ValueError(f"line {event.start_mark.line + 1} is nested more than {MAX_DEPTH} levels deep")
-    return yaml.compose(text, Loader)
+    return yaml.compose(text, loader)
 
 
 def _texts(node: yaml.Node, key: str = "") -> Iterator[tuple[str, yaml.ScalarNode]]:

@@ -11,7 +11,19 @@ from hindsight.command_line import SCHEMAS
 
 LAYERS = [
     {"installed", "errors", "shown_text", "interrupts", "durations"},
-    {"config", "command_line", "yaml_files", "output", "files", "s3", "provenance", "runs", "json_lines", "temporary"},
+    {
+        "config",
+        "command_line",
+        "yaml_files",
+        "output",
+        "files",
+        "s3",
+        "provenance",
+        "runs",
+        "json_lines",
+        "temporary",
+        "machine",
+    },
     {"text", "tokenization", "shards"},
     {"conversion", "synthetic", "orders", "ranks"},
     {"loading", "generation", "hf_weights"},

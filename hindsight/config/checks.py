@@ -4,6 +4,7 @@
 """
 
 import math
+import os
 import re
 from typing import Any
 
@@ -38,6 +39,20 @@ def require_local(prefix: str, config: object, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         require("://" not in (value or ""), f"{prefix}{name}={value} is not on this machine; give a local path.")
+
+
+def require_utf8(prefix: str, config: object, *names: str) -> None:
+    """Require names in UTF-8 of folders that are written to, or None: PyTorch and tokenizers write to no others."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and "://" not in value:
+            try:
+                os.path.abspath(value).encode()
+            except UnicodeEncodeError:
+                raise InputError(
+                    f"{prefix}{name}={value}: a name on the way to it is not in UTF-8, and cannot be written to by "
+                    "PyTorch and tokenizers; choose another."
+                ) from None
 
 
 def require_no_credentials(prefix: str, config: object) -> None:

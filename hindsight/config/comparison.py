@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
-from hindsight.config.checks import require, require_no_credentials
+from hindsight.config.checks import require, require_no_credentials, require_utf8
 
 
 @dataclass
@@ -19,4 +19,5 @@ class CompareConfig:
 
     def __post_init__(self) -> None:
         require_no_credentials("", self)
+        require_utf8("", self, "out")
         require(len(self.runs) > 0, "runs=[] must name at least a forward run and its backward twin.")

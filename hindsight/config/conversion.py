@@ -12,6 +12,7 @@ from hindsight.config.checks import (
     require_positive,
     require_seed,
     require_text,
+    require_utf8,
 )
 from hindsight.config.corpus import CorpusConfig
 from hindsight.config.direction import Direction
@@ -76,6 +77,7 @@ class ConvertConfig(CorpusConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_utf8("", self, "out", "work_dir")
         require_text("", self, "tokenizer", "out", "work_dir", "dask_scheduler")
         require_local("", self, "work_dir")
         require_positive("", self, "block_length", "shard_bytes", "workers")

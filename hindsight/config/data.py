@@ -5,7 +5,14 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
-from hindsight.config.checks import require, require_local, require_no_credentials, require_positive, require_text
+from hindsight.config.checks import (
+    require,
+    require_local,
+    require_no_credentials,
+    require_positive,
+    require_text,
+    require_utf8,
+)
 
 
 @dataclass
@@ -40,6 +47,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require_no_credentials("data.", self)
+        require_utf8("data.", self, "cache_dir")
         require_text("data.", self, "path", "val_path", "tokenizer", "cache_dir", "cache_limit")
         require_local("data.", self, "tokenizer", "cache_dir")
         require_positive("data.", self, "context_length", "stride", "download_retry", "download_timeout_s")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
-from hindsight.config.checks import require, require_no_credentials, require_positive, require_seed
+from hindsight.config.checks import require, require_no_credentials, require_positive, require_seed, require_utf8
 from hindsight.config.model import ModelConfig
 
 
@@ -53,6 +53,7 @@ class BenchmarkConfig:
 
     def __post_init__(self) -> None:
         require_no_credentials("", self)
+        require_utf8("", self, "out")
         require(len(self.variants) > 0, "variants=[] leaves nothing to measure; name at least one.")
         require(
             type(self.model) is not ModelConfig or self.model == _model_by_device(),

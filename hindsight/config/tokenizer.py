@@ -5,7 +5,7 @@ from enum import Enum
 
 from omegaconf import MISSING
 
-from hindsight.config.checks import require_positive, require_seed, require_text
+from hindsight.config.checks import require_positive, require_seed, require_text, require_utf8
 from hindsight.config.corpus import CorpusConfig
 
 
@@ -39,6 +39,7 @@ class TokenizerConfig(CorpusConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_utf8("", self, "out")
         require_text("", self, "out", "reference")
         require_positive("", self, "vocab_size", "sample_bytes")
         require_seed(self.seed)

@@ -16,6 +16,7 @@ from hindsight.config.checks import (
     require_seed,
     require_text,
     require_time,
+    require_utf8,
 )
 from hindsight.config.data import DataConfig
 from hindsight.config.direction import Direction
@@ -58,6 +59,7 @@ class CheckpointConfig:
 
     def __post_init__(self) -> None:
         require_no_credentials("checkpoint.", self)
+        require_utf8("checkpoint.", self, "folder")
         require_text("checkpoint.", self, "folder")
         require(
             "://" not in (self.folder or "") or re.fullmatch(r"s3://[^/]+/.+", self.folder or "") is not None,
@@ -212,6 +214,7 @@ class TrainConfig:
             "evaluate=true trains nothing; leave out train.more and sanity_check.",
         )
         require_text("", self, "runs_dir")
+        require_utf8("", self, "runs_dir")
         require_local("", self, "runs_dir")
         if self.run_name is not None:
             require_name("run_name", self.run_name)

@@ -20,7 +20,7 @@ from hindsight import runs
 from hindsight.config.training import TrainConfig
 from hindsight.durations import parse_duration
 from hindsight.errors import InputError
-from hindsight.files import write_atomically
+from hindsight.files import LOCKED, say_unlocked, write_atomically
 from hindsight.provenance import version_changes, versions
 from hindsight.ranks import on_rank_0
 from hindsight.s3 import S3Folder
@@ -54,7 +54,11 @@ class RunLock(Callback):
         descriptor = os.open(folder / runs.LOCK, os.O_CREAT | os.O_RDWR, 0o666)
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, not inherited by forked workers
-        except OSError:
+        except OSError as error:
+            if error.errno not in LOCKED:
+                say_unlocked(folder, error)
+                self.descriptors.append(descriptor)
+                return
             holder = os.pread(descriptor, 1000, 0).decode(errors="replace").strip()
             os.close(descriptor)
             raise InputError(

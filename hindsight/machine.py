@@ -1,0 +1,62 @@
+"""What a command takes for granted, and some machines lack: a user with a home, a launcher that says all or nothing."""
+
+import getpass
+import os
+
+from hindsight import temporary
+from hindsight.errors import InputError
+
+SINGLE = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1, "NODE_RANK": 0}
+"""Variables by which a launcher tells a process its place, and their values for a process that is alone."""
+MASTER = ("MASTER_ADDR", "MASTER_PORT")
+"""Variables that say where the processes meet."""
+
+
+def give_home() -> None:
+    """Let a user without a home, or without an entry in passwd (docker run -u 54321), have both in this process.
+
+    W&B, Hugging Face and PyTorch keep settings and caches there, and end with a traceback if they cannot find it.
+    """
+    home = os.path.expanduser("~")
+    if home == "~" or not (os.path.isdir(home) and os.access(home, os.R_OK | os.W_OK | os.X_OK)):
+        own = temporary.users_folder() / "home"
+        own.mkdir(mode=0o700, exist_ok=True)
+        os.environ["HOME"] = str(own)
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):  # OSError from Python 3.13 on
+        os.environ["LOGNAME"] = str(os.getuid())
+
+
+def is_first_rank() -> bool:
+    """Whether this process is alone, or the one of its launcher whose output people see."""
+    return os.environ.get("RANK", "0") == "0" or _is_alone()
+
+
+def _is_alone() -> bool:
+    return os.environ.get("WORLD_SIZE", "1") == "1"
+
+
+def check_launch() -> None:
+    """Require that the variables of a launcher are whole, or left out; InputError that names the one at fault."""
+    given = {name: os.environ[name] for name in SINGLE if os.environ.get(name, "")}
+    way_out = (
+        "start several processes by `composer -n N train_composer.py ...`, or, if the variable was left over from "
+        f"torchrun, Slurm or another program, `unset {' '.join([*SINGLE, *MASTER])}`."
+    )
+    for name, value in given.items():
+        if not (value.isascii() and value.isdigit()) or (name.endswith("SIZE") and int(value) == 0):
+            raise InputError(f"{name}={value} in the environment is no number of processes, or of one: {way_out}")
+    place = SINGLE | {name: int(value) for name, value in given.items()}
+    if place == SINGLE:
+        return
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", *MASTER):
+        if not os.environ.get(name, ""):
+            other, value = next((key, value) for key, value in given.items() if int(value) != SINGLE[key])
+            raise InputError(f"{other}={value} in the environment, but no {name}: {way_out}")
+    for rank, size in (("RANK", "WORLD_SIZE"), ("LOCAL_RANK", "LOCAL_WORLD_SIZE"), ("LOCAL_WORLD_SIZE", "WORLD_SIZE")):
+        if place[rank] > place[size] - rank.endswith("RANK"):
+            raise InputError(f"{rank}={place[rank]} in the environment does not fit {size}={place[size]}: {way_out}")
+    port = os.environ["MASTER_PORT"]
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
+        raise InputError(f"MASTER_PORT={port} in the environment is no port: {way_out}")
