@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from heapq import merge
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from composer.core import Callback, Event, State
-from composer.loggers import Logger, LoggerDestination, TensorboardLogger
+from composer.loggers import Logger, LoggerDestination
 from composer.utils import create_interval_scheduler, dist
 from omegaconf import OmegaConf
 
@@ -42,6 +42,10 @@ SAMPLE_COLUMNS = ["step", "prompt", "text"]
 def _lines_of(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the lines of a file that has been gone through at a resume."""
     return read_records(path) if path.exists() else iter(())
+
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 def own_metrics(metrics: dict[str, Any]) -> dict[str, float]:
@@ -339,6 +343,55 @@ class WandbRun(LoggerDestination):
             self.run.finish()
 
 
+class TensorboardFiles(LoggerDestination):
+    """Write TensorBoard's files by the names of metrics.jsonl; a resumed run replaces the steps that it makes again.
+
+    Composer 0.32.1's own logger writes other names beside these, once more each evaluation, in a folder of the run's
+    name inside the run's folder.
+
+    Args:
+        folder: for the files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.writer: SummaryWriter | None = None
+
+    def after_load(self, state: State, logger: Logger) -> None:
+        """Begin to write, after the step of the checkpoint."""
+        if dist.get_global_rank() == 0:
+            from torch.utils.tensorboard import SummaryWriter  # here: it takes a second, and few runs need it
+
+            self.writer = SummaryWriter(str(self.folder), purge_step=int(state.timestamp.batch) + 1)
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Write the metrics of a step."""
+        if self.writer is not None:
+            for name, value in own_metrics(metrics).items():
+                self.writer.add_scalar(name, value, step)
+
+    def log_table(self, columns: list[str], rows: list[Any], name: str = "Table", step: int | None = None) -> None:
+        """Write texts, each below its prompt."""
+        if self.writer is not None:
+            for row in rows:
+                self.writer.add_text(name, "\n\n".join(str(cell) for cell in row), step)
+
+    def eval_end(self, state: State, logger: Logger) -> None:
+        """Let TensorBoard see what is written."""
+        if self.writer is not None:
+            self.writer.flush()
+
+    def batch_end(self, state: State, logger: Logger) -> None:
+        """Let TensorBoard see a new run at once; later steps are flushed every two minutes."""
+        if self.writer is not None and int(state.timestamp.batch) == 1:
+            self.writer.flush()
+
+    def post_close(self) -> None:
+        """Finish writing."""
+        if self.writer is not None:
+            self.writer.close()
+
+
 def build_loggers(run: OpenRun) -> list[LoggerDestination]:
     """Build the loggers that the config asks for; metrics.jsonl and the console always."""
     config, folder, run_name = run.setup.config, run.setup.folder, run.setup.run_name
@@ -350,5 +403,5 @@ def build_loggers(run: OpenRun) -> list[LoggerDestination]:
     if config.wandb.mode is not WandbMode.disabled:
         loggers.append(WandbRun(config, folder, run_name, hyperparameters))
     if config.tensorboard:
-        loggers.append(TensorboardLogger(log_dir=str(folder / runs.TENSORBOARD)))
+        loggers.append(TensorboardFiles(folder / runs.TENSORBOARD))
     return loggers

@@ -536,6 +536,22 @@ def test_bad_input_under_composer_ends_with_the_line_and_status_2(tmp_path):
 # ------------------------------------------------------------------------------------------------------------ loggers
 
 
+def test_tensorboard_has_the_names_and_values_of_metrics_jsonl_and_the_runs_name_once(shards, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    changes = ["run_name=a", "tensorboard=true", "eval_interval=2ba", "samples.interval=4ba"]
+    for end in ("max_duration=4ba", "max_duration=6ba"):
+        folder = train(shards, tmp_path, *changes, end)
+    files = list(tmp_path.rglob("events.*"))
+    assert {path.parent for path in files} == {folder / "tensorboard"}
+    shown = EventAccumulator(str(folder / "tensorboard")).Reload()
+    names = {name for record in records(folder) for name in record} - {"step", "tokens", "seconds"}
+    assert set(shown.Tags()["scalars"]) == names
+    for name in names:
+        values = {event.step: event.value for event in shown.Scalars(name)}
+        assert values == pytest.approx(by_step(folder, name), rel=1e-6, nan_ok=True), name
+
+
 def test_wandb_offline_and_tensorboard_write_into_the_runs_folder_and_never_the_environment(
     shards, tmp_path, monkeypatch
 ):
