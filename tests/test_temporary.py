@@ -25,6 +25,7 @@ def place(tmp_path, monkeypatch) -> Iterator[Path]:
         place = Path(folder)
         place.chmod(0o1777)
         monkeypatch.setattr("tempfile.tempdir", str(place))
+        monkeypatch.setattr("hindsight.temporary._folder", None)  # a command may have run in this process
         yield place
 
 

@@ -60,7 +60,7 @@ def test_a_run_leaves_its_config_metrics_metadata_samples_and_checkpoints(shards
     assert metadata["n_parameters"] == sum(p.numel() for p in nano(300).parameters())
     assert metadata["versions"]["torch"] == torch.__version__.split("+")[0]
     samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
-    assert [sample["step"] for sample in samples] == [4, 4, 6, 6]
+    assert [sample["step"] for sample in samples] == [4, 6]
     assert all(sample["text"].startswith(sample["prompt"]) for sample in samples)
     names = sorted(path.name for path in (folder / "checkpoints").iterdir())
     assert names == ["ep0-ba4-rank0.pt", "ep0-ba6-rank0.pt"]
@@ -160,7 +160,7 @@ def test_samples_after_the_checkpoint_are_dropped_at_a_resume(shards, tmp_path):
     with (folder / "samples.jsonl").open("a") as file:
         file.write(json.dumps({"step": 3, "prompt": "", "text": "lost"}) + "\n")
     train(shards, tmp_path, "run_name=a", "max_duration=4ba", "samples.interval=2ba")
-    assert [json.loads(line)["step"] for line in (folder / "samples.jsonl").read_text().splitlines()] == [2, 2, 4, 4]
+    assert [json.loads(line)["step"] for line in (folder / "samples.jsonl").read_text().splitlines()] == [2, 4]
 
 
 def test_the_evaluation_is_the_sum_over_the_whole_set_whatever_the_batches(shards, tmp_path):
