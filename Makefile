@@ -43,7 +43,7 @@ demo: setup
 	@$(BIN)/python convert_to_mds.py corpus=$(DEMO)/corpus.txt tokenizer=$(DEMO)/tokenizer out=$(DEMO)/bible val_share=0.05
 	@$(BIN)/python train_composer.py experiment=demo direction=forward
 	@$(BIN)/python train_composer.py experiment=demo direction=backward
-	@$(BIN)/python compare_directions.py 'runs=[runs/gpt_demo-bible-forward-seed0,runs/gpt_demo-bible-backward-seed0]' out=$(DEMO)/comparison
+	@$(BIN)/python compare_directions.py runs/gpt_demo-bible-forward-seed0 runs/gpt_demo-bible-backward-seed0 out=$(DEMO)/comparison
 
 # As many tests side by side as there are processors, up to four; see tests/helpers/machines.py.
 test: setup
