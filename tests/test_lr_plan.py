@@ -123,3 +123,17 @@ def test_a_checkpoint_of_a_version_without_plans_knows_its_length_from_the_recor
     train(shards, tmp_path, *common, "max_duration=8ba", "train.more_lr=constant")
     rates = by_step(folder, "train/lr")
     assert rates[7] == rates[8] == pytest.approx(rates[6])
+
+
+def test_a_longer_run_whose_last_checkpoints_are_damaged_has_the_rates_that_it_had(shards, tmp_path):
+    common = ["optim.schedule=cosine", "checkpoint.interval=4ba", "checkpoint.keep=-1", "run_name=a"]
+    train(shards, tmp_path, *common, "max_duration=8ba")
+    given = [*common, "max_duration=14ba", "train.more_lr=rewarm"]
+    folder = train(shards, tmp_path, *given)
+    rates, losses = by_step(folder, "train/lr"), by_step(folder)
+    for step in (14, 12, 8):
+        (path,) = folder.glob(f"checkpoints/ep*-ba{step}-rank0.pt")
+        path.write_bytes(b"")
+    train(shards, tmp_path, *given)
+    assert by_step(folder, "train/lr") == rates
+    assert by_step(folder) == losses

@@ -73,6 +73,21 @@ def extend(plan: Plan, step: int, total_steps: int, how: MoreLR, config: OptimCo
     return (*plan, Stretch(step, total_steps, how, lr))
 
 
+def is_ahead(recorded: Plan, saved: Plan, step: int, total_steps: int) -> bool:
+    """Tell whether a run was made that long at a later step than this, whose checkpoints are lost since.
+
+    Args:
+        recorded: plan of its last start.
+        saved: plan in the checkpoint from which it goes on.
+        step: step of that checkpoint.
+        total_steps: length that is asked for.
+    """
+    n = len(saved)
+    return (
+        recorded[:n] == saved and len(recorded) > n and recorded[n].after > step and recorded[-1].until == total_steps
+    )
+
+
 def change_line(before: Plan, plan: Plan, config: OptimConfig) -> str | None:
     """Say what becomes of the learning rate where the length of a run is changed; None where it is not."""
     if plan == before:

@@ -135,13 +135,16 @@ def _planned(setup: RunSetup, checkpoint: Checkpoint | None) -> tuple[lr_plan.Pl
     if checkpoint is None:
         return lr_plan.whole(setup.total_steps), None
     config, before = setup.config, checkpoint.plan
+    records = runs.read_metadata(setup.folder) if (setup.folder / runs.METADATA).exists() else {}
+    recorded = lr_plan.from_records(records.get(runs.LR_PLAN))
     if before is None:  # a checkpoint of an older version: what the run's last start recorded, if that is still there
-        records = runs.read_metadata(setup.folder) if (setup.folder / runs.METADATA).exists() else {}
         length = records.get("total_steps")
         if not isinstance(length, int) or not 0 < length < 1 << 62:
             length = setup.total_steps
-        before = lr_plan.from_records(records.get(runs.LR_PLAN)) or lr_plan.whole(length)
+        before = recorded or lr_plan.whole(length)
     step = int(checkpoint.timestamp.batch)
+    if recorded is not None and lr_plan.is_ahead(recorded, before, step, setup.total_steps):
+        return recorded, lr_plan.change_line(before, recorded, config.optim)
     plan = lr_plan.extend(before, step, setup.total_steps, config.train.more_lr, config.optim)
     return plan, lr_plan.change_line(before, plan, config.optim)
 
