@@ -53,6 +53,21 @@ def test_objects_are_found_like_files(bucket):
         find_files("s3://no-such-bucket/x")
 
 
+def test_objects_are_taken_by_their_kind_or_counted(bucket):
+    lines = b'{"text": "one"}\n'
+    for name in ("a.JSONL", "b.ndjson", "c.json", "d.TXT", "e/f.json"):
+        put(f"{bucket}/kinds/{name}", lines if "json" in name.lower() else b"one")
+    for name in ("info.json", "x.pdf", ".hidden.txt", "e/.cache/x.txt", "empty.txt", "marker/"):
+        put(f"{bucket}/kinds/{name}", b"" if name in ("empty.txt", "marker/") else b'{"a": 1}')
+    assert texts(f"{bucket}/kinds") == ["one"] * 5
+    assert find_files(f"{bucket}/kinds").not_taken == {
+        ".json without a JSON object in its first line that has text_key=": 1,
+        ".pdf": 1,
+        "empty": 1,
+        "hidden": 2,
+    }
+
+
 def test_objects_of_every_format_are_read_where_they_are(bucket, monkeypatch):
     monkeypatch.setattr("hindsight.text.documents.PART_BYTES", 50)
     expected = [f"document {number}\n" for number in range(30)]

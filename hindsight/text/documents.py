@@ -17,6 +17,8 @@ from hindsight.text.formats import BOM, format_of, marks_in, separator_of
 from hindsight.text.parts import PART_BYTES, Divider, Part, is_sequential
 from hindsight.text.problems import Place, Problem, ReadingReport, too_long, unreadable
 
+_JSON = json.JSONDecoder(parse_int=float)
+"""Integers may be of any length in JSON; float() bounds the time that they take."""
 CHECKED_FILES = 16
 """Files whose first bytes are checked before anything is read."""
 
@@ -116,10 +118,11 @@ class Corpus:
         is_json = format_of(file, self.config) is CorpusFormat.jsonl
         parse = self._parse_json if is_json else self._parse_text
         documents = [(0, block.text)] if separator is None else separator.documents(block.text)
+        blank = b" \t\r\n" if is_json else b"\r\n"
         for number, (start, raw) in enumerate(documents):
             if is_json and raw.startswith(BOM):  # also where files with one were joined
                 start, raw = start + len(BOM), raw[len(BOM) :]
-            if not raw.strip(b" \t\r\n" if is_json else b"\r\n") and separator is not None and not separator.kept:
+            if separator is not None and not separator.kept and not raw.strip(blank):
                 continue  # an empty line is no document
             if not raw:
                 reading.empty += 1
@@ -139,15 +142,15 @@ class Corpus:
             byte = place.byte(error.start)
             self._note(Problem(place.file.path, f"is not UTF-8 at {byte}", "convert it, e.g. with iconv"), reading)
             return None
-        reading.marks.update(marks_in(raw, self.config.separator))
+        if marks := marks_in(raw, self.config.separator):
+            reading.marks.update(marks)
         return self._usable(text, raw, place.file, lambda: place.byte(raw.index(0)), reading)
 
     def _parse_json(self, raw: bytes, place: Place, reading: ReadingReport) -> Document | None:
         key, advice = self.config.text_key, "name the key of the text with text_key="
         what: str | None = None
         try:
-            # Integers may be of any length in JSON; float() bounds the time that they take.
-            value = json.loads(raw.decode(), parse_int=float)
+            value = _JSON.decode(raw.decode())
             if not isinstance(value, dict):
                 what, advice = "is no JSON object", self._advice_on_json(place, raw)
             elif key not in value:

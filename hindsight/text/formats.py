@@ -121,12 +121,15 @@ MARK = re.compile(
 """A line with which others end documents."""
 
 
-def marks_in(text: bytes, separator: str | None) -> Iterator[str]:
+def marks_in(text: bytes, separator: str | None) -> list[str]:
     """Name each place of a document that looks as if another one began there: lines, or what `separator` is."""
     if separator is not None:
-        yield from [separator] * text.count(separator.encode())
-    elif text[:1] in (b"<", b"[") or b"\n<" in text or b"\n[" in text:
-        yield from (match[1].decode() for match in MARK.finditer(text))
+        return [separator] * text.count(separator.encode())
+    if b"<" not in text and b"[" not in text:  # nearly all of them: one byte is found fastest
+        return []
+    if not (text.startswith((b"<", b"[")) or b"\n<" in text or b"\n[" in text):
+        return []
+    return [match[1].decode() for match in MARK.finditer(text)]
 
 
 def describe_marks(marks: Mapping[str, int], separator: str | None) -> str:

@@ -11,7 +11,7 @@ from hindsight.text.files import StoredFile
 
 BATCH_ROWS = 256
 """Rows that are read at once."""
-LEAST_BATCH_ROWS, BATCH_BYTES = 8, 1 << 26
+LEAST_BATCH_ROWS, BATCH_BYTES = 16, 1 << 26
 """Fewer are, if as many rows of the largest text that a group of rows can hold would exceed so many bytes."""
 
 
@@ -60,9 +60,9 @@ def _rows_within_bounds(table: Any, file: StoredFile, config: CorpusConfig) -> I
         check_expansion(stored, n_bytes + chunk.total_uncompressed_size)
         rows = min(max(BATCH_BYTES // max(chunk.total_uncompressed_size, 1), LEAST_BATCH_ROWS), BATCH_ROWS)
         for batch in table.iter_batches(rows, row_groups=[number], columns=[config.text_column]):
-            for value in _raw(batch.column(0)):
-                n_bytes += 1 + len(value or b"")
-                yield text_of(value)
+            values = _texts(batch.column(0))
+            n_bytes += len(values) + sum(map(len, filter(None, values)))
+            yield from values
             check_expansion(stored, n_bytes)
 
 
@@ -84,14 +84,15 @@ def _is_text(kind: Any) -> bool:
     return any(fits(kind) for fits in (*strings, *others))
 
 
-def _raw(column: Any) -> list[Any]:
-    """Give the bytes of each row of a column: pyarrow would end at the first one that is no UTF-8."""
+def _texts(column: Any) -> list[Any]:
+    """Give the text of each row of a column, or its bytes if they are no UTF-8, at which pyarrow would end."""
     import pyarrow
 
-    if pyarrow.types.is_dictionary(column.type):
-        values = _raw(column.dictionary)
-        return [None if number is None else values[number] for number in column.indices.to_pylist()]
-    return column.cast(pyarrow.large_binary()).to_pylist()
+    column = column.dictionary_decode() if pyarrow.types.is_dictionary(column.type) else column
+    try:
+        return [text_of(value) for value in column.to_pylist()]
+    except UnicodeDecodeError:
+        return [text_of(value) for value in column.cast(pyarrow.large_binary()).to_pylist()]
 
 
 def dataset_rows(name: str, config: CorpusConfig) -> Iterator[Any]:
