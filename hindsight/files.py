@@ -5,6 +5,7 @@ Each is made under a hidden name beside its final one, and renamed when it is co
 
 import errno
 import fcntl
+import json
 import logging
 import os
 import shutil
@@ -13,7 +14,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from hindsight.errors import InputError
 
@@ -32,6 +33,26 @@ def write_atomically(path: Path, *content: str | bytes | memoryview) -> None:
     with written_atomically(path) as file:
         for piece in content:
             file.write(piece.encode() if isinstance(piece, str) else piece)
+
+
+def read_json(path: Path, max_bytes: int) -> dict[str, Any]:
+    """Read a JSON object from a file that may come from somebody else.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no JSON object, is larger than `max_bytes`, or is nested too deeply.
+    """
+    with open_regular(path) as file:
+        if (n_bytes := os.fstat(file.fileno()).st_size) > max_bytes:
+            raise ValueError(f"it has {n_bytes} bytes, more than {max_bytes}")
+        raw = file.read()
+    try:
+        content = json.loads(raw.decode())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(content, dict):
+        raise ValueError("it is no JSON object")
+    return content
 
 
 @contextmanager

@@ -17,8 +17,8 @@ from hindsight.conversion.source import Source, draws_of
 from hindsight.conversion.token_part import TokenPart
 from hindsight.errors import InputError
 from hindsight.shards.h5 import H5_NAME, HASH_KEY, check_tokens, find_missing, open_tokens
-from hindsight.shards.manifest import H5, MDS, SPLITS, TOKENIZER_FOLDER, Manifest, token_dtype
-from hindsight.shards.mds import STORAGE_SETTINGS, read_index, read_shard
+from hindsight.shards.manifest import H5, MANIFEST_NAME, MDS, SPLITS, TOKENIZER_FOLDER, Manifest, token_dtype
+from hindsight.shards.mds import INDEX_NAME, STORAGE_SETTINGS, find_mismatch, read_index, read_shard
 from hindsight.text.digest import Digest, hash_document
 from hindsight.tokenization.tokenizer import Tokenizer
 
@@ -121,6 +121,7 @@ class ConvertedTokens(Source):
         self.where = f"corpus={folder}"
         self.folder = folder
         self.manifest = manifest
+        self.vocab_size = tokenizer.vocab_size
         self.fingerprint = manifest.corpus_fingerprint
         self.stamp = manifest.fingerprint
         self.summary = {key: value for key, value in manifest.summary.items() if key != HASH_KEY}
@@ -129,8 +130,28 @@ class ConvertedTokens(Source):
 
     def prepare(self) -> None:
         """Check the h5 file by its hashes; each shard is checked when it is read."""
+        if (fault := self.find_mismatch()) is not None:
+            raise InputError(f"corpus={self.folder}: {fault}; copy or convert it again.")
         if self.manifest.format == H5:
             check_tokens(self.folder, self.manifest, "corpus")
+
+    def find_mismatch(self) -> str | None:
+        """Say where the files hold other numbers of tokens than the manifest says; None if they do not."""
+        manifest = self.manifest
+        if manifest.vocab_size != self.vocab_size:
+            return f"{MANIFEST_NAME} says vocab_size={manifest.vocab_size}, its tokenizer has {self.vocab_size} ids"
+        if manifest.format == H5:
+            n_tokens, expected = count_h5(self.folder / H5_NAME), sum(each.tokens for each in manifest.splits.values())
+            return None if n_tokens >= expected else f"{H5_NAME} holds {n_tokens} tokens, not {expected}"
+        for split, counts in manifest.splits.items():
+            try:
+                shape = counts.tokens, manifest.block_length, manifest.blocks_per_shard
+                fault = find_mismatch(self.folder / split, *shape)
+            except (OSError, ValueError) as error:
+                return f"{split}/{INDEX_NAME} is missing or damaged ({error})"
+            if fault is not None:
+                return f"{split}/{INDEX_NAME} {fault}"
+        return None
 
     def parts(self) -> Iterator[TokenRange]:
         """Give the shards of train and then of val; an h5 file is divided in the same order."""

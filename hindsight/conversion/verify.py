@@ -22,6 +22,9 @@ from hindsight.tokenization.tokenizer import Tokenizer
 def verify_tokens(source: ConvertedTokens, tokenizer: Tokenizer) -> Iterator[str]:
     """Read everything, and yield a line for each deviation from the index or the manifest."""
     manifest = source.manifest
+    if (fault := source.find_mismatch()) is not None:
+        yield fault
+        return
     token_counts: dict[str, NDArray[np.int64]] = {split: np.zeros(manifest.vocab_size, np.int64) for split in SPLITS}
     is_readable: dict[str, bool] = dict.fromkeys(SPLITS, True)
     digests = {split: xxhash.xxh64() for split in SPLITS}

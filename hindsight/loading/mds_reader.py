@@ -21,8 +21,7 @@ from hindsight.loading.remote import Remote
 from hindsight.loading.shard_files import OpenFiles
 from hindsight.loading.windows import SplitWindows, shard_extent
 from hindsight.shards.integrity import check_once, find_fault, known_hashes, read_in_chunks
-from hindsight.shards.manifest import check_names
-from hindsight.shards.mds import INDEX_NAME
+from hindsight.shards.mds import INDEX_NAME, find_mismatch
 
 
 class WindowReader(MDSReader):
@@ -147,22 +146,21 @@ class WindowStream(Stream):
 
     def get_shards(self, world: World, allow_unsafe_types: bool) -> list[Reader]:
         """Read the index; InputError if it is not the one that the manifest describes."""
+        windows, shards = self.windows, []
         try:
-            if (index := Path(self.local, self.split or "", INDEX_NAME)).exists():
-                with open_regular(index):
-                    pass  # Streaming would wait for whoever writes into a pipe
-            shards = super().get_shards(world, allow_unsafe_types)
-            check_names(info.basename for shard in shards for pair in shard.file_pairs for info in pair if info)
+            # Before Streaming reads the index, which may come from somebody else.
+            place = Path(self.local, self.split or "")
+            fault = find_mismatch(place, windows.n_tokens, windows.block_length, windows.blocks_per_shard)
+            if fault is None:
+                shards = super().get_shards(world, allow_unsafe_types)
         except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"data.path={self.place}: {self.windows.name}/{INDEX_NAME} is missing or damaged ({error}); "
                 "convert or copy the data again."
             ) from error
-        blocks = -(-self.windows.n_tokens // self.windows.block_length)
-        if len(shards) != self.windows.n_shards or sum(len(shard) for shard in shards) != blocks:
+        if fault is not None:
             raise InputError(
-                f"data.path={self.place}: {self.windows.name}/{INDEX_NAME} lists other shards than manifest.json; "
-                "convert or copy the data again."
+                f"data.path={self.place}: {self.windows.name}/{INDEX_NAME} {fault}; convert or copy the data again."
             )
         self.validate_hash = next(iter(known_hashes(shards[0].file_pairs[0][0].hashes)), None)
         is_copy = self.remote is not None

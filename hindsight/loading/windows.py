@@ -9,6 +9,7 @@ batch of an epoch: all batches have one size, and no window is seen twice.
 
 import os
 from dataclasses import dataclass
+from math import isqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +64,8 @@ class SplitWindows:
         """Look up a split in the manifest of its dataset; InputError if windows cannot be cut from its blocks."""
         block_length = manifest.block_length
         if block_length % context_length:
-            divisors = [n for n in range(1, block_length + 1) if block_length % n == 0]
+            small = [n for n in range(1, isqrt(block_length) + 1) if block_length % n == 0]
+            divisors = sorted({*small, *(block_length // n for n in small)})
             raise InputError(
                 f"data.context_length={context_length} does not divide block_length={block_length} of {folder}; "
                 f"choose one of {divisors}, or convert the corpus with another block_length."

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hindsight.config.keys import flatten
 from hindsight.errors import InputError
-from hindsight.files import write_atomically
+from hindsight.files import read_json, write_atomically
 from hindsight.text.finding import describe_not_taken
 from hindsight.text.formats import describe_marks
 
@@ -27,6 +27,11 @@ MDS, H5 = "mds", "h5"
 LOSSY = "lossy_tokenizer"
 """Setting of a conversion whose tokens do not stand for the whole text; bytes are then those of the tokens."""
 VERSION = 1
+MAX_BYTES = 1 << 26
+"""Size of a manifest, at most: problems with text make up most of it."""
+MAX_BLOCK_LENGTH = 1 << 31
+MAX_TOKENS = 1 << 50
+"""A petabyte of them; more are a mistake, or meant to keep a program busy."""
 SPLITS = ("train", "val")
 
 
@@ -89,17 +94,16 @@ class Manifest:
                 raise InputError(f"no data at {folder}: run `make demo` first, or give the folder of yours, {key}=...")
             raise InputError(f"{key}={folder} has no {MANIFEST_NAME}: convert a corpus with convert_to_mds.py first.")
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
+            raw = read_json(path, MAX_BYTES)
             splits = {name: SplitCounts(**raw["splits"][name]) for name in SPLITS}
             manifest = cls(**{**raw, "splits": splits})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{key}={folder}: {MANIFEST_NAME} cannot be read ({error}); convert the corpus again."
             ) from error
-        sizes = (manifest.block_length, manifest.blocks_per_shard, manifest.vocab_size)
-        counts = [count for split in splits.values() for count in (split.tokens, split.bytes)]
-        if not all(isinstance(n, int) and n > 0 for n in (*sizes, *counts)) or manifest.format not in (MDS, H5):
-            raise InputError(f"{key}={folder}: {MANIFEST_NAME} is damaged; convert or copy the corpus again.")
+        fault = _find_fault(manifest)
+        if fault is not None:
+            raise InputError(f"{key}={folder}: {MANIFEST_NAME} is damaged: {fault}; convert or copy the corpus again.")
         if manifest.version != VERSION:
             raise InputError(
                 f"{key}={folder}: {MANIFEST_NAME} has version {manifest.version}, this program reads {VERSION}; "
@@ -129,7 +133,15 @@ class Manifest:
                 f"{counts.bytes / counts.tokens:.2f} bytes/token, unigram entropy "
                 f"{counts.unigram_entropy_nats:.3f} nats."
             )
-        summary = self.summary
+        try:
+            lines += self._describe_summary()
+        except (KeyError, TypeError, ValueError) as error:  # from somebody else
+            lines.append(f"its statistics cannot be read ({error!r})")
+        return lines
+
+    def _describe_summary(self) -> list[str]:
+        """Describe statistics, if there are any."""
+        summary, lines = self.summary, []
         if lengths := summary.get("tokens_per_document"):
             lines.append("tokens per document: " + ", ".join(f"{share} {n:,}" for share, n in lengths.items()))
         if summary:
@@ -159,6 +171,37 @@ class Manifest:
             if key.split(".")[0] not in ("splits", "corpus", "summary", *ignored) and mine.get(key) != others.get(key):
                 return f"{key.removeprefix('settings.')}={mine.get(key)} (now {others.get(key)})"
         return None
+
+
+def _find_fault(manifest: Manifest) -> str | None:
+    """Name the first entry of a manifest, which may come from somebody else, that cannot be; None if there is none."""
+    numbers: list[tuple[str, Any, int, int]] = [
+        ("block_length", manifest.block_length, 1, MAX_BLOCK_LENGTH),
+        ("blocks_per_shard", manifest.blocks_per_shard, 1, 1 << 32),
+        ("vocab_size", manifest.vocab_size, 1, 1 << 32),
+    ]
+    for name, split in manifest.splits.items():
+        numbers += [(f"{name}.{key}", getattr(split, key), 1, MAX_TOKENS) for key in ("tokens", "blocks")]
+        numbers.append((f"{name}.bytes", split.bytes, 0, 1 << 62))
+        if split.documents is not None:
+            numbers.append((f"{name}.documents", split.documents, 0, MAX_TOKENS))
+    for key, value, low, high in numbers:
+        if type(value) is not int or not low <= value <= high:
+            return f"{key}={str(value)[:40]}"
+    for name, split in manifest.splits.items():
+        if split.blocks != -(-split.tokens // manifest.block_length):
+            return f"{name}.blocks={split.blocks}, for {split.tokens} tokens"
+        if type(split.unigram_entropy_nats) not in (int, float) or not 0 <= split.unigram_entropy_nats < 100:
+            return f"{name}.unigram_entropy_nats={str(split.unigram_entropy_nats)[:40]}"
+    for key in ("settings", "corpus", "summary"):
+        if not isinstance(getattr(manifest, key), dict):
+            return f"{key} is no object"
+    if manifest.format not in (MDS, H5) or manifest.dtype not in ("uint16", "uint32"):
+        return f"format={str(manifest.format)[:40]}, dtype={str(manifest.dtype)[:40]}"
+    texts = (manifest.tokenizer_fingerprint, manifest.corpus_fingerprint)
+    if not all(isinstance(text, str) for text in texts) or type(manifest.seed) is not int:
+        return "a fingerprint or the seed"
+    return None
 
 
 def check_names(names: Iterable[str]) -> None:

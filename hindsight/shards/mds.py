@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hindsight.errors import InputError
-from hindsight.files import open_regular, write_atomically
+from hindsight.files import open_regular, read_json, write_atomically
 from hindsight.shards.integrity import QUICK_HASHES, hash_of
 from hindsight.shards.manifest import Manifest, check_names
 
 INDEX_NAME = "index.json"
+MAX_INDEX_BYTES = 1 << 28
+"""Size of an index, at most: it takes 500 bytes a shard."""
 COLUMN = "tokens"
 VERSION = 2
 OFFSET_BYTES = 4
@@ -144,15 +146,36 @@ def read_index(folder: Path) -> list[dict[str, Any]]:
 @lru_cache(maxsize=2)
 def _parse_index(path: Path, modified_ns: int) -> list[dict[str, Any]]:
     try:
-        with open_regular(path) as file:
-            shards = json.loads(file.read().decode())["shards"]
-        for shard in shards:
-            info = stored_file(shard)
-            _ = info["basename"] + str(info["bytes"] + shard["samples"]), info["hashes"].items()
-            check_names(each["basename"] for each in (shard["raw_data"], shard["zip_data"]) if each)
+        shards = read_json(path, MAX_INDEX_BYTES)["shards"]
+        for number, shard in enumerate(shards):
+            files = [shard["raw_data"], *([shard["zip_data"]] if shard["zip_data"] else [])]
+            check_names(file["basename"] for file in files)
+            for count in (shard["samples"], *(file["bytes"] for file in files)):
+                if type(count) is not int or not 0 <= count < 1 << 32:  # offsets have 32 bits
+                    raise ValueError(f"shard {number} has {str(count)[:40]} samples or bytes")
+            hashes = [value for file in files for value in file["hashes"].values()]
+            if not all(isinstance(text, str) for text in (*hashes, *shard["column_names"], *shard["column_encodings"])):
+                raise ValueError(f"shard {number} has hashes or columns that are no text")
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(repr(error)) from error
     return shards
+
+
+def find_mismatch(folder: Path, n_tokens: int, block_length: int, blocks_per_shard: int) -> str | None:
+    """Say where an index disagrees with the manifest; None if both tell of the same shards. Errors as `read_index`."""
+    shards, blocks = read_index(folder), -(-n_tokens // block_length)
+    n_shards = -(-blocks // blocks_per_shard)
+    if len(shards) != n_shards or sum(shard["samples"] for shard in shards) != blocks:
+        return "lists other shards than manifest.json"
+    itemsizes = {f"ndarray:{dtype}:{block_length}": np.dtype(dtype).itemsize for dtype in ("uint16", "uint32")}
+    for number, shard in enumerate(shards):
+        n_blocks = min(blocks_per_shard, blocks - number * blocks_per_shard)
+        itemsize = itemsizes.get("".join(shard["column_encodings"]))
+        if shard["samples"] != n_blocks or itemsize is None:
+            return f"has other samples than manifest.json in shard {number}"
+        if shard["raw_data"]["bytes"] < n_blocks * block_length * itemsize:
+            return f"has a size for shard {number} that its samples do not fit in"
+    return None
 
 
 def index_of(shards: list[dict[str, Any]]) -> str:

@@ -14,6 +14,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from hindsight.errors import InputError
+from hindsight.files import read_json
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -99,16 +100,10 @@ def _read(path: Path, where: str) -> tuple[str, Any]:
     if not path.is_file():
         return "", {}
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ValueError(f"it has more than {MAX_FILE_BYTES >> 20} MiB")
-        text = path.read_text(encoding="utf-8")
-        return text, json.loads(text)
+        content = read_json(path, MAX_FILE_BYTES)
+        return path.read_text(encoding="utf-8"), content
     except (OSError, ValueError) as error:
         raise InputError(f"{where}: {path.name} cannot be read ({error}); make or copy the tokenizer again.") from error
-    except RecursionError:
-        raise InputError(
-            f"{where}: {path.name} cannot be read (it is nested too deeply); make or copy the tokenizer again."
-        ) from None
 
 
 def _roles_of_class(config: dict[str, Any], model: dict[str, Any]) -> Roles:

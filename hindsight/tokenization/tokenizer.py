@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 
 from hindsight.errors import InputError
 from hindsight.tokenization.folder import Roles, read_folder
+from hindsight.tokenization.patterns import require_quick_patterns
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+MAX_IDS = 1 << 24
+"""More ids than any vocabulary has; tables of them are in memory."""
 PIECE_CHARS = 1 << 15
 """Least length, in characters, of the pieces into which long texts are cut."""
 
@@ -51,6 +54,7 @@ class Tokenizer:
 
     def __init__(self, spec: dict[str, Any], special: Roles, where: str, written: str | None = None) -> None:
         require_byte_level(spec, where)
+        require_quick_patterns(spec, where)
         self._made_of = (spec, special, where)
         self.roles: Roles = special
         """Names of the special tokens for the roles bos, eos and pad."""
@@ -67,6 +71,8 @@ class Tokenizer:
         ids = self._tokenizer.get_vocab(with_added_tokens=True)
         self.vocab_size: int = max(ids.values()) + 1
         """Number of token ids."""
+        if self.vocab_size > MAX_IDS:
+            raise InputError(f"{where} has the id {self.vocab_size - 1}; ids must be below {MAX_IDS}.")
         if not ids.keys() >= set(tokenizers.pre_tokenizers.ByteLevel.alphabet()):
             raise InputError(
                 f"{where} lacks some of the 256 bytes, and would lose them; train one with train_tokenizer.py."

@@ -153,6 +153,12 @@ def _load_tokenizer(config: TrainConfig, locations: dict[str, Location], manifes
                 f"(fingerprint {tokenizer.fingerprint[:12]}, not {manifest.tokenizer_fingerprint[:12]}); "
                 "give the one that did, or convert the corpus again."
             )
+        if manifest.vocab_size != tokenizer.vocab_size:
+            raise InputError(
+                f"{locations[split].key}={locations[split].folder}: manifest.json says "
+                f"vocab_size={manifest.vocab_size}, its tokenizer has {tokenizer.vocab_size} ids; convert or copy the "
+                "data again."
+            )
     return tokenizer
 
 
