@@ -130,10 +130,10 @@ class ConvertedTokens(Source):
 
     def prepare(self) -> None:
         """Check the h5 file by its hashes; each shard is checked when it is read."""
-        if (fault := self.find_mismatch()) is not None:
-            raise InputError(f"corpus={self.folder}: {fault}; copy or convert it again.")
         if self.manifest.format == H5:
             check_tokens(self.folder, self.manifest, "corpus")
+        if (fault := self.find_mismatch()) is not None:
+            raise InputError(f"corpus={self.folder}: {fault}; copy or convert it again.")
 
     def find_mismatch(self) -> str | None:
         """Say where the files hold other numbers of tokens than the manifest says; None if they do not."""

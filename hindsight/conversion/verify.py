@@ -22,7 +22,11 @@ from hindsight.tokenization.tokenizer import Tokenizer
 def verify_tokens(source: ConvertedTokens, tokenizer: Tokenizer) -> Iterator[str]:
     """Read everything, and yield a line for each deviation from the index or the manifest."""
     manifest = source.manifest
-    if (fault := source.find_mismatch()) is not None:
+    try:
+        fault = source.find_mismatch()
+    except InputError as error:
+        fault = str(error)
+    if fault is not None:
         yield fault
         return
     token_counts: dict[str, NDArray[np.int64]] = {split: np.zeros(manifest.vocab_size, np.int64) for split in SPLITS}
