@@ -97,10 +97,11 @@ class Shards:
         self.stream, self.shards, self.limit = stream, shards, limit
         self.folder = Path(stream.local, stream.split)
         self.names = {info.basename: i for i, shard in enumerate(shards) for info in shard.file_pairs[0] if info}
-        if limit is not None and limit < 4 * max(shard.get_max_size() for shard in shards) + stream.get_index_size():
+        largest = max(shard.get_max_size() for shard in shards)
+        if limit is not None and limit < max(4 * largest, stream.get_index_size() + largest):
             raise InputError(
-                f"data.cache_limit: {limit} bytes are less than four shards of {shards[0].get_max_size()} bytes; "
-                "raise it."
+                f"data.cache_limit: {limit} bytes are less than four shards of {largest} bytes, or than one and their "
+                "index; raise it."
             )
 
     def prepare(self, number: int, wait: bool = True) -> None:
@@ -114,7 +115,7 @@ class Shards:
         if (self.folder / raw.basename).is_file():
             return
         if self.stream.remote is not None:
-            lock = _locked(self.folder / f".lock-{number % LOCKS}", os.O_CREAT, wait)
+            lock = _locked(self._lock(number), os.O_CREAT, wait)
         elif compressed is not None:
             lock = _locked(self.folder / compressed.basename, 0, wait)  # the folder may be read-only for us
         else:
@@ -136,9 +137,14 @@ class Shards:
             for _, size, number in sorted((file for file in files if file[2] is not None), key=lambda file: file[0]):
                 if used <= limit:
                     return
-                with suppress(FileNotFoundError):
-                    self.shards[number].evict()
-                used -= size
+                with _locked(self._lock(number), os.O_CREAT, wait=False) as is_free:  # else it is being fetched
+                    if is_free:
+                        with suppress(FileNotFoundError):
+                            self.shards[number].evict()
+                        used -= size
+
+    def _lock(self, number: int) -> Path:
+        return self.folder / f".lock-{number % LOCKS}"
 
 
 @contextmanager
