@@ -295,6 +295,10 @@ def explain(error: BaseException, schema: type) -> str:
         if key in known:
             return f"{key}= is no key of this kind of model; choose another model= or drop it."
         return unknown_key(key, known)
+    if (
+        match := re.search(r"Could not find '(hydra/\w+)/(\S+)' Available options in '\S+': (.*?) Config", text)
+    ) is not None:
+        return f"{match[1]}={match[2]} does not exist; choose one of {', '.join(match[3].split())}."
     if (match := re.search(r"Could not find '(\w+)/(\S+)'", text)) is not None and names_in(match[1]):
         return f"{match[1]}={match[2]} does not exist; choose one of {', '.join(names_in(match[1]))}."
     return f"{key}: {text}; see --help." if key else f"{text}; see --help."

@@ -175,3 +175,12 @@ def test_a_command_keeps_its_names(tmp_path):
     done = run_command("python", "make_corpus.py", f"out={tmp_path}/2024_01_05")
     assert done.returncode == 0, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["2024_01_05"]
+
+
+def test_one_path_is_taken_at_a_time(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["inspect_mds.py", "a", "b"])
+    with pytest.raises(SystemExit):
+        check_arguments("inspect_mds", alone="path")
+    assert "a and b: give one path at a time" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", ["inspect_mds.py", "runs/a=b/c"])
+    assert check_arguments("inspect_mds", alone="path").path == "runs/a=b/c"

@@ -12,6 +12,11 @@ from hindsight.durations import parse_duration, parse_seconds
 from hindsight.errors import InputError
 from hindsight.shown_text import holds_credentials
 
+NO_KEYS_IN_ADDRESSES = (
+    "an address must not hold keys, which would be written into records and logs; give them in the environment or in "
+    "the provider's usual file."
+)
+
 
 def require(condition: bool, message: str) -> None:
     """Raise InputError with this message unless the condition holds."""
@@ -61,8 +66,7 @@ def require_no_credentials(prefix: str, config: object) -> None:
         texts: list[Any] = [*value] if isinstance(value, list) else [value]
         require(
             not any(isinstance(text, str) and holds_credentials(text) for text in texts),
-            f"{prefix}{name}: an address must not hold keys, which would be written into the run's config; give them "
-            "in the environment or in the provider's usual file.",
+            f"{prefix}{name}: {NO_KEYS_IN_ADDRESSES}",
         )
 
 

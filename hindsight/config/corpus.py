@@ -43,6 +43,7 @@ class MakeCorpusConfig:
 
     def __post_init__(self) -> None:
         require_no_credentials("", self)
+        require_text("", self, "out")
 
 
 @dataclass

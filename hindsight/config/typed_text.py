@@ -15,7 +15,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
+from hindsight.config.checks import NO_KEYS_IN_ADDRESSES
 from hindsight.errors import InputError
+from hindsight.shown_text import holds_credentials
 
 SWEEP_FUNCTION = re.compile(r"(choice|shuffle|sort|tag|range|interval|glob)\(.*\)", re.DOTALL)
 """Functions of hydra's grammar that give several values."""
@@ -73,6 +75,8 @@ def with_keys(arguments: Sequence[str], key: str, keys: dict[str, TextKey]) -> l
         return [*arguments]
     alone = [each for each in arguments if re.match(r"[-+~]|hydra[./]|[\w.]+\s*=", each) is None]
     if not keys[key].is_list:
+        if len(alone) > 1:
+            raise InputError(f"{alone[0]} and {alone[1]}: give one {key} at a time.")
         return [f"{key}={each}" if each in alone else each for each in arguments]
     # The shell makes several of runs=runs/{a,b}, and of runs=runs/* where it finds something.
     named = [each for each in arguments if each.startswith(f"{key}=") and not each.startswith((f"{key}=[", f"{key}=$"))]
@@ -98,6 +102,8 @@ def as_typed(arguments: Sequence[str], keys: dict[str, TextKey], is_sweep: bool)
     """
     for argument in arguments:
         check_references(argument)
+        if holds_credentials(argument.replace("\\", "")):  # hydra would repeat the arguments of a run that fails
+            raise InputError(f"{argument.partition('=')[0]}: {NO_KEYS_IN_ADDRESSES}")
     return [
         argument if argument.lstrip("+~").startswith(("-", "hydra")) else _as_typed(argument, keys, is_sweep)
         for argument in arguments
@@ -140,6 +146,8 @@ def _as_typed(argument: str, keys: dict[str, TextKey], is_sweep: bool) -> str:
         raise InputError(f"{argument}: write key=value, without spaces around the =; --help shows all keys.")
     if re.fullmatch(r"[\w./@]+", key, re.ASCII) is None:
         raise InputError(f"{argument}: {key!r} is no name of a key; write key=value, without spaces around the =.")
+    if key in keys and keys[key].is_list and not value.strip():
+        raise InputError(f"{key}= is empty; give a value, or leave the key out.")
     value = _value(key, value.strip(), keys, is_sweep)
     _check_grammar(key, value, is_sweep)
     return f"{key}={value}"
