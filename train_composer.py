@@ -184,6 +184,12 @@ def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSa
     gradient = ClipGradient(config.optim.grad_clip, config.optim.clip)
     path = run.checkpoint.path if run.checkpoint is not None else None
     backups, saver = build_savers(config, setup.folder, stop, run.settings, run.plan, path)
+    microbatch_size = config.microbatch_size
+    if microbatch_size is not None:  # Composer warns of one that is larger than the batch
+        microbatch_size = min(microbatch_size, config.batch_size // dist.get_world_size())
+    eval_microbatch_size = microbatch_size
+    if config.device_eval_batch_size is not None:
+        eval_microbatch_size = setup.windows["val"].batch_size // dist.get_world_size()
     metrics, samples = TrainMetrics(gradient, config.log_interval, config.layer_norms), Samples(setup, model)
     # In the order of their phases, which is a protocol: see callback_order.py.
     callbacks = [run.lock, restore, gradient, StopAtNonFiniteLoss(), metrics, samples, *backups, saver, stop]
@@ -200,14 +206,14 @@ def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSa
                 dataloader=loaders["val"],
                 subset_num_batches=config.eval_batches or -1,
                 eval_interval=plain_duration(config.eval_interval),
-                device_eval_microbatch_size=config.device_eval_batch_size or config.microbatch_size,
+                device_eval_microbatch_size=eval_microbatch_size,
             ),
             optimizers=optimizer,
             schedulers=scheduler,
             step_schedulers_every_batch=True,
             max_duration=plain_duration(config.max_duration),
             precision={"fp32": "fp32", "bf16": "amp_bf16", "fp16": "amp_fp16"}[config.precision.name],
-            device_train_microbatch_size=config.microbatch_size,
+            device_train_microbatch_size=microbatch_size,
             accumulate_train_batch_on_tokens=True,
             seed=config.seed,
             run_name=setup.run_name,

@@ -166,7 +166,8 @@ class TrainConfig:
     eval_batches: int | None = None
     """Batches of an evaluation; null for the whole validation set."""
     device_eval_batch_size: int | None = None
-    """Windows that one device takes at once in an evaluation; null for those of training."""
+    """Windows that one device takes at once in an evaluation; null for those of training.
+    No more than there are."""
     log_interval: int = 1
     """Optimizer steps between two lines of training metrics."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

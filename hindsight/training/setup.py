@@ -128,7 +128,9 @@ def check_setup(config: TrainConfig, locations: dict[str, Location]) -> RunSetup
     tokenizer = _load_tokenizer(config, locations, manifests)
     batch_sizes = {"train": config.batch_size, "val": config.batch_size}
     if config.device_eval_batch_size is not None:
-        batch_sizes["val"] = config.device_eval_batch_size * int(os.environ.get("WORLD_SIZE", "1"))
+        devices = int(os.environ.get("WORLD_SIZE", "1"))
+        needed = -(-manifests["val"].splits["val"].tokens // (context_length * devices))
+        batch_sizes["val"] = devices * min(config.device_eval_batch_size, needed)
     strides = {"train": config.data.stride, "val": None}  # each token is evaluated once
     windows = {
         split: SplitWindows.of(
