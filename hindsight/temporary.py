@@ -121,14 +121,15 @@ def _remove_unused(path: Path) -> None:
 def _remove(own: Path) -> None:
     with suppress(OSError, ValueError):
         process, folder = (own / LAUNCHER).read_text().split(maxsplit=1)
-        if os.lstat(folder).st_uid == os.geteuid() and not _is_running(process):
+        has_left = os.getppid() != int(process) and not _is_running(process)
+        if has_left and os.lstat(folder).st_uid == os.geteuid():
             shutil.rmtree(folder, ignore_errors=True)
     shutil.rmtree(own, ignore_errors=True)
 
 
 def _is_running(process: str) -> bool:
     try:
-        return Path("/proc", process, "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        return Path("/proc", process, "stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
     except OSError:
         return False
 

@@ -149,6 +149,13 @@ def test_where_the_folders_path_would_be_too_long_for_a_socket_the_given_one_is_
     assert folder == long
 
 
+ORPHAN = f"""import os; parent = os.getppid()
+{USE}
+while os.getppid() == parent:
+    time.sleep(0.01)
+time.sleep(0.1)
+"""
+
 LAUNCHED = """
 import subprocess, sys, tempfile
 folder = tempfile.mkdtemp()
@@ -162,7 +169,7 @@ sys.stdin.read()
 @pytest.mark.parametrize("is_killed", [False, True])
 def test_the_folder_that_a_killed_launcher_left_is_removed_with_that_of_its_process(place, is_killed):
     launcher = subprocess.Popen(
-        [sys.executable, "-c", LAUNCHED, USE],
+        [sys.executable, "-c", LAUNCHED, ORPHAN],
         cwd=ROOT,
         env=os.environ | {"TMPDIR": str(place)},
         stdin=subprocess.PIPE,
