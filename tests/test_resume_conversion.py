@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -422,7 +423,8 @@ def test_countless_problems_are_counted_and_the_first_are_listed(tmp_path, token
 
 
 def test_a_part_that_an_earlier_version_stored_is_read(tmp_path):
-    part = TokenPart("signature", Digest(), *(np.zeros(0, np.int64) for _ in range(5)), problems=["a", "b"], empty=3)
+    nothing: Any = np.zeros(0, np.int64)
+    part = TokenPart("signature", Digest(), *[nothing] * 5, problems=["a", "b"], empty=3)
     part.save(tmp_path / "part.npz")
     with np.load(tmp_path / "part.npz") as stored:
         content = dict(stored)

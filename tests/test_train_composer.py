@@ -548,6 +548,7 @@ def test_tensorboard_has_the_names_and_values_of_metrics_jsonl_and_the_runs_name
     changes = ["run_name=a", "tensorboard=true", "eval_interval=2ba", "samples.interval=4ba"]
     for end in ("max_duration=4ba", "max_duration=6ba"):
         folder = train(shards, tmp_path, *changes, end)
+        time.sleep(1)  # TensorBoard reads files by the second in their names
     files = list(tmp_path.rglob("events.*"))
     assert {path.parent for path in files} == {folder / "tensorboard"}
     shown = EventAccumulator(str(folder / "tensorboard")).Reload()
