@@ -19,6 +19,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.dist, pytest.ma
 # What makes GPT-2's job small enough for a test.
 SMALL = [*TINY, "data.path=data/words", "precision=fp32", "compile=false", "microbatch_size=null", "log_interval=1"]
 SMALL_SWEEP = [*TINY, "data.path=data/words"]
+NAME_OF_TINY = "gpt_nano-l2-d24-ctx64-h2-t32-words"
+"""What the names of such runs begin with: model, what was overridden in it, data."""
 LONG_STEPS = 800
 LONG = ["direction=backward", *SMALL, f"max_duration={LONG_STEPS}ba", "model.dropout=0.1", "eval_interval=150ba"]
 """A run that takes long enough to be interrupted."""
@@ -237,7 +239,7 @@ def test_an_array_of_both_directions_and_two_seeds_is_compared_when_it_is_done(s
     assert scheduler.wait(compare, 60) == [0]
     for direction in ("forward", "backward"):
         for seed in (1, 2):
-            run = f"gpt_nano-words-{direction}-seed{seed}"
+            run = f"{NAME_OF_TINY}-{direction}-seed{seed}"
             assert steps(checkout, f"seeds/{run}") == 40
             assert list((checkout / "logs").glob(f"{run}-{pairs}.*/job.log"))
     compared = json.loads((checkout / "runs" / "seeds-comparison" / "comparison.json").read_text())
@@ -299,7 +301,7 @@ def test_a_sweep_is_an_array_of_slurm(scheduler: Scheduler, checkout: Path):
     sweep = ["-m", "direction=forward,backward", *SMALL_SWEEP, "max_duration=5ba", "runs_dir=runs/sweep"]
     told = scheduler.call(sys.executable, "train_composer.py", *sweep, *launcher, timeout_s=STARTS_S)
     for direction in ("forward", "backward"):
-        run = f"gpt_nano-words-{direction}-seed0"
+        run = f"{NAME_OF_TINY}-{direction}-seed0"
         assert run in told
         assert steps(checkout, f"sweep/{run}") == 5
     assert len(list((checkout / "runs" / "sweep" / ".sweep" / ".submitit").glob("*_[01]/*_log.out"))) == 2
