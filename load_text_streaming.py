@@ -94,8 +94,7 @@ class TextStreamingDataset(IterableDataset[dict[str, Any]]):
     def _look_at_files(self) -> None:
         """Remove what a killed download left in the cache; InputError if a shard is missing that must be here."""
         if self.stream.remote is not None:
-            for path in Path(self.stream.local, self.stream.split).glob("*.tmp"):
-                path.unlink()
+            self.files.remove_strays()
         self.stream.set_up_local(self.shards, np.zeros(len(self.shards), np.int64))
 
     def __len__(self) -> int:
@@ -128,6 +127,8 @@ class TextStreamingDataset(IterableDataset[dict[str, Any]]):
 
     def _fetched_windows(self, numbers: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
         """Yield windows, while a thread prefetches the next shards; an error is raised when the shard is needed."""
+        if not len(numbers):
+            return
         shards = np.searchsorted(self.first_windows, numbers, "right") - 1
         firsts = np.sort(np.unique(shards, return_index=True)[1])
         permits, ended = Semaphore(PREFETCHED_SHARDS), False

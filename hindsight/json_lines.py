@@ -160,6 +160,16 @@ def keep_until(path: Path, step: int, once: bool) -> Last | None:
     return _rewritten(path, judge)
 
 
+def keep_copy(path: Path, step: int) -> None:
+    """Copy a file that has lines after a step, before they are dropped and nothing will write them again."""
+    last = next((record for record in read_backward(path) if step_of(record) is not None), None)
+    if last is not None and last["step"] > step:
+        copy = path.with_name(f"{path.name}.until-{last['step']}")
+        with _opened(path) as file, written_atomically(copy) as new:
+            shutil.copyfileobj(file, new)
+        log.warning("%s: lines after step %d, whose checkpoint is gone, are kept in %s.", path, step, copy.name)
+
+
 def _rewritten(path: Path, found: _Judge) -> Last | None:
     """Write the lines that stay into a new file in the place of the old, which is kept if it was damaged."""
     if found.n_damaged:

@@ -7,9 +7,11 @@ libraries it uses, locked while it lives: what a killed process left is removed 
 
 import atexit
 import fcntl
+import hashlib
 import os
 import re
 import shutil
+import socket
 import stat
 import tempfile
 import time
@@ -19,8 +21,8 @@ from pathlib import Path
 
 from hindsight.errors import InputError
 
-OWN = "t-"
-"""Prefix of the folder of a process."""
+OWN = f"t-{hashlib.blake2b(socket.gethostname().encode(), digest_size=3).hexdigest()}-"
+"""Prefix of the folder of a process of this host: where hosts share $TMPDIR, they may not see each other's locks."""
 LONGEST = 75
 """Longest path of such a folder: a library puts a socket into it, whose path has at most 107 bytes."""
 LAUNCHER = "launcher"

@@ -11,7 +11,7 @@ from helpers.training_runs import by_step, train
 
 from hindsight import runs
 from hindsight.errors import InputError
-from hindsight.json_lines import keep_until, read_backward, read_records
+from hindsight.json_lines import keep_copy, keep_until, read_backward, read_records
 
 
 def line(step: int, **more: object) -> bytes:
@@ -147,3 +147,14 @@ def test_a_run_with_a_damaged_line_goes_on_with_all_others(shards, tmp_path, cap
     assert [record["step"] for record in read_records(folder / "samples.jsonl")] == [2, 4, 6]
     assert (folder / "metrics.jsonl.damaged-1").read_bytes().count(b"damaged") == 1
     assert sum("line 2 is no JSON object" in message for message in caplog.messages) == 2
+
+
+def test_lines_that_nothing_will_write_again_are_copied(path, caplog):
+    whole = b"".join(b'{"step": %d}\n' % step for step in range(1, 6))
+    path.write_bytes(whole)
+    keep_copy(path, 5)
+    assert [*path.parent.iterdir()] == [path]
+    keep_copy(path, 3)
+    keep_until(path, 3, once=True)
+    assert path.with_name(f"{path.name}.until-5").read_bytes() == whole
+    assert "lines after step 3, whose checkpoint is gone, are kept in" in caplog.text

@@ -267,6 +267,31 @@ def test_a_damaged_compressed_shard_is_an_error_and_nobody_waits_for_it(compress
         dataset.files.prepare(1)
 
 
+@pytest.mark.parametrize("is_local", [True, False])
+def test_an_epoch_of_which_nothing_is_left_has_no_batches(shards, is_local):
+    dataset = open_dataset(shards)
+    dataset.is_local = is_local
+    dataset.load_state_dict({"epoch": 0, "sample_in_epoch": dataset.windows.n_padded, "shuffle_seed": 7})
+    assert read(dataset) == []
+    assert len(read(dataset)) == dataset.windows.n_padded / 4
+
+
+def test_what_a_killed_download_left_in_the_cache_is_removed(shards, tmp_path):
+    cache = shutil.copytree(shards, tmp_path / "cache")
+    before = {path.name for path in (cache / "train").iterdir()}
+    for name in ("shard.00000.mds.a1B2c3D4", "shard.00001.mds.tmp"):
+        (cache / "train" / name).touch()
+    (cache / "train" / ".lock-3").touch()
+    open_dataset(cache).files.remove_strays()
+    assert {path.name for path in (cache / "train").iterdir()} == {*before, ".lock-3"}
+
+
+def test_a_file_that_the_machine_cannot_open_is_not_called_damaged(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"x.mds cannot be read \(Not a directory\)\.$"):
+        shard_files.OpenFiles().read(str(tmp_path / "file" / "x.mds"), 0, 1)
+
+
 def test_open_shards_take_few_file_descriptors(shards, monkeypatch):
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     monkeypatch.setattr(shard_files.resource, "getrlimit", lambda _: (4 * shard_files.OPEN_SHARE, limits[1]))

@@ -9,7 +9,7 @@ from helpers.training_runs import by_step, train
 from hindsight.config.optim import OptimConfig, Schedule
 from hindsight.config.training import MoreLR
 from hindsight.errors import InputError
-from hindsight.training.lr_plan import as_records, change_line, extend, from_records, rate, whole
+from hindsight.training.lr_plan import as_records, change_line, extend, from_records, is_ahead, rate, whole
 from hindsight.training.optim import learning_rate
 
 BASE = OptimConfig(lr=1.0, warmup_steps=10, lr_init=0.1, lr_min=0.2, period_steps=30)
@@ -63,6 +63,14 @@ def test_lengths_may_change_several_times_and_are_stored():
     line = change_line(plan[:3], plan, BASE)
     assert line is not None
     assert "at step 130: the run is now 200 steps long, not 130 (train.more_lr=continue)" in line
+
+
+def test_a_plan_is_kept_that_was_made_at_the_step_of_the_newest_checkpoint():
+    saved = whole(10)
+    recorded = extend(saved, 10, 20, REWARM, OptimConfig(warmup_steps=2))
+    assert is_ahead(recorded, saved, 10, 20)
+    assert not is_ahead(recorded, saved, 10, 30)
+    assert not is_ahead(saved, saved, 10, 20)
 
 
 def test_a_rate_of_nothing_is_not_kept():

@@ -584,7 +584,9 @@ def test_wandb_online_without_a_login_is_one_line(shards, tmp_path, monkeypatch)
 
 def test_a_sanity_check_tries_the_whole_path_and_leaves_nothing(shards, tmp_path, caplog):
     caplog.set_level("INFO", logger="hindsight")
-    config = compose_config("train_composer", *settings(shards, tmp_path / "runs", "sanity_check=true"))
+    config = compose_config(
+        "train_composer", *settings(shards, tmp_path / "runs", "sanity_check=true", "train.more=5ep")
+    )
     train_composer.main(config)
     assert "Sanity check passed" in caplog.text
     assert not list((tmp_path / "runs").glob("*"))

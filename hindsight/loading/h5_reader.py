@@ -57,7 +57,10 @@ class H5WindowReader(JointReader):
             raise InputError(f"{self.path} is damaged ({error}); convert or copy the data again.") from error
         begin, dtype = self.contiguous
         size = dtype.itemsize
-        data = self.files.read(str(self.path), begin + (self.start + start) * size, max(stop - start, 0) * size)
+        try:
+            data = self.files.read(str(self.path), begin + (self.start + start) * size, max(stop - start, 0) * size)
+        except FileNotFoundError as error:
+            raise InputError(f"{self.path} is missing; convert or copy the data again.") from error
         return {"tokens": np.frombuffer(data, dtype)}
 
     def get_sample_data(self, idx: int) -> bytes:
@@ -123,14 +126,6 @@ class H5Stream(Stream):
         self.readers = [H5WindowReader(path, self.windows, self.split_start, i, self.files) for i in range(n_shards)]
         return [*self.readers]
 
-    def prepare_shard(self, shard: Reader) -> int:
-        """Download nothing: the file is here."""
-        return 0
-
     def set_up_local(self, shards: list[Reader], cache_usage_per_shard: NDArray[np.int64]) -> None:
         """Mark every piece as being here."""
         cache_usage_per_shard[:] = [shard.set_up_local(set(), False) for shard in shards]
-
-    def get_index_size(self) -> int:
-        """Return 0: there is no index."""
-        return 0

@@ -3,6 +3,7 @@
 Shapes: T tokens.
 """
 
+import errno
 import os
 from functools import partial
 from pathlib import Path
@@ -91,6 +92,8 @@ class WindowReader(MDSReader):
         except FileNotFoundError:
             raise
         except OSError as error:
+            if error.errno != errno.EINVAL:  # of the machine or of its disk, not of what is in the file
+                raise InputError(f"{path} cannot be read ({error.strerror}).") from error
             fault = str(error)
         if fault is None:
             return begin

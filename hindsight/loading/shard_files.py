@@ -18,10 +18,12 @@ from streaming import Stream
 from streaming.base.format import Reader
 
 from hindsight.errors import InputError
+from hindsight.shards.mds import INDEX_NAME
 
-OPEN_FILES = 32
-"""Most files that stay open at a time: the windows of an epoch's next steps lie in about 16 shards."""
-OPEN_SHARE = 32
+OPEN_FILES = 256
+"""Most files that stay open at a time: the windows of an epoch's next steps lie in 20 shards of the default size, or in
+160 of 8 MiB."""
+OPEN_SHARE = 8
 """The part of the descriptors that a process may have which they take: one of so many."""
 LOCKS = 64
 """Locks of a cache, which its shards share."""
@@ -52,7 +54,12 @@ class OpenFiles:
         """Read a piece; InputError if the file has become shorter, FileNotFoundError if it is not there."""
         descriptor = self.descriptors.get(path)
         if descriptor is None:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                raise InputError(f"{path} cannot be read ({error.strerror}).") from error
             if self.limit:
                 self.descriptors[path] = descriptor
             if len(self.descriptors) > self.limit:
@@ -125,6 +132,12 @@ class Shards:
                 if self.limit is not None:
                     self._make_room(self.limit - self.shards[number].get_max_size())
                 self.stream.prepare_shard(self.shards[number])
+
+    def remove_strays(self) -> None:
+        """Remove what a killed download left: it counts as used space, and nobody reads it."""
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            if path.name not in self.names and path.name != INDEX_NAME and not path.name.startswith(".lock"):
+                path.unlink(missing_ok=True)
 
     def _make_room(self, limit: int) -> None:
         """Evict the shards that were not used for longest, until no more than `limit` bytes are left."""

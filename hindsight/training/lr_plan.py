@@ -74,7 +74,7 @@ def extend(plan: Plan, step: int, total_steps: int, how: MoreLR, config: OptimCo
 
 
 def is_ahead(recorded: Plan, saved: Plan, step: int, total_steps: int) -> bool:
-    """Tell whether a run was made that long at a later step than this, whose checkpoints are lost since.
+    """Tell whether a run was made that long at this step or a later one, whose checkpoints are not there.
 
     Args:
         recorded: plan of its last start.
@@ -84,7 +84,7 @@ def is_ahead(recorded: Plan, saved: Plan, step: int, total_steps: int) -> bool:
     """
     n = len(saved)
     return (
-        recorded[:n] == saved and len(recorded) > n and recorded[n].after > step and recorded[-1].until == total_steps
+        recorded[:n] == saved and len(recorded) > n and recorded[n].after >= step and recorded[-1].until == total_steps
     )
 
 

@@ -21,6 +21,7 @@ from hindsight.config.training import TrainConfig
 from hindsight.durations import parse_duration
 from hindsight.errors import InputError
 from hindsight.files import LOCKED, say_unlocked, write_atomically
+from hindsight.json_lines import keep_copy
 from hindsight.provenance import version_changes, versions
 from hindsight.ranks import on_rank_0
 from hindsight.s3 import S3Folder
@@ -125,7 +126,10 @@ def open_run(setup: RunSetup, model: nn.Module) -> OpenRun:
     metadata = metadata_of(until, n_parameters, dist.get_world_size())
     if len(plan) > 1:
         metadata[runs.LR_PLAN] = lr_plan.as_records(plan)
-    if not setup.config.evaluate:
+    if setup.config.evaluate:
+        step = int(reached.batch) if reached is not None else 0
+        on_rank_0(lambda: [keep_copy(setup.folder / name, step) for name in (runs.METRICS, runs.SAMPLES)])
+    else:
         _write_records(until.config, metadata, setup.folder)
     return OpenRun(until, settings, metadata, plan, lr_change, checkpoint, lock)
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from composer.utils import dist
 
-from hindsight.config.training import SamplesConfig, TrainConfig, WandbConfig, WandbMode
+from hindsight.config.training import MoreConfig, SamplesConfig, TrainConfig, WandbConfig, WandbMode
 
 log = logging.getLogger("hindsight")
 
@@ -32,6 +32,7 @@ def sanity_check(config: TrainConfig, train: Callable[[TrainConfig], int]) -> No
         run_name="sanity_check",
         max_duration="3ba",
         max_time=None,
+        train=MoreConfig(),
         batch_size=dist.get_world_size() * min(2, config.microbatch_size or 2),
         eval_interval="3ba",
         eval_batches=1,
