@@ -2,6 +2,7 @@
 
 import os
 import resource
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +90,11 @@ def h5_data(corpus: Path, tokenizer_dir: Path, tmp_path_factory: pytest.TempPath
     out = tmp_path_factory.mktemp("data") / "h5"
     convert_to_h5.main(convert_config(corpus, tokenizer_dir, out))
     return out
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let xdist send what a test logs of names that are not in UTF-8."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
