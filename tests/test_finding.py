@@ -17,6 +17,7 @@ from hindsight.config.tokenizer import TokenizerConfig
 from hindsight.errors import InputError
 from hindsight.shards.manifest import Manifest
 from hindsight.text.documents import Corpus
+from hindsight.text.files import StoredFile
 from hindsight.text.finding import find_files
 from hindsight.text.problems import ReadingReport
 
@@ -121,28 +122,59 @@ def test_json_of_a_folder_that_is_no_json_lines_is_counted(tmp_path):
     assert not_taken(tmp_path) == {".json without a JSON object in its first line that has text_key=": 3}
 
 
-@pytest.mark.parametrize("corpus_format", [CorpusFormat.cc100, CorpusFormat.line])
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 @pytest.mark.parametrize("first", [b"", b"\xef\xbb\xbf", b"\n\n"])
-def test_json_lines_that_are_named_txt_are_never_read_as_prose(tmp_path, monkeypatch, corpus_format, suffix, first):
+def test_json_lines_that_are_named_txt_are_read_as_prose_only_where_asked(tmp_path, monkeypatch, suffix, first):
     monkeypatch.setattr("hindsight.text.documents.PART_BYTES", 70)
     monkeypatch.setattr("hindsight.text.parts.SMALL_FILE_BYTES", 0)
     write(tmp_path / f"a.txt{suffix}", (gzip.compress if suffix else bytes)(first + LINES))
     with pytest.raises(InputError, match=r"a\.txt.* holds JSON lines.*; read it with corpus_format=jsonl"):
-        read(tmp_path, corpus_format=corpus_format)
+        read(tmp_path)
+    lines = (first.removesuffix(b"\n\n") + LINES).decode().splitlines()
+    assert [text.strip() for text in read(tmp_path, corpus_format=CorpusFormat.line)] == lines
     write(tmp_path / "b.txt")
     reading = ReadingReport()
-    assert [text.strip() for text in read(tmp_path, reading, corpus_format=corpus_format, on_error=OnError.skip)] == [
-        "one"
-    ]
+    assert [text.strip() for text in read(tmp_path, reading, on_error=OnError.skip)] == ["one"]
     assert len(reading.problems) == 1
     if not first:
         assert read(tmp_path / f"a.txt{suffix}", corpus_format=CorpusFormat.jsonl) == TEXTS
 
 
-@pytest.mark.parametrize("text", [b"{}\n\ntwo\n", b'{"a": 1}\n\nis an object.\n', b"{ and so on\n", b'{"a": 1\n{'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"{}\n\ntwo\n",
+        b'{"a": 1}\n\nis an object.\n',
+        b"{ and so on\n",
+        b'{"a": 1\n{',
+        b'{"role": "user"}\n{name} said hello to us.\n\nSome prose.\n',
+        b"{{Infobox " + b"x" * (1 << 17) + b"}}\n\nSome prose.\n",
+    ],
+    ids=lambda text: repr(text[:30]),
+)
 def test_prose_that_begins_with_a_brace_is_prose(tmp_path, text):
     assert read(write(tmp_path / "a.txt", text))[0].startswith("{")
+
+
+def test_json_lines_with_a_first_line_of_any_length_are_read_and_other_json_is_counted(tmp_path):
+    for length in (70_000, 1 << 24):
+        write(tmp_path / f"{length}.json", json.dumps({"html": "x" * length, "text": "hello"}).encode() + b"\n")
+    write(tmp_path / "tokenizer.json", json.dumps({"model": "x" * 70_000}).encode())
+    assert read(tmp_path, max_document_bytes=1 << 25) == ["hello"] * 2
+    assert not_taken(tmp_path) == {".json without a JSON object in its first line that has text_key=": 1}
+
+
+def test_the_beginning_of_a_file_is_looked_at_once(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.txt", b"".join(b"%d\n\n" % number for number in range(20_000)))
+    opened, open_file = [], StoredFile.open
+    monkeypatch.setattr(StoredFile, "open", lambda file, start=0: opened.append(start) or open_file(file, start))
+    corpus = Corpus(CorpusConfig(corpus=str(path)), part_bytes=1 << 14)
+    n_parts = len(list(corpus.parts()))
+    opened.clear()
+    assert len(list(corpus.documents())) == 20_000
+    assert n_parts > 5
+    assert len([start for start in opened if start]) == n_parts - 1
+    assert opened.count(0) == 3  # its first bytes, its beginning, its first part
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import random
+from collections import Counter
 
 import pytest
 from helpers.small_data import convert_config
@@ -16,7 +17,7 @@ from hindsight.config.tokenizer import TokenizerConfig
 from hindsight.errors import InputError
 from hindsight.shards.manifest import Manifest
 from hindsight.text.documents import Corpus
-from hindsight.text.formats import MARK
+from hindsight.text.formats import MARK, MOST_MARKS, OTHER_MARKS, add_marks, describe_marks, marks_in
 from hindsight.text.problems import ReadingReport
 
 MARKER = "<|endoftext|>"
@@ -122,6 +123,20 @@ def test_the_marks_of_others_are_known():
     known = [b"<|endoftext|>", b"<|eos|>", b"</s>", b"<EOS>", b"[SEP]", b"<|end of text|>"]
     text = b"\n".join([*known, b"<p>", b"x <|eos|>", b"[1]", b"<|a|b|>"])
     assert [match[1] for match in MARK.finditer(text)] == known
+
+
+def test_however_many_marks_there_are_few_are_told_and_recorded():
+    names = ["".join(chr(97 + (n // 26**place) % 26) for place in range(3)) for n in range(500)]
+    text = "".join(f"<|{name}|>\n" for name in names).encode() + b"</s>\n" * 3
+    marks = Counter({"</s>": 1})
+    add_marks(marks, marks_in(text, None))
+    assert len(marks) == MOST_MARKS + 1
+    assert marks.total() == 504
+    said = describe_marks(marks, None)
+    assert said.startswith("lines that are text, and separate nothing: </s> (1), <|aaa|> (1), ")
+    assert f", {OTHER_MARKS} (499); if they end documents, give 'separator=</s>'" in said
+    assert marks_in(b"a--b--", "--") == {"--": 2}
+    assert not marks_in(b"ab", "--")
 
 
 # ---------------------------------------------------------------------------------------------------------- JSON lines

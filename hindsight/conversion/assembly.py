@@ -17,6 +17,7 @@ from hindsight.conversion.token_part import TokenPart
 from hindsight.conversion.work_folder import Progress, WorkFolder
 from hindsight.errors import InputError
 from hindsight.shards.manifest import SPLITS, Manifest, SplitCounts, entropy_nats
+from hindsight.text.formats import add_marks
 from hindsight.text.problems import LISTED_PROBLEMS
 
 SEEN_WITHIN_S = 120.0
@@ -198,7 +199,7 @@ class Assembly:
         progress.problems = (progress.problems + part.problems)[:LISTED_PROBLEMS]
         progress.n_problems += part.n_problems
         progress.empty += part.empty
-        progress.marks.update(part.marks)
+        add_marks(progress.marks, part.marks)
         progress.digest = progress.digest.then(part.digest)
         self.files.log(part.signature, part.digest)
         self.files.remove_later(self.files.part_path(self.taken))

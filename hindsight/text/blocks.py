@@ -6,6 +6,7 @@ Memory: one block, and one document of at most max_document_bytes.
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, BinaryIO, NamedTuple
 
 from hindsight.config.corpus import CorpusConfig, CorpusFormat, OnError
@@ -112,17 +113,16 @@ class BlockReader:
         separator, limit, file = self.separator, self.config.max_document_bytes, self.file
         assert separator is not None
         base = max(0, start - separator.before)
-        with open_checked(file) if start == 0 else file.open() as stored:
-            problem = self._misread(stored.read(BEGINNING_BYTES))
-        if problem is not None:
-            if start == 0:
-                self.reading.note(problem, self.config.on_error)
+        if start > 0 and _misread_by_its_beginning(file, self.format) is not None:
             return
-        with file.open(base) as stored:
+        with open_checked(file) if start == 0 else file.open(base) as stored:
             # One byte more shows whether a line that begins in the range is blank.
             block = stored.read(min(end + 1, file.size) - base)
             if len(block) < min(end + 1, file.size) - base:
                 raise InputError(f"corpus: {file.path} changed while it was read; start again when it is complete.")
+            if start == 0 and (problem := self._misread_first(block)) is not None:
+                self.reading.note(problem, self.config.on_error)
+                return
             ends = (match.end() for match in separator.pattern.finditer(block))
             first = next((place for place in ends if base + place >= start), len(block)) if start else 0
             if base + first >= end:
@@ -156,19 +156,38 @@ class BlockReader:
         except _READ_ERRORS as error:
             self.reading.note(unreadable(self.file, error), self.config.on_error)
 
+    def _misread_first(self, block: bytes) -> Problem | None:
+        """Look at the beginning of the file in its first block, unless that is shorter."""
+        if len(block) >= min(BEGINNING_BYTES, self.file.size):
+            return self._misread(block)
+        return _misread_by_its_beginning(self.file, self.format)
+
     def _misread(self, beginning: bytes | bytearray) -> Problem | None:
-        """Describe a file that is no text, or JSON lines that would be read as prose, by its beginning."""
-        if beginning[TAR[0]] == TAR[1]:
-            return Problem(self.file.path, "is a tar archive by its content", "unpack it")
-        if self.format in (CorpusFormat.jsonl, CorpusFormat.file) or not is_json_lines(
-            bytes(beginning[:BEGINNING_BYTES])
-        ):
-            return None
-        what = f"holds JSON lines, by the first ones, which corpus_format={self.format.value} would take for prose"
-        return Problem(self.file.path, what, "read it with corpus_format=jsonl, or name it .jsonl")
+        return _misread(self.file, self.format, bytes(beginning[:BEGINNING_BYTES]))
 
     def _note_too_long(self, offset: int) -> None:
         self.reading.note(too_long(self.file, f"byte {offset}", self.config.max_document_bytes), self.config.on_error)
+
+
+def _misread(file: StoredFile, corpus_format: CorpusFormat, beginning: bytes) -> Problem | None:
+    """Describe a file that is no text, or JSON lines that would be read as prose, by its beginning.
+
+    Only cc100, which is the format where none is named, is doubted: whoever names another one may mean it.
+    """
+    if beginning[TAR[0]] == TAR[1]:
+        return Problem(file.path, "is a tar archive by its content", "unpack it")
+    if corpus_format is not CorpusFormat.cc100 or not is_json_lines(beginning):
+        return None
+    what = "holds JSON lines, by the first ones, which corpus_format=cc100 would take for prose"
+    way = "read it with corpus_format=jsonl, or name it .jsonl; if its lines are the text, with corpus_format=line"
+    return Problem(file.path, what, way)
+
+
+@lru_cache(maxsize=4096)
+def _misread_by_its_beginning(file: StoredFile, corpus_format: CorpusFormat) -> Problem | None:
+    """Look at the beginning of a file once, not for each of its parts: on S3 that is a request."""
+    with file.open() as stored:
+        return _misread(file, corpus_format, stored.read(BEGINNING_BYTES))
 
 
 def open_checked(file: StoredFile, start: int = 0) -> BinaryIO:

@@ -13,7 +13,7 @@ from hindsight.errors import InputError
 from hindsight.text.blocks import Block, BlockReader
 from hindsight.text.files import DATASET_PREFIX, PLAIN, STDIN, StoredFile, WrongContentError
 from hindsight.text.finding import Found, find_files
-from hindsight.text.formats import BOM, format_of, marks_in, separator_of
+from hindsight.text.formats import BOM, add_marks, format_of, marks_in, may_have_marks, separator_of
 from hindsight.text.parts import PART_BYTES, Divider, Part, is_sequential
 from hindsight.text.problems import Place, Problem, ReadingReport, too_long, unreadable
 
@@ -118,6 +118,7 @@ class Corpus:
         is_json = format_of(file, self.config) is CorpusFormat.jsonl
         parse = self._parse_json if is_json else self._parse_text
         documents = [(0, block.text)] if separator is None else separator.documents(block.text)
+        has_marks = not is_json and may_have_marks(block.text, self.config.separator)
         blank = b" \t\r\n" if is_json else b"\r\n"
         for number, (start, raw) in enumerate(documents):
             if is_json and raw.startswith(BOM):  # also where files with one were joined
@@ -133,6 +134,8 @@ class Corpus:
                 place = Place(file, block.offset + start, line, self._counted_lines)
                 document = parse(raw, place, reading)
                 if document is not None:
+                    if has_marks:
+                        add_marks(reading.marks, marks_in(raw, self.config.separator))
                     yield document
 
     def _parse_text(self, raw: bytes, place: Place, reading: ReadingReport) -> Document | None:
@@ -142,8 +145,6 @@ class Corpus:
             byte = place.byte(error.start)
             self._note(Problem(place.file.path, f"is not UTF-8 at {byte}", "convert it, e.g. with iconv"), reading)
             return None
-        if marks := marks_in(raw, self.config.separator):
-            reading.marks.update(marks)
         return self._usable(text, raw, place.file, lambda: place.byte(raw.index(0)), reading)
 
     def _parse_json(self, raw: bytes, place: Place, reading: ReadingReport) -> Document | None:

@@ -13,9 +13,11 @@ from typing import NamedTuple
 from hindsight.errors import InputError
 from hindsight.s3 import s3_client, split_url
 from hindsight.text.files import ENDINGS, JSON, PARQUET, StoredFile, compression_of, ending_of
-from hindsight.text.formats import BEGINNING_BYTES, begins_with_object
+from hindsight.text.formats import BEGINNING_BYTES, BOM, begins_with_object
 
 FORMATS = ".txt, .jsonl, .ndjson, .json (also .xz, .gz, .bz2, .zst) or .parquet"
+FIRST_LINE_BYTES = 1 << 24
+"""How much of the first line of a .json file is looked at for text_key=; a longer line may have it."""
 LISTED_KINDS = 12
 """Kinds of files that are listed; the others are counted together."""
 HIDDEN, EMPTY, BROKEN = "hidden", "empty", "broken link"
@@ -113,7 +115,10 @@ def _kind(name: PurePosixPath) -> str:
 def _has_lines(file: StoredFile, text_key: str) -> bool:
     try:
         with file.open() as stored:
-            return begins_with_object(stored.read(BEGINNING_BYTES), text_key)
+            beginning = stored.read(BEGINNING_BYTES)
+            if b"\n" not in beginning.removeprefix(BOM).lstrip():
+                beginning += stored.readline(FIRST_LINE_BYTES)
+            return begins_with_object(beginning, text_key)
     except OSError:
         return True  # reported when it is read
 

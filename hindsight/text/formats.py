@@ -11,6 +11,7 @@ The end of a file ends a document in every format.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -121,40 +122,69 @@ MARK = re.compile(
 """A line with which others end documents."""
 
 
-def marks_in(text: bytes, separator: str | None) -> list[str]:
-    """Name each place of a document that looks as if another one began there: lines, or what `separator` is."""
+LISTED_MARKS, MOST_MARKS = 5, 100
+"""Marks that are shown, and that are counted by name; the others are counted together."""
+OTHER_MARKS = "others"
+
+
+def may_have_marks(text: bytes, separator: str | None) -> bool:
+    """Whether `marks_in` may find any: of nearly all text, looking for two bytes shows that it has none."""
+    return separator is not None or b"<" in text or b"[" in text
+
+
+def marks_in(text: bytes, separator: str | None) -> Counter[str]:
+    """Count the places of a document that look as if another one began there: lines, or what `separator` is."""
     if separator is not None:
-        return [separator] * text.count(separator.encode())
-    if b"<" not in text and b"[" not in text:  # nearly all of them: one byte is found fastest
-        return []
+        return +Counter({separator: text.count(separator.encode())})
     if not (text.startswith((b"<", b"[")) or b"\n<" in text or b"\n[" in text):
-        return []
-    return [match[1].decode() for match in MARK.finditer(text)]
+        return Counter()
+    found: Counter[str] = Counter()
+    for match in MARK.finditer(text):
+        add_marks(found, {match[1].decode(): 1})
+    return found
+
+
+def add_marks(marks: Counter[str], more: Mapping[str, int]) -> None:
+    """Count more marks, at most MOST_MARKS by their names."""
+    for mark, count in more.items():
+        marks[mark if mark in marks or len(marks) < MOST_MARKS else OTHER_MARKS] += count
 
 
 def describe_marks(marks: Mapping[str, int], separator: str | None) -> str:
     """Warn of such places, which remain text."""
-    listed = ", ".join(f"{mark} ({count:,})" for mark, count in sorted(marks.items()))
+    by_count = sorted(marks.items(), key=lambda item: (item[0] == OTHER_MARKS, -item[1], item[0]))
+    shown = by_count[:LISTED_MARKS]
+    others = sum(count for _, count in by_count[LISTED_MARKS:])
+    listed = ", ".join(f"{mark} ({count:,})" for mark, count in [*shown, *([(OTHER_MARKS, others)] if others else [])])
     if separator is not None:
         return f"inside lines, where it is text and separates nothing: {listed}."
-    example = max(marks, key=lambda mark: marks[mark])
-    return f"lines that are text, and separate nothing: {listed}; if they end documents, give 'separator={example}'."
+    return (
+        f"lines that are text, and separate nothing: {listed}; if they end documents, give 'separator={shown[0][0]}'."
+    )
+
+
+_OBJECT = re.compile(rb'\{\s*"')
+"""The beginning of a JSON object that has a key."""
 
 
 def begins_with_object(beginning: bytes, key: str | None = None) -> bool:
-    """Whether the first line of a text is a JSON object (with this key), by its first BEGINNING_BYTES."""
+    """Whether the first line of a text is a JSON object (with this key), by its first BEGINNING_BYTES or more.
+
+    Of a line that is longer, only its beginning is known: it may have the key.
+    """
     line, end, _ = beginning.removeprefix(BOM).lstrip().partition(b"\n")
     if not line.startswith(b"{"):
         return False
     try:
         value = json.loads(line.decode())
-    except (ValueError, RecursionError):  # the line may be longer than what is looked at
+    except (ValueError, RecursionError):
         is_cut = not end and len(beginning) >= BEGINNING_BYTES
-        return is_cut and (key is None or json.dumps(key, ensure_ascii=False).encode() in line)
+        return is_cut and _OBJECT.match(line) is not None
     return isinstance(value, dict) and (key in value if key is not None else value != {})
 
 
 def is_json_lines(beginning: bytes) -> bool:
     """Whether a text is JSON lines rather than prose: its first line is an object, and its second begins as one."""
     second = beginning.removeprefix(BOM).lstrip().partition(b"\n")[2].lstrip()
-    return begins_with_object(beginning) and second[:1] in (b"", b"{")
+    is_cut = len(beginning) >= BEGINNING_BYTES and second == b"{"
+    return begins_with_object(beginning) and (not second or is_cut or _OBJECT.match(second) is not None)
