@@ -81,7 +81,8 @@ def show_index(folder: Path) -> None:
     """Show the index of an MDS folder without a manifest."""
     shards = open_index(folder)
     samples = sum(shard["samples"] for shard in shards)
-    log.info("%s: %d shards, %d samples, columns %s", folder, len(shards), samples, shards[0]["column_encodings"])
+    columns = shards[0]["column_encodings"] if shards else []
+    log.info("%s: %d shards, %d samples, columns %s", folder, len(shards), samples, columns)
 
 
 def show_windows(config: InspectConfig, source: ConvertedTokens, tokenizer: Tokenizer) -> None:

@@ -11,8 +11,12 @@ from test_inspect_mds import damage, look
 
 import convert_to_h5
 import convert_to_mds
+from hindsight.conversion.convert import open_source
+from hindsight.conversion.mds_source import OtherMds, holds_mds
+from hindsight.conversion.text_source import TextSource
 from hindsight.errors import InputError
 from hindsight.shards.manifest import Manifest
+from hindsight.tokenization.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +143,54 @@ def test_shards_that_disagree_with_themselves_are_refused(tokens, tokenizer_dir,
         path.write_bytes(data)
     with pytest.raises(InputError, match="is damaged"):
         convert_to_mds.main(convert_config(folder, tokenizer_dir, tmp_path / "out"))
+
+
+EMPTY_INDEX = '{"shards": [], "version": 2}'
+
+
+def empty(folder):
+    folder.mkdir(parents=True)
+    (folder / "index.json").write_text(EMPTY_INDEX)
+    return folder
+
+
+def test_a_split_without_samples_is_as_if_it_was_not_there(tokens, tokenizer_dir, tmp_path, caplog):
+    write(tmp_path / "theirs" / "train", tokens.reshape(-1, 64))
+    empty(tmp_path / "theirs" / "val")
+    convert_to_mds.main(convert_config(tmp_path / "theirs", tokenizer_dir, tmp_path / "out"))
+    assert Manifest.load(tmp_path / "out").settings["split_by"] == "piece"
+    assert len(stream(tmp_path / "out", "train")) + len(stream(tmp_path / "out", "val")) == tokens.size
+    text, status = look(tmp_path / "theirs", caplog)
+    assert (status, "val: 0 shards, 0 samples, columns []" in text) == (0, True)
+    for folder in (empty(tmp_path / "none"), empty(tmp_path / "both" / "train").parent):
+        with pytest.raises(InputError, match="has no samples"):
+            convert_to_mds.main(convert_config(folder, tokenizer_dir, tmp_path / "out-none"))
+
+
+def test_a_compressed_shard_that_is_damaged_is_told_without_hashes_too(tokens, tmp_path, caplog):
+    folder = write(tmp_path / "theirs", tokens.reshape(-1, 64), compression="zstd")
+    shard = next(folder.glob("*.zstd"))
+    damage(shard, 3)
+    text, status = look(folder, caplog)
+    assert (status, f"{shard.name} is damaged (" in text) == (1, True)
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", "not json", '{"shards": 3}'])
+def test_a_text_folder_may_hold_an_index_json_of_another_kind(tokens, tokenizer_dir, tmp_path, content):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "a.txt").write_text("A story.\n\nAnother one.\n")
+    (folder / "index.json").write_text(content)
+    assert not holds_mds(folder)
+    source = open_source(convert_config(folder, tokenizer_dir, tmp_path / "out"), Tokenizer.load(tokenizer_dir))
+    assert isinstance(source, TextSource)
+    write(folder / "train", tokens.reshape(-1, 64)[:3])
+    source = open_source(convert_config(folder, tokenizer_dir, tmp_path / "out"), Tokenizer.load(tokenizer_dir))
+    assert isinstance(source, OtherMds)
+
+
+def test_a_damaged_index_beside_shards_is_refused_as_that(tokens, tokenizer_dir, tmp_path):
+    folder = write(tmp_path / "theirs", tokens.reshape(-1, 64)[:3])
+    (folder / "index.json").write_text('{"sha')
+    with pytest.raises(InputError, match=r"index\.json cannot be used"):
+        open_source(convert_config(folder, tokenizer_dir, tmp_path / "out"), Tokenizer.load(tokenizer_dir))

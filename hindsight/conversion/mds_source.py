@@ -11,8 +11,9 @@ from hindsight.config.conversion import ConvertConfig
 from hindsight.conversion.token_part import TokenPart
 from hindsight.conversion.token_sources import PublishedTokens, TokenRange
 from hindsight.errors import InputError
+from hindsight.files import read_json
 from hindsight.shards.manifest import MANIFEST_NAME, SPLITS
-from hindsight.shards.mds import INDEX_NAME, read_index, stored_file
+from hindsight.shards.mds import INDEX_NAME, MAX_INDEX_BYTES, read_index, stored_file
 from hindsight.shards.other_mds import check_columns, read_tokens
 from hindsight.tokenization.tokenizer import Tokenizer
 
@@ -21,7 +22,18 @@ VAL_DRAW, TRAIN_DRAW = 0.0, 1.0
 
 def holds_mds(folder: Path) -> bool:
     """Whether a folder holds MDS shards, itself or as train and val."""
-    return any((folder / name / INDEX_NAME).is_file() for name in ("", *SPLITS))
+    return any(_has_index(folder / name) for name in ("", *SPLITS))
+
+
+def _has_index(folder: Path) -> bool:
+    """Whether a folder has an index.json of shards, maybe a damaged one: other files have that name too."""
+    if not (folder / INDEX_NAME).is_file():
+        return False
+    try:
+        is_index = isinstance(read_json(folder / INDEX_NAME, MAX_INDEX_BYTES).get("shards"), list)
+    except (OSError, ValueError):
+        is_index = False
+    return is_index or any(folder.glob("shard.*"))
 
 
 class OtherMds(PublishedTokens):
@@ -38,12 +50,17 @@ class OtherMds(PublishedTokens):
                 f"corpus={folder} is one split of a converted corpus; give the folder above it, {folder.parent}."
             )
         self.seed, self.val_share = config.seed, config.val_share
-        names = ("",) if (folder / INDEX_NAME).is_file() else SPLITS
-        self.folders = [folder / name for name in names if (folder / name / INDEX_NAME).is_file()]
+        self.path = folder
+        names = ("",) if _has_index(folder) else SPLITS
+        places = [folder / name for name in names if (folder / name / INDEX_NAME).is_file()]
+        # llm-foundry writes an index without shards for a split that has no samples.
+        self.folders = [place for place in places if any(entry["samples"] for entry in self._index(place))]
+        if not self.folders:
+            raise InputError(f"corpus={folder} has no samples: its {INDEX_NAME} lists none; give MDS that has some.")
         self.is_split = len(self.folders) > 1
         self.origin = {"corpus_format": "mds", "piece_length": config.block_length, "split_by": self._rule()}
         self.where = f"corpus={folder}, in pieces of block_length={config.block_length} tokens,"
-        self.path, self.tokenizer, self.piece_length, self.summary = folder, tokenizer, config.block_length, {}
+        self.tokenizer, self.piece_length, self.summary = tokenizer, config.block_length, {}
         self.val_below = 0.5 if self.is_split else None
         state = []
         self.total = self.files = 0

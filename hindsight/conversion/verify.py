@@ -74,8 +74,9 @@ def verify_shards(folder: Path) -> Iterator[str]:
     for shard in open_index(folder):
         try:
             read_shard_bytes(folder, shard)
-        except (OSError, ValueError) as error:
-            yield str(error)
+        except Exception as error:  # every decompressor raises errors of its own
+            name = stored_file(shard)["basename"]
+            yield str(error) if name in str(error) else f"{name} is damaged ({error})"
 
 
 def open_index(folder: Path) -> list[dict[str, Any]]:
