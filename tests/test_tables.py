@@ -96,3 +96,15 @@ def test_many_rows_without_text_are_read_and_make_parts_of_a_bounded_length(tmp_
     corpus = Corpus(CorpusConfig(corpus=str(tmp_path / "a.parquet")))
     assert [len(part.text) for part in corpus.parts()] == [1000] * 4 + [0]
     assert len(list(corpus.documents())) == 2000
+
+
+@pytest.mark.parametrize("row", [b"\xff" * 1000, [7] * 400], ids=["bytes", "numbers"])
+def test_rows_that_are_no_text_fill_a_part_too(tmp_path, monkeypatch, row):
+    rows = [row] * 100
+    monkeypatch.setattr("hindsight.text.parts.parquet_rows", lambda file, config: iter(rows))
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    corpus = Corpus(CorpusConfig(corpus=str(tmp_path / "a.parquet"), on_error=OnError.skip), part_bytes=10_000)
+    assert max(len(part.text) for part in corpus.parts()) <= 10
+    reading = ReadingReport()
+    assert not list(corpus.documents(reading))
+    assert reading.n_problems == 100

@@ -140,11 +140,18 @@ class Divider:
         first = size = 0
         for value in rows:
             values.append(value)
-            size += len(value) if isinstance(value, str) else 0
+            size += _size_of(value)
             if size >= self.part_bytes or len(values) >= MOST_ROWS:
                 yield Part("", 0, (), values, number, first)
                 values, first, size = [], first + len(values), 0
         yield Part("", file.size, (), values, number, first)
+
+
+def _size_of(value: Any) -> int:
+    """Give the size of a row, also of one that is no text: a part ends by the size of all."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    return 0 if value is None else len(repr(value))
 
 
 def _hash_text(text: bytes | list[Any]) -> str:
