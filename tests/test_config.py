@@ -173,7 +173,10 @@ def test_help_shows_every_key_with_its_docstring(script):
         (["direction=forward", "-x"], ["-x: keys have no dashes; write key=VALUE."]),
         (["direction=forward,backward"], ["direction=forward,backward gives several values", "add -m"]),
         (["direction=forward", "run_name=a,b"], ["run_name=a,b has a comma", 'run_name="a,b"', "-m"]),
-        (["direction=forward", "samples.prompts=a,b"], ["'samples.prompts=[a,b]'"]),
+        (
+            ["direction=forward", "samples.prompts=a,b"],
+            ["'samples.prompts=[\"a,b\"]' for one text with a comma, 'samples.prompts=[a,b]' for several"],
+        ),
         (["direction=forward", "data.path='a"], ["data.path='a has no closing '"]),
         (["direction=forward", "seed=(1"], ["seed=(1: ( and ) do not match"]),
         (["direction=forward", "seed='1"], ["a quote is not closed"]),

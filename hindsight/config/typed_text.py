@@ -6,6 +6,7 @@ with escapes, or with references such as ${optim.lr}.
 """
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from types import NoneType
@@ -172,7 +173,9 @@ def _text_value(key: str, value: str, kind: TextKey, is_sweep: bool) -> str:
         return f"{name}({_text_value(key, inner, kind, is_sweep)})" if is_list_of_values else value
     choices = list(_elements(value))
     if len(choices) > 1 and not is_sweep:
-        advice = f"'{key}=[{value}]'" if kind.is_list else f"'{key}=\"{value}\"' for one value with a comma"
+        one = QuotedString(value, Quote.double).with_quotes()
+        advice = f"{shlex.quote(f'{key}=[{one}]' if kind.is_list else f'{key}={one}')} for one text with a comma"
+        advice += f", {shlex.quote(f'{key}=[{value}]')} for several" if kind.is_list else ""
         raise InputError(f"{key}={value} has a comma: write {advice}; several values are a sweep, which needs -m.")
     return ",".join(_list(key, choice) if kind.is_list else _text(key, choice, kind) for choice in choices)
 
