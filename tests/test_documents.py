@@ -14,7 +14,7 @@ import zstandard
 import make_corpus
 from hindsight.config.corpus import CorpusConfig, CorpusFormat, LineSeparators, MakeCorpusConfig, OnError
 from hindsight.errors import InputError
-from hindsight.text.digest import Digest
+from hindsight.text.digest import Digest, content_of
 from hindsight.text.documents import Corpus
 from hindsight.text.finding import find_files
 from hindsight.text.formats import SEPARATORS
@@ -210,6 +210,12 @@ def test_digests_join_to_that_of_the_whole():
 
 
 # ------------------------------------------------------------------------------------------------------ other formats
+
+
+def test_what_a_document_says_is_hashed_as_ever():
+    for pieces in itertools.product([b"", b"\r", b"\n", b"\xef\xbb\xbf", b"a", b"\r\n"], repeat=5):
+        raw = b"".join(pieces)
+        assert content_of(raw) == raw.removeprefix(b"\xef\xbb\xbf").strip(b"\r\n").replace(b"\r\n", b"\n") + b"\n"
 
 
 def test_jsonl_gives_the_text_under_a_key(tmp_path):

@@ -22,7 +22,7 @@ from hindsight.conversion.mds_source import OtherMds, holds_mds
 from hindsight.conversion.outputs import Output, open_output
 from hindsight.conversion.sinks import Sink
 from hindsight.conversion.source import Source
-from hindsight.conversion.text_source import SPLIT_BY, SPLIT_HASHES, TextSource
+from hindsight.conversion.text_source import SPLIT_BY, SPLIT_CONTENTS, TextSource
 from hindsight.conversion.token_sources import ConvertedTokens, PublishedTokens
 from hindsight.conversion.work_folder import WorkFolder
 from hindsight.conversion.workers import OpenWorkers, available_cores, fingerprint_of, forked, in_this_process, run
@@ -102,7 +102,7 @@ def rule_of_split(out: Output, is_done: bool) -> str:
     work = WorkFolder(out.work, keep_hashes=False)
     there = out.manifest() if is_done else work.load()[0] if work.is_begun() else None
     rule = there.settings.get("split_by") if there is not None else None
-    return rule if rule in SPLIT_HASHES else SPLIT_BY
+    return rule if rule in SPLIT_CONTENTS else SPLIT_BY
 
 
 def open_source(config: ConvertConfig, tokenizer: Tokenizer, split_by: str = SPLIT_BY) -> Source:

@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from hindsight.conversion.source import Source, draws_of
 from hindsight.conversion.token_part import TokenPart
 from hindsight.errors import InputError
 from hindsight.shards.manifest import LOSSY, token_dtype
-from hindsight.text.digest import HASH_BYTES, Digest, hash_content, hash_document
+from hindsight.text.digest import HASH_BYTES, Digest, content_of, hash_document
 from hindsight.text.documents import CHECKED_FILES, Corpus, Document
 from hindsight.text.finding import EMPTY
 from hindsight.text.formats import describe_marks
@@ -37,9 +37,9 @@ DOCUMENTS_AT_ONCE = 1 << 10
 """Documents whose tokens are arrays of their own for a while: an array takes far more than a short document."""
 SPLIT_BY = "content"
 """The rule of the split, in the manifest."""
-SPLIT_HASHES = {SPLIT_BY: hash_content, "text": hash_document}
-"""The hash of a document for each rule; `text` of earlier versions, whose conversions go on by it, told a text with a
-line feed at its end from one without, as JSON has it."""
+SPLIT_CONTENTS: dict[str, Callable[[bytes], bytes]] = {SPLIT_BY: content_of, "text": bytes}
+"""What of a document is hashed, for each rule; `text` of earlier versions, whose conversions go on by it, told a text
+with a line feed at its end from one without, as JSON has it."""
 SAMPLE_PARTS = 8
 """Parts that they are from, if the corpus allows random access."""
 
@@ -56,7 +56,7 @@ class TextSource(Source):
         self.seed = config.seed
         self.val_share = config.val_share
         self.origin = {**config.reading(), "split_by": split_by, **({LOSSY: True} if config.lossy_tokenizer else {})}
-        self.split_hash = SPLIT_HASHES[split_by]
+        self.content_of = SPLIT_CONTENTS[split_by]
         self.where = f"corpus={config.corpus}, with corpus_format={config.corpus_format.value},"
         self.corpus = Corpus(config)
         self.total = self.corpus.stored_bytes
@@ -125,8 +125,9 @@ class TextSource(Source):
             n_bytes.append(np.array([int(self.tokenizer.bytes_per_token[tokens].sum()) for tokens in encoded]))
             for document, size in zip(few, n_bytes[-1].tolist(), strict=True):
                 self._require_whole(document, size)
-            digest = digest.then(Digest.of([hash_document(document.raw) for document in few]))
-            split_hashes.append(b"".join(self.split_hash(document.raw) for document in few))
+            hashes = [hash_document(document.raw) for document in few]
+            digest = digest.then(Digest.of(hashes))
+            split_hashes.append(b"".join(map(self._split_hash, few, hashes)))
         numbers = np.frombuffer(b"".join(split_hashes), "<u8")[:: HASH_BYTES // 8]
         return TokenPart(
             part.signature,
@@ -142,6 +143,11 @@ class TextSource(Source):
             dict(reading.marks),
             reading.n_problems,
         )
+
+    def _split_hash(self, document: Document, hashed: bytes) -> bytes:
+        """Hash what the rule of the split looks at: mostly the document itself, which is hashed already."""
+        content = self.content_of(document.raw)
+        return hashed if content == document.raw else hash_document(content)
 
     def _require_whole(self, document: Document, n_bytes: int) -> None:
         """Raise InputError if the tokens of a document stand for another number of bytes, unless that is wanted."""

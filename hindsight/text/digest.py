@@ -44,11 +44,12 @@ def hash_document(raw: bytes) -> bytes:
     return hashlib.blake2b(raw, digest_size=HASH_BYTES).digest()
 
 
-def hash_content(raw: bytes) -> bytes:
-    """Hash what a document says to HASH_BYTES: the same for a text in every format.
+def content_of(raw: bytes) -> bytes:
+    """Give what a document says: the same for a text in every format.
 
     Formats differ in what they keep around a document: a text file its last line feed, JSON none, an editor a byte
     order mark or carriage returns. Here a document has one line feed at its end, as most have in text files, and none
     of the others.
     """
-    return hash_document(raw.removeprefix(BOM).strip(b"\r\n").replace(b"\r\n", b"\n") + b"\n")
+    text = raw.removeprefix(BOM).strip(b"\r\n")
+    return (text.replace(b"\r\n", b"\n") if b"\r" in text else text) + b"\n"

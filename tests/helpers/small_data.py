@@ -9,7 +9,7 @@ import numpy as np
 from hindsight.config.conversion import ConvertConfig
 from hindsight.conversion.text_source import draws_of
 from hindsight.shards.mds import HEAD_BYTES, OFFSET_BYTES
-from hindsight.text.digest import hash_content
+from hindsight.text.digest import content_of, hash_document
 
 SENTENCE = "in the beginning was word and light shone over dark water while seven rivers ran to the sea é 水"
 WORDS = SENTENCE.split()
@@ -44,5 +44,5 @@ def convert_config(corpus: Path | str, tokenizer_dir: Path, out: Path, **changes
 
 def draws(texts: list[str], seed: int) -> np.ndarray:
     """The draw of each document, below the share of validation for those that are held out."""
-    hashes = b"".join(hash_content(text.encode()) for text in texts)
+    hashes = b"".join(hash_document(content_of(text.encode())) for text in texts)
     return draws_of(np.frombuffer(hashes, "<u8")[::2], seed)
