@@ -7,6 +7,7 @@ from pyarrow import parquet
 
 from hindsight.config.corpus import CorpusConfig, OnError
 from hindsight.errors import InputError
+from hindsight.text import tables
 from hindsight.text.documents import Corpus
 from hindsight.text.problems import ReadingReport
 
@@ -19,7 +20,9 @@ def read(path, reading=None, **settings):
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary()])
 @pytest.mark.parametrize("index", [None, pa.int8(), pa.int32()])
-def test_text_of_every_string_and_binary_type_is_read(tmp_path, kind, index):
+@pytest.mark.parametrize("batch_bytes", [1, 1 << 26])
+def test_text_of_every_string_and_binary_type_is_read(tmp_path, monkeypatch, kind, index, batch_bytes):
+    monkeypatch.setattr("hindsight.text.tables.BATCH_BYTES", batch_bytes)
     if index is None:
         column = pa.array(ROWS, pa.binary()).cast(kind)
     elif kind == pa.string_view():
@@ -32,7 +35,9 @@ def test_text_of_every_string_and_binary_type_is_read(tmp_path, kind, index):
     assert reading.empty == 2
 
 
-def test_bytes_of_a_fixed_size_and_a_column_of_nulls_are_read(tmp_path):
+@pytest.mark.parametrize("batch_bytes", [1, 1 << 26])
+def test_bytes_of_a_fixed_size_and_a_column_of_nulls_are_read(tmp_path, monkeypatch, batch_bytes):
+    monkeypatch.setattr("hindsight.text.tables.BATCH_BYTES", batch_bytes)
     parquet.write_table(pa.table({"text": pa.array([b"12345", b"abcde"], pa.binary(5))}), tmp_path / "a.parquet")
     parquet.write_table(pa.table({"text": pa.nulls(3)}), tmp_path / "b.parquet")
     reading = ReadingReport()
@@ -60,6 +65,16 @@ def test_a_nul_in_a_row_is_refused_with_what_helps(tmp_path):
     parquet.write_table(pa.table({"text": ["one", "t\0wo"]}), tmp_path / "a.parquet")
     with pytest.raises(InputError, match="holds a NUL character at row 1; remove it"):
         read(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize(("repeated", "n_rows"), [("", 256), ("x" * 10_000, 16)])
+def test_few_rows_are_read_at_once_only_where_a_long_text_may_be_repeated(tmp_path, monkeypatch, repeated, n_rows):
+    monkeypatch.setattr("hindsight.text.tables.BATCH_BYTES", 1 << 16)
+    parquet.write_table(pa.table({"text": [*map(str, range(20_000)), repeated]}), tmp_path / "a.parquet")
+    sizes, texts = [], tables._texts
+    monkeypatch.setattr(tables, "_texts", lambda column: sizes.append(len(column)) or texts(column))
+    assert len(read(tmp_path / "a.parquet")) == 20_000 + bool(repeated)
+    assert max(sizes) == n_rows
 
 
 # --------------------------------------------------------------------------------------------------------------- bombs

@@ -12,7 +12,7 @@ from hindsight.text.files import StoredFile
 BATCH_ROWS = 256
 """Rows that are read at once."""
 LEAST_BATCH_ROWS, BATCH_BYTES = 16, 1 << 26
-"""Fewer are, if as many rows of the largest text that a group of rows can hold would exceed so many bytes."""
+"""Fewer are, if as many rows of the largest text that a group of rows repeats would exceed so many bytes."""
 
 
 def parquet_rows(file: StoredFile, config: CorpusConfig) -> Iterator[Any]:
@@ -40,12 +40,12 @@ def parquet_rows(file: StoredFile, config: CorpusConfig) -> Iterator[Any]:
                     f"corpus: {file.path} has no text in the column {config.text_column!r}, but {kind}; name another "
                     "with text_column=."
                 )
-            yield from _rows_within_bounds(table, file, config)
+            yield from _rows_within_bounds(stored, table, file, config)
         except pyarrow.ArrowException as error:
             raise OSError(str(error)) from error
 
 
-def _rows_within_bounds(table: Any, file: StoredFile, config: CorpusConfig) -> Iterator[Any]:
+def _rows_within_bounds(opened: Any, table: Any, file: StoredFile, config: CorpusConfig) -> Iterator[Any]:
     """Yield the text of each row, group by group; ExpandsTooMuchError for what no text expands to.
 
     A group says beforehand what it expands to in memory; in how many rows the values of a dictionary are repeated
@@ -58,12 +58,31 @@ def _rows_within_bounds(table: Any, file: StoredFile, config: CorpusConfig) -> I
         chunk = next(chunk for chunk in chunks if chunk.path_in_schema == config.text_column)
         stored = min(stored + max(chunk.total_compressed_size, 0), file.size)
         check_expansion(stored, n_bytes + chunk.total_uncompressed_size)
-        rows = min(max(BATCH_BYTES // max(chunk.total_uncompressed_size, 1), LEAST_BATCH_ROWS), BATCH_ROWS)
+        largest = chunk.total_uncompressed_size
+        if largest * BATCH_ROWS > BATCH_BYTES:  # of texts that are not repeated, no batch can exceed the group
+            average = largest // max(group.num_rows, 1)
+            largest = min(largest, max(average, _largest_value(opened, table, number, config)))
+        rows = min(max(BATCH_BYTES // max(largest, 1), LEAST_BATCH_ROWS), BATCH_ROWS)
         for batch in table.iter_batches(rows, row_groups=[number], columns=[config.text_column]):
             values = _texts(batch.column(0))
             n_bytes += len(values) + sum(map(len, filter(None, values)))
             yield from values
             check_expansion(stored, n_bytes)
+
+
+def _largest_value(stored: Any, table: Any, number: int, config: CorpusConfig) -> int:
+    """Give the size of the largest value in the dictionary of a group, which rows may repeat; of its first, if none."""
+    from pyarrow import compute, parquet, types
+
+    column = config.text_column
+    group = parquet.ParquetFile(
+        stored, metadata=table.metadata, read_dictionary=[column], pre_buffer=False, buffer_size=1 << 20
+    )
+    first = next(group.iter_batches(1, row_groups=[number], columns=[column]), None)
+    if first is None or not types.is_dictionary(first.column(0).type):
+        return BATCH_BYTES
+    lengths = compute.call_function("binary_length", [first.column(0).dictionary])
+    return compute.call_function("max", [lengths]).as_py() or 0
 
 
 def text_of(value: Any) -> Any:
