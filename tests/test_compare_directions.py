@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from helpers.processes import run_command
 from helpers.training_runs import compose_config, last_of_each
 from omegaconf import OmegaConf
@@ -164,6 +165,35 @@ def test_other_validation_data_is_part_of_the_name(tmp_path):
     pairs += corpus_pair(tmp_path / "b", "data/eng", "d1")
     names = [pair["data"] for pair in compare(pairs, tmp_path / "out")["pairs"]]
     assert names == ["eng + fra", "eng"]
+
+
+@pytest.mark.parametrize("model", ["gpt_demo", "gru_small"])
+def test_a_run_that_is_older_than_some_keys_is_paired_and_named_as_if_it_had_them(tmp_path, model):
+    for seed, both in ((0, True), (1, False)):
+        make_pair(tmp_path, f"model={model}", f"seed={seed}", suffix=str(seed))
+        path = tmp_path / f"fw{seed}" / "config.yaml"
+        tree = yaml.safe_load(path.read_text())
+        for group, key in (("model", "tied_head"), ("model", "init"), ("model", "final_norm"), ("optim", "clip")):
+            tree[group].pop(key, None)
+        path.write_text(yaml.safe_dump(tree))
+        if both:
+            (tmp_path / f"bw{seed}" / "config.yaml").write_text(yaml.safe_dump(tree | {"direction": "backward"}))
+    result = compare([tmp_path / name for name in ("fw0", "bw0", "fw1", "bw1")], tmp_path / "out")
+    assert [pair["pair"] for pair in result["pairs"]] == [f"here {model} seed 0", f"here {model} seed 1"]
+    assert [len(pair["warnings"]) for pair in result["pairs"]] == [0, 0]
+    assert [group["seeds"] for group in result["over_seeds"]] == [[0, 1]]
+    kept = {key for key in read_run(tmp_path / "fw0").config if key.startswith("model.")}
+    assert ("model.cell" in kept) is (model == "gru_small")
+    assert ("model.init" in kept) is (model != "gru_small")
+
+
+def test_a_value_that_is_not_the_default_of_a_younger_key_still_counts(tmp_path):
+    forward = make_run(tmp_path / "fw", "forward", [4.0])
+    tree = yaml.safe_load((forward / "config.yaml").read_text())
+    del tree["model"]["activation"]
+    (forward / "config.yaml").write_text(yaml.safe_dump(tree))
+    backward = make_run(tmp_path / "bw", "backward", [4.1], "model.activation=gelu")
+    assert "with model.activation=gelu_tanh against gelu;" in refusal(forward, backward)
 
 
 def test_an_unpaired_run_is_told_and_left_out(tmp_path, caplog):

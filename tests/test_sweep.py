@@ -59,6 +59,9 @@ def test_hours_come_from_a_run_that_was_as_fast_and_from_nothing_else(tmp_path: 
     assert sweep.table_of([forward, forward]).splitlines()[3].split() == ["2", "runs", "14,400", "2.00"]
     larger = compose_config("train_composer", "direction=forward", *settings, "model.n_layers=3")
     assert sweep.speed_of(larger) is None
+    config = (earlier / "config.yaml").read_text()
+    (earlier / "config.yaml").write_text(config.replace("  tied_head: false\n", ""))  # begun before that key existed
+    assert sweep.speed_of(forward) == 2.0
     assert sweep.table_of([forward, larger]).splitlines()[3].split() == ["2", "runs", "14,400", "unknown"]
 
 

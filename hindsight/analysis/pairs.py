@@ -17,6 +17,7 @@ from typing import Any
 from hindsight import runs
 from hindsight.analysis.names import names_of, paths_of
 from hindsight.config import key_roles
+from hindsight.config.defaults import with_defaults
 from hindsight.config.direction import Direction
 from hindsight.errors import InputError
 from hindsight.json_lines import read_backward, read_records, step_of
@@ -34,7 +35,7 @@ class RecordedRun:
     folder: Path
     direction: Direction
     config: dict[str, Any]
-    """config.yaml by full keys, such as optim.lr."""
+    """config.yaml by full keys, such as optim.lr, with the defaults of keys that are younger than the run."""
     metadata: dict[str, Any]
     """metadata.json by full keys."""
     evaluations: list[dict[str, Any]]
@@ -121,7 +122,7 @@ def read_run(folder: Path) -> RecordedRun:
     return RecordedRun(
         folder=folder,
         direction=Direction[config["direction"]],
-        config=config,
+        config=with_defaults(config),
         metadata=metadata,
         evaluations=evaluations,
         tokens_per_second=statistics.median(speeds) if speeds else None,

@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hindsight import output, runs
 from hindsight.command_line import configuration_of, keys_of_texts, one_line_errors
+from hindsight.config.defaults import with_defaults
 from hindsight.config.key_roles import SpeedRole, roles_of
 from hindsight.config.keys import flatten
 from hindsight.config.training import TrainConfig
@@ -68,7 +69,7 @@ def speed_of(run: TrainConfig) -> float | None:
     folders = [path.parent for path in Path(run.runs_dir).glob(f"*/{runs.METRICS}")]
     for folder in sorted(folders, key=lambda folder: (folder / runs.METRICS).stat().st_mtime, reverse=True):
         try:
-            settings = _speed_settings(runs.read_config(folder))
+            settings = _speed_settings(with_defaults(runs.read_config(folder)))
         except InputError:  # a neighbour that is damaged, or was killed before it had written its config
             continue
         if settings != wanted:
