@@ -196,6 +196,42 @@ def test_a_value_that_is_not_the_default_of_a_younger_key_still_counts(tmp_path)
     assert "with model.activation=gelu_tanh against gelu;" in refusal(forward, backward)
 
 
+def plan(*stretches: tuple[int, int, str, float]) -> list[dict[str, Any]]:
+    return [dict(zip(("after", "until", "how", "lr"), each, strict=True)) for each in stretches]
+
+
+WHOLE = (0, 20, "continue", 0.0)
+FREE = ("optim.schedule=constant", "optim.cooldown_share=0", "optim.lr=0.001")
+
+
+@pytest.mark.parametrize(
+    ("lr_plan", "overrides", "difference"),
+    [
+        ([(0, 8, "continue", 0.0), (8, 20, "rewarm", 0.0)], (), "longer at step 8 (rewarm, 8 to 20 steps)"),
+        ([(0, 40, "continue", 0.0), (8, 20, "continue", 1e-4)], (), "shorter at step 8 (continue, 40 to 20 steps)"),
+        ([(0, 8, "continue", 0.0), (8, 20, "constant", 5e-4)], FREE, "longer at step 8 (constant, 8 to 20 steps)"),
+        ([WHOLE], (), ""),
+        ([WHOLE, (20, 40, "continue", 0.0)], (), ""),  # after the last evaluation
+        ([(0, 8, "continue", 0.0), (8, 20, "continue", 1e-3)], FREE, ""),
+        ([(0, 8, "continue", 0.0), (8, 20, "constant", 1e-3)], FREE, ""),
+        ([(0, 8, "continue", 0.0), (8, 20, "continue", 1e-4)], ("optim.schedule=inverse_sqrt",), ""),
+    ],
+)
+def test_runs_with_other_learning_rates_after_a_change_of_length_are_no_pair(tmp_path, lr_plan, overrides, difference):
+    changed = make_run(tmp_path / "fw", "forward", [4.0, 4.0], *overrides, lr_plan=plan(*lr_plan))
+    whole = make_run(tmp_path / "bw", "backward", [4.0, 4.1], *overrides, lr_plan=plan(WHOLE))
+    twin = make_run(tmp_path / "twin", "backward", [4.0, 4.1], *overrides, lr_plan=plan(*lr_plan))
+    earlier = make_run(tmp_path / "earlier", "backward", [4.0, 4.1], *overrides)  # of a version without plans
+    assert len(pair_runs([read_run(changed), read_run(twin)])[0]) == 1
+    for other in (whole, earlier):
+        pairs, left_out = pair_runs([read_run(changed), read_run(other)])
+        assert len(pairs) == (difference == "")
+        if difference:
+            assert f"with lr_plan=made {difference} against never; a pair differs" in left_out[0]
+        else:
+            assert pairs[0].warnings() == []
+
+
 def test_an_unpaired_run_is_told_and_left_out(tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="hindsight")
     pair = make_pair(tmp_path)

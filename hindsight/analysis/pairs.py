@@ -1,8 +1,8 @@
 """Find the pairs among runs: two runs that differ in direction and in nothing else that may change a loss.
 
 The runs of a pair have opposite directions, and agree in the last evaluation's step, in the fingerprints of data and
-tokenizer, in the unigram entropy of the validation tokens, and in all keys of config.yaml for which
-hindsight/config/key_roles.py asks that.
+tokenizer, in the unigram entropy of the validation tokens, in where a change of length changed the learning rate, and
+in all keys of config.yaml for which hindsight/config/key_roles.py asks that.
 """
 
 import json
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hindsight import runs
+from hindsight.analysis.lr_changes import lr_changes
 from hindsight.analysis.names import names_of, paths_of
 from hindsight.config import key_roles
 from hindsight.config.defaults import with_defaults
@@ -24,7 +25,7 @@ from hindsight.json_lines import read_backward, read_records, step_of
 
 MOST_DIFFERENCES = 6
 """Most differences of two runs that a message names."""
-WARNED_METADATA = ("git_commit", "world_size", "versions", runs.LR_PLAN)
+WARNED_METADATA = ("git_commit", "world_size", "versions")
 """Keys of metadata.json (and those below them) in which a pair may differ with a warning: they may change rounding."""
 
 
@@ -49,6 +50,7 @@ class RecordedRun:
     def settings(self) -> dict[str, Any]:
         """Everything that the runs of a pair must agree in."""
         settings = self._config_of(key_roles.PairRole.equal) | {key: self.metadata[key] for key in runs.FINGERPRINTS}
+        settings[runs.LR_PLAN] = lr_changes(self.config, self.metadata.get(runs.LR_PLAN), self.evaluations[-1]["step"])
         # Rounded, because another machine may add up the same counts in another order.
         return settings | {"val_unigram_entropy_nats": round(self.metadata["val_unigram_entropy_nats"], 9)}
 
