@@ -9,8 +9,16 @@ CREDENTIALS = re.compile(
     )""",
     re.VERBOSE,
 )
-SIGNED = re.compile(r"(://[^\s'\"?]*)\?[^\s'\"]*(?:sig|token|key|credential)[^\s'\"]*", re.IGNORECASE)
-"""An address that lets whoever has it in: its query holds a signature."""
+SIGNED = re.compile(
+    r"""(://[^\s'"?]*)\?
+    (?:[^\s'"]*[?&])?         # other parameters, or a ? of a pattern
+    (?![.-])[\w.-]{0,64}
+    (?:(?<![a-z])sig|signature|token(?!iz)|key(?!word)|credential)   # no design=
+    [\w.-]{0,64}=             # no folder, such as /keys/
+    [^\s'"]*""",
+    re.VERBOSE | re.IGNORECASE,
+)
+"""An address that lets whoever has it in: a parameter of its query is a signature."""
 OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters but tab and line feed, marks that change the direction of text, and bytes that are no UTF-8."""
 

@@ -30,6 +30,9 @@ PLANTED = "PLANTED"
         ("hf://user:PLANTED@datasets/x", "hf://***@datasets/x"),
         ("https://host/x?X-Amz-Signature=PLANTED&a=b", "https://host/x?***"),
         ("azure://box/x?sv=1&sig=PLANTED", "azure://box/x?***"),
+        ("https://host/x?AWSAccessKeyId=PLANTED&Expires=1", "https://host/x?***"),
+        ("https://host/x?a=b&access_token=PLANTED", "https://host/x?***"),
+        ("s3://bucket/202?/x?X-Amz-Security-Token=PLANTED", "s3://bucket/202?***"),
     ],
 )
 def test_an_address_is_shown_without_its_credentials_wherever_it_stands(address, shown):
@@ -42,7 +45,13 @@ def test_an_address_is_shown_without_its_credentials_wherever_it_stands(address,
 
 @pytest.mark.parametrize(
     "address",
-    ["s3://bucket/a@b.txt", "http://host:9000/a@b", "s3://bucket/a:b@c", "a:b@c", "tcp://node1:8786", "x?key=a"],
+    [
+        *("s3://bucket/a@b.txt", "http://host:9000/a@b", "s3://bucket/a:b@c", "a:b@c", "tcp://node1:8786", "x?key=a"),
+        *("s3://b/part-?/design/*.txt", "s3://b/shard-??-tokens.jsonl", "s3://bucket/2024-0?/keywords/*.gz"),
+        *("https://x.org/?design=1", "https://x.org/?a=1&keyword=sea", "s3://b/?/key=1/x", "s3://b/?" + "key" * 30_000),
+        "see https://x.org/? The key=a",
+    ],
+    ids=lambda address: address[:40],
 )
 def test_an_address_without_credentials_stays_as_it_is(address):
     assert not holds_credentials(address)
