@@ -10,22 +10,45 @@ SINGLE = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1, "N
 """Variables by which a launcher tells a process its place, and their values for a process that is alone."""
 MASTER = ("MASTER_ADDR", "MASTER_PORT")
 """Variables that say where the processes meet."""
+CACHES = {
+    "HF_HOME": "huggingface",
+    "WANDB_CACHE_DIR": "wandb",
+    "WANDB_DATA_DIR": "wandb-data",
+    "MPLCONFIGDIR": "matplotlib",
+}
+"""Variables that say where libraries write, and a name for that folder."""
 
 
 def give_home() -> None:
     """Let a user without a home, or without an entry in passwd (docker run -u 54321), have both in this process.
 
-    W&B, Hugging Face and PyTorch keep settings and caches there, and end with a traceback if they cannot find it.
+    W&B, Hugging Face and PyTorch keep settings and caches there, and end with a traceback if they cannot find it. A
+    home that can be read stays, for it holds the user's keys: ~/.aws/credentials, ~/.netrc.
     """
     home = os.path.expanduser("~")
-    if home == "~" or not (os.path.isdir(home) and os.access(home, os.R_OK | os.W_OK | os.X_OK)):
-        own = temporary.users_folder() / "home"
-        own.mkdir(mode=0o700, exist_ok=True)
-        os.environ["HOME"] = str(own)
+    if home == "~" or not (os.path.isdir(home) and os.access(home, os.R_OK | os.X_OK)):
+        os.environ["HOME"] = _own("home")
+    elif not os.access(home, os.W_OK):  # mounted read-only, as on many compute nodes
+        _keep_caches_elsewhere(home)
     try:
         getpass.getuser()
     except (KeyError, OSError):  # OSError from Python 3.13 on
         os.environ["LOGNAME"] = str(os.getuid())
+
+
+def _own(name: str) -> str:
+    path = temporary.users_folder() / name
+    path.mkdir(mode=0o700, exist_ok=True)
+    return str(path)
+
+
+def _keep_caches_elsewhere(home: str) -> None:
+    given = os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
+    hub = os.environ.get("HF_HOME") or os.path.join(given, "huggingface")
+    os.environ.setdefault("HF_TOKEN_PATH", os.path.join(hub, "token"))  # a login lies among the caches
+    caches = os.environ.setdefault("XDG_CACHE_HOME", _own("cache"))
+    for variable, name in CACHES.items():
+        os.environ.setdefault(variable, os.path.join(caches, name))
 
 
 def is_first_rank() -> bool:

@@ -200,6 +200,36 @@ def test_a_home_stays_where_it_is(tmp_path, monkeypatch):
     assert Path.home().is_dir()
 
 
+def test_a_home_that_cannot_be_written_to_keeps_its_keys_and_caches_go_elsewhere(tmp_path):
+    home, given = tmp_path / "home", tmp_path / "given"
+    (home / ".cache" / "huggingface").mkdir(parents=True)
+    (home / ".cache" / "huggingface" / "token").write_text("planted")
+    home.chmod(0o555)
+    (tmp_path / "tmp").mkdir()
+    code = "from hindsight.machine import give_home; give_home(); import os, huggingface_hub.constants as hub\n"
+    names = ["HOME", "XDG_CACHE_HOME", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "MPLCONFIGDIR"]
+    code += f"print(open(hub.HF_TOKEN_PATH).read(), hub.HF_HOME, *map(os.environ.get, {names}))"
+
+    def said(**variables: str) -> list[str]:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "WANDB_", "XDG_", "MPL"))}
+        done = subprocess.run(
+            without_home("env", f"HOME={home}", sys.executable, "-c", code),
+            cwd=ROOT,
+            env={**kept, "TMPDIR": str(tmp_path / "tmp"), **variables},
+            capture_output=True,
+            text=True,
+        )
+        assert done.stderr == ""
+        return done.stdout.split()
+
+    caches = tmp_path / "tmp" / "hindsight-54321" / "cache"
+    folders = [str(caches / name) for name in ("wandb", "wandb-data", "matplotlib")]
+    assert said() == ["planted", str(caches / "huggingface"), str(home), str(caches), *folders]
+    shutil.copytree(home / ".cache" / "huggingface", given)
+    there = str(given)
+    assert said(HF_HOME=there, WANDB_CACHE_DIR=there)[:5] == ["planted", there, str(home), str(caches), there]
+
+
 @pytest.mark.slow
 def test_a_small_machine_trains(shards, tmp_path):
     there = shutil.copytree(shards, tmp_path / NAME)
