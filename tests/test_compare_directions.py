@@ -385,11 +385,23 @@ def test_two_runs_of_one_direction_are_refused(tmp_path):
     )
 
 
-def test_the_same_run_twice_is_refused(tmp_path):
-    pair = make_pair(tmp_path)
+def test_of_the_same_run_twice_the_first_is_compared_and_the_other_left_out(tmp_path):
+    pair, other = make_pair(tmp_path), make_pair(tmp_path, "seed=1", suffix="1")
     again = make_run(tmp_path / "again", "backward", [5.0, 4.2])
-    assert f"{pair[1]} and {again} are the same run twice: direction=backward" in refusal(*pair, again)
-    assert f"{pair[0]} and {pair[0]} are the same run twice" in refusal(pair[0], pair[0])
+    result = compare([*pair, again, *other], tmp_path / "out")
+    assert [each["backward"] for each in result["pairs"]] == [str(pair[1]), str(other[1])]
+    [line] = result["left_out"]
+    assert f"{pair[1]} and {again} are the same run twice: direction=backward" in line
+
+
+def test_the_same_run_twice_and_no_twin_are_refused(tmp_path):
+    forward = make_run(tmp_path / "fw", "forward", [4.0])
+    pairs, left_out = pair_runs([read_run(forward), read_run(forward)])
+    assert not pairs
+    assert f"{forward} and {forward} are the same run twice" in left_out[0]
+    assert "has no twin of the other direction among runs=; train one" in left_out[1]
+    with pytest.raises(InputError, match="the same run twice"):
+        compare([forward, make_run(tmp_path / "again", "forward", [4.0])], tmp_path / "out")
 
 
 def test_last_evaluations_at_different_steps_are_refused(tmp_path):

@@ -181,23 +181,29 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[RecordedRun], list[str]]:
 
 
 def pair_runs(given: Sequence[RecordedRun]) -> tuple[list[Pair], list[str]]:
-    """Find the backward twin of every forward run; InputError if a run has more than one.
+    """Find the backward twin of every forward run.
 
     Returns:
-        The pairs, and for each run that is in none, why.
+        The pairs, and for each run that is in none, why. Of runs that differ in nothing that
+        counts, the first is taken.
     """
     groups: dict[str, dict[Direction, RecordedRun]] = {}
+    kept: list[RecordedRun] = []
+    left_out: list[str] = []
     for run in given:
         group = groups.setdefault(json.dumps(run.settings, sort_keys=True), {})
         if run.direction in group:
             both = f"{group[run.direction].folder} and {run.folder} are the same run twice"
-            raise InputError(f"{both}: direction={run.direction.name} and no difference that counts; drop one of them.")
+            left_out.append(
+                f"{both}: direction={run.direction.name} and no difference that counts; the first is taken."
+            )
+            continue
         group[run.direction] = run
+        kept.append(run)
     pairs: list[Pair] = []
-    left_out: list[str] = []
     for group in groups.values():
         if len(group) == 1:
-            left_out.append(_why_unpaired(next(iter(group.values())), given))
+            left_out.append(_why_unpaired(next(iter(group.values())), kept))
             continue
         forward, backward = group[Direction.forward], group[Direction.backward]
         steps = forward.evaluations[-1]["step"], backward.evaluations[-1]["step"]
