@@ -43,7 +43,7 @@ from hindsight.config.suggestions import suggest
 from hindsight.config.throughput import BenchmarkConfig
 from hindsight.config.tokenizer import TokenizerConfig
 from hindsight.config.training import TrainConfig
-from hindsight.config.typed_text import TextKey, as_typed, check_references, text_keys, with_keys
+from hindsight.config.typed_text import TextKey, as_typed, check_references, text_keys, with_keys, without_sweeps
 from hindsight.errors import DISK_FULL, InputError
 from hindsight.interrupts import received_signal
 from hindsight.provenance import VERSION, git_commit, versions
@@ -64,11 +64,13 @@ HYDRA_OPTIONS = {
     **dict.fromkeys(
         ("-m", "--multirun", "-r", "--run", "--hydra-help", "--resolve", "-sc", "--shell-completion"), False
     ),
-    **dict.fromkeys(("-i", "--info"), False),
+    **dict.fromkeys(("-i", "--info"), None),
     **dict.fromkeys(("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name"), True),
     **dict.fromkeys(("-cd", "--config-dir", "--experimental-rerun"), True),
 }
-"""Options that hydra takes, and whether a value follows."""
+"""Options that hydra takes, and whether a value follows; None where one of INFO may."""
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+"""Values of --info; the first if none is given."""
 PATH_ERRORS = (
     errno.EACCES,
     errno.EPERM,
@@ -191,50 +193,63 @@ def check_arguments(script: str, alone: str = "") -> Any:
         output.say(version_text())
         sys.exit(output.exit_status())
     with one_line_errors(script):
-        arguments = sys.argv[1:] = with_keys(sys.argv[1:], alone, keys_of_texts(script))
-        if {"--help", "-h"} & set(arguments):
-            output.say(help_text(script, [each for each in arguments if "=" in each and each[0].isalpha()]))
+        keys = keys_of_texts(script)
+        options, rest = take_options(sys.argv[1:])
+        rest = with_keys(rest, alone, keys)
+        is_sweep = bool({"-m", "--multirun"} & set(options))
+        if {"--help", "-h"} & set(rest):
+            given = [each for each in rest if "=" in each and each[0].isalpha() and not each.startswith("hydra")]
+            output.say(help_text(script, without_sweeps(as_typed(given, keys, True)) if is_sweep else given))
             sys.exit(output.exit_status())
-        options, rest = split_options(arguments, [row[0] for row in describe(SCHEMAS[script])])
+        check_keys(rest, [row[0] for row in describe(SCHEMAS[script])])
         if not options and not any(argument.lstrip("+~").startswith("hydra") for argument in rest):
             return configuration_of(script, rest)
         register_schemas(script)
-        is_sweep = bool({"-m", "--multirun"} & set(options))
-        sys.argv[1:] = [*options, *as_typed(rest, keys_of_texts(script), is_sweep)]
+        sys.argv[1:] = [*options, *as_typed(rest, keys, is_sweep)]
         return None
 
 
-def split_options(arguments: Sequence[str], known: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split arguments into hydra's options with their values, and key=value arguments.
-
-    Raises:
-        InputError: an argument is neither, or its key does not exist.
-    """
+def take_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split arguments into hydra's options with their values, and all others."""
     options: list[str] = []
     rest: list[str] = []
+    waiting = [*arguments]
+    while waiting:
+        argument = waiting.pop(0)
+        name, equals, _ = argument.partition("=")
+        takes_value = HYDRA_OPTIONS.get(name, False)
+        if name not in HYDRA_OPTIONS or (equals and takes_value is False):
+            rest.append(argument)
+        elif equals or takes_value is False:
+            options.append(argument)
+        elif takes_value:
+            options += [argument, *waiting[:1]]
+            del waiting[:1]
+        else:  # with its value, for hydra would take the next argument for it
+            options.append(f"--info={waiting.pop(0) if waiting and waiting[0] in INFO else INFO[0]}")
+    return options, rest
+
+
+def check_keys(arguments: Sequence[str], known: Sequence[str]) -> None:
+    """Require key=value arguments with keys that exist; InputError that says what was meant."""
     waiting = iter(arguments)
     for argument in waiting:
         key, equals, _ = argument.partition("=")
         name = key.strip().lstrip("-+~").strip().replace("-", "_")
-        if key in HYDRA_OPTIONS and (not equals or HYDRA_OPTIONS[key]):
-            options += [argument, *([next(waiting, "")] if HYDRA_OPTIONS[key] and not equals else [])]
-        elif argument.startswith("-"):
+        if argument.startswith("-"):
             raise InputError(f"{argument}: keys have no dashes; write {_meant(name, argument, waiting, known)}.")
-        elif argument.startswith(("+", "~")) and not name.startswith("hydra"):
+        if argument.startswith(("+", "~")) and not name.startswith("hydra"):
             raise InputError(f"{argument}: keys can neither be added nor removed; --help shows all keys.")
-        elif not equals or any(each.isspace() for each in key):
+        if not equals or any(each.isspace() for each in key):
             raise InputError(f"{argument}: write {_meant(name, argument, waiting, known)}, with = and no spaces.")
-        else:
-            group = key.partition("@")[0]
-            if not name.startswith("hydra") and group not in known and not (CONF_DIR / group).is_dir():
-                below = [each for each in known if each.startswith(f"{key}.")]
-                if not below:
-                    raise InputError(unknown_key(key, known))
-                if not argument.partition("=")[2].startswith("{"):
-                    meant = suggest(key, known) or f"{below[0]}="
-                    raise InputError(f"{key}= is no key by itself; did you mean {meant}? --help shows all keys.")
-            rest.append(argument)
-    return options, rest
+        group = key.partition("@")[0]
+        if not name.startswith("hydra") and group not in known and not (CONF_DIR / group).is_dir():
+            below = [each for each in known if each.startswith(f"{key}.")]
+            if not below:
+                raise InputError(unknown_key(key, known))
+            if not argument.partition("=")[2].startswith("{"):
+                meant = suggest(key, known) or f"{below[0]}="
+                raise InputError(f"{key}= is no key by itself; did you mean {meant}? --help shows all keys.")
 
 
 @contextmanager

@@ -1,16 +1,25 @@
 """Names stay what was typed, on the command line and in the files of conf/."""
 
 import os
+import sys
 import time
 from itertools import pairwise
 
 import pytest
 from helpers.processes import run_command
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from omegaconf import OmegaConf
 
 from hindsight import runs
-from hindsight.command_line import check_arguments, configuration_of, register_schemas, to_dataclass
+from hindsight.command_line import (
+    HYDRA_OPTIONS,
+    INFO,
+    check_arguments,
+    configuration_of,
+    register_schemas,
+    to_dataclass,
+)
 from hindsight.errors import InputError
 from hindsight.studies.sweep import runs_of
 from hindsight.yaml_files import parse_yaml
@@ -184,3 +193,53 @@ def test_one_path_is_taken_at_a_time(monkeypatch, capsys):
     assert "a and b: give one path at a time" in capsys.readouterr().err
     monkeypatch.setattr("sys.argv", ["inspect_mds.py", "runs/a=b/c"])
     assert check_arguments("inspect_mds", alone="path").path == "runs/a=b/c"
+
+
+@pytest.mark.parametrize(
+    ("script", "alone", "arguments", "expected"),
+    [
+        ("inspect_mds", "path", "data/x --cfg job", "--cfg job path=data/x"),
+        ("inspect_mds", "path", "-c job data/x --resolve", "-c job --resolve path=data/x"),
+        ("compare_directions", "runs", "runs/a runs/b --cfg=job", "--cfg=job runs=['runs/a','runs/b']"),
+        ("compare_directions", "runs", "runs/a --info defaults runs/b", "--info=defaults runs=['runs/a','runs/b']"),
+        ("compare_directions", "runs", "-i runs/a runs/b", "--info=all runs=['runs/a','runs/b']"),
+        ("train_composer", "", "--info seed=1", "--info=all seed=1"),
+        ("train_composer", "", "-m hydra.sweep.dir=a/${now:%Y-%m-%d}", "-m hydra.sweep.dir=a/${now:%Y-%m-%d}"),
+    ],
+)
+def test_options_of_hydra_stand_anywhere_with_their_values(script, alone, arguments, expected, monkeypatch):
+    monkeypatch.setattr("sys.argv", [f"{script}.py", *arguments.split()])
+    assert check_arguments(script, alone) is None
+    assert sys.argv[1:] == expected.split()
+
+
+def test_hydra_takes_its_options_as_they_are_handed_on():
+    parser = get_args_parser()
+    for option, takes_value in HYDRA_OPTIONS.items():
+        [action] = [each for each in parser._actions if option in each.option_strings]
+        assert takes_value == {None: True, 0: False, "?": None}[action.nargs], option
+        if takes_value is None:
+            assert tuple(action.choices or ()) == INFO
+
+
+def test_help_for_a_sweep_shows_what_all_its_runs_have(monkeypatch, capsys):
+    sweep = ["-m", "direction=forward,backward", "optim.lr=range(1,3)", "data.path=a,b", "seed=7", "model=gru_small"]
+    monkeypatch.setattr("sys.argv", ["train_composer.py", *sweep, "hydra.sweep.dir=x", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        check_arguments("train_composer")
+    said = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert "direction=  (forward|backward; required)" in said
+    assert "seed=  (int; default 7)" in said
+    assert "Defaults are those of model=gru_small" in said
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["hydra.sweep.dir=${oc.env:HOME}", "hydra.run.dir=${now:${oc.env:HOME}}", "run_name=${now:%Y}", "hydra.a=${a:b}"],
+)
+def test_no_reference_reads_more_than_the_time_and_that_only_for_hydras_folders(argument, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["train_composer.py", "-m", "direction=forward", argument])
+    with pytest.raises(SystemExit):
+        check_arguments("train_composer")
+    assert "the environment, are not read" in capsys.readouterr().err

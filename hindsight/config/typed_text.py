@@ -22,6 +22,7 @@ from hindsight.shown_text import holds_credentials
 
 SWEEP_FUNCTION = re.compile(r"(choice|shuffle|sort|tag|range|interval|glob)\(.*\)", re.DOTALL)
 """Functions of hydra's grammar that give several values."""
+NOW = re.compile(r"\$\{now:[^${}]*\}")
 OPENING, CLOSING = "([{", ")]}"
 MAX_DEPTH = 20
 """Most brackets that are open at once in an argument; hydra's parser fails at some hundred."""
@@ -102,13 +103,20 @@ def as_typed(arguments: Sequence[str], keys: dict[str, TextKey], is_sweep: bool)
         InputError: an argument is no key=value that hydra can read.
     """
     for argument in arguments:
-        check_references(argument)
+        # hydra's own folders may be named by the time.
+        check_references(NOW.sub("", argument) if argument.lstrip("+~").startswith("hydra.") else argument)
         if holds_credentials(argument.replace("\\", "")):  # hydra would repeat the arguments of a run that fails
             raise InputError(f"{argument.partition('=')[0]}: {NO_KEYS_IN_ADDRESSES}")
     return [
         argument if argument.lstrip("+~").startswith(("-", "hydra")) else _as_typed(argument, keys, is_sweep)
         for argument in arguments
     ]
+
+
+def without_sweeps(typed: Sequence[str]) -> list[str]:
+    """Leave out, of what `as_typed` gives, the arguments that give several values."""
+    overrides = OverridesParser.create().parse_overrides([*typed])
+    return [str(override.input_line) for override in overrides if not override.is_sweep_override()]
 
 
 def check_references(values: Any) -> int:
