@@ -384,12 +384,18 @@ def test_data_that_is_cut_while_it_is_read_is_an_error_and_no_end_of_the_process
 def test_workers_that_cannot_be_started_are_an_error_with_the_key(shards):
     loader = build_loader(open_dataset(shards), Direction.forward, BOS, 2, seed=7).dataloader
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 2, limits[1]))
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    filled = [os.dup(0)]
+    while filled[-1] <= highest:  # no number below the limit is free but the last few
+        filled.append(os.dup(0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (filled[-1] + 6, limits[1]))
     try:
         with pytest.raises(InputError, match=r"data.num_workers=2: data workers cannot be started \(Too many"):
             iter(loader)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in filled:
+            os.close(descriptor)
 
 
 def test_an_empty_shard_is_an_error(shards, tmp_path):

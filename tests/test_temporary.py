@@ -21,7 +21,7 @@ NOBODY = 65534
 @pytest.fixture
 def place(tmp_path, monkeypatch) -> Iterator[Path]:
     """A folder for temporary files, where all users may write, with a short name."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         place = Path(folder)
         place.chmod(0o1777)
         monkeypatch.setattr("tempfile.tempdir", str(place))
