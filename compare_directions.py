@@ -12,7 +12,7 @@ without a partner is left out, and the difference to the closest run named.
     python compare_directions.py 'runs=runs/*' out=comparison
 """
 
-import hindsight.installed  # noqa: F401 - first
+import hindsight.installed  # noqa: F401 - says `make setup` before an import below fails
 
 # isort: split
 import json

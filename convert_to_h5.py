@@ -9,7 +9,7 @@ its length must be known beforehand: until then, the tokens wait in plain files.
 What is shared with the other formats is hindsight/conversion; the format itself is hindsight/shards/h5.py.
 """
 
-import hindsight.installed  # noqa: F401 - first
+import hindsight.installed  # noqa: F401 - says `make setup` before an import below fails
 
 # isort: split
 from hindsight.command_line import run_script

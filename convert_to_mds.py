@@ -8,7 +8,7 @@ split has. Every shard of a split but the last holds `blocks_per_shard` blocks.
 What is shared with the other formats is hindsight/conversion; the format itself is hindsight/shards/mds.py.
 """
 
-import hindsight.installed  # noqa: F401 - first
+import hindsight.installed  # noqa: F401 - says `make setup` before an import below fails
 
 # isort: split
 from hindsight.command_line import run_script

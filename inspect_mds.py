@@ -6,7 +6,7 @@
 Exit status 0 if every file is what it was when it was written, 1 if not.
 """
 
-import hindsight.installed  # noqa: F401 - first
+import hindsight.installed  # noqa: F401 - says `make setup` before an import below fails
 
 # isort: split
 import json

@@ -1,6 +1,6 @@
 """Write the demo's corpus: the American Standard Version of the Bible, a chapter a document."""
 
-import hindsight.installed  # noqa: F401 - first
+import hindsight.installed  # noqa: F401 - says `make setup` before an import below fails
 
 # isort: split
 import logging

@@ -4,7 +4,7 @@ Everything of a run is under runs/<run_name>/; a second call with the same run_n
 From top to bottom: answer what needs no training, open the data and the run's folder, build the Trainer, train.
 """
 
-import hindsight.installed  # noqa: F401 - first
+import hindsight.installed  # noqa: F401 - says `make setup` before an import below fails
 
 # isort: split
 import logging

@@ -6,7 +6,7 @@ back any text. With reference=, the normalizer, pre-tokenizer, decoder and speci
 the roles that none of its own tokens has.
 """
 
-import hindsight.installed  # noqa: F401 - first
+import hindsight.installed  # noqa: F401 - says `make setup` before an import below fails
 
 # isort: split
 import hashlib

@@ -4,7 +4,7 @@
 hindsight/config/, and only then calls the script's `main`. Nothing here imports torch.
 """
 
-import hindsight.installed  # noqa: F401 - first
+import hindsight.installed  # noqa: F401 - says `make setup` before an import below fails
 
 # isort: split
 import atexit

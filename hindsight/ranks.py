@@ -3,7 +3,6 @@
 import atexit
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from composer.utils import dist, get_device
 from hindsight import runs
 from hindsight.errors import InputError
 from hindsight.files import write_atomically
+from hindsight.machine import let_threads_run_before_forks
 
 T = TypeVar("T")
 log = logging.getLogger("hindsight")
@@ -28,7 +28,7 @@ def init_process_group(timeout_s: float) -> None:
     """Join the other ranks; a collective fails where one of them is waited for longer than this, in seconds."""
     if not dist.is_initialized():  # it is for all runs of a sweep but the first
         atexit.register(_let_gloo_free_tensors)
-        _let_threads_run_before_forks()
+        let_threads_run_before_forks()
     waiting = threading.Timer(SAY_WAITING_S, _say_waiting)
     waiting.daemon = True
     if dist.get_world_size() > 1:
@@ -68,18 +68,6 @@ def _let_gloo_free_tensors() -> None:
     for them, and hangs.
     """
     time.sleep(FREE_TENSORS_S)
-
-
-def _let_threads_run_before_forks() -> None:
-    """Pause before each fork of this process on a Python whose children may hang.
-
-    A child that is forked while another thread makes or frees its thread state waits for ever for a lock which that
-    thread held (https://github.com/python/cpython/issues/112275; delete this with Python 3.10.15, 3.11.10 or 3.12 as
-    the oldest). gloo's threads do so as they free the tensors of a collective, and loaders fork their workers just
-    after one: 7 of 6000 such forks hung, with the pause 0 of 11000.
-    """
-    if sys.version_info < (3, 10, 15) or (3, 11) <= sys.version_info < (3, 11, 10):
-        os.register_at_fork(before=lambda: time.sleep(0.005))
 
 
 def on_rank_0(task: Callable[[], T]) -> T:

@@ -7,7 +7,7 @@ value is taken as it stands in the file. Aliases are refused: eight lines of the
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from hydra.core.config_search_path import ConfigSearchPath
@@ -65,7 +65,8 @@ def _texts(node: yaml.Node, key: str = "") -> Iterator[tuple[str, yaml.ScalarNod
 class ConfFiles(ConfigSource):
     """The files of conf/, in which the values of `text_keys` are what is written there."""
 
-    text_keys: dict[str, TextKey] = {}  # noqa: RUF012 - filled by keep_texts_of_files
+    text_keys: ClassVar[dict[str, TextKey]] = {}
+    """What `keep_texts_of_files` was given; hydra makes the instances."""
 
     @staticmethod
     def scheme() -> str:

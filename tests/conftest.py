@@ -14,7 +14,6 @@ os.environ.setdefault("WANDB_MODE", "offline")
 
 import pytest
 from helpers import machines
-from helpers.processes import let_threads_run_before_forks
 from helpers.small_data import convert_config, make_text
 from xdist.scheduler import LoadScopeScheduling
 
@@ -22,6 +21,7 @@ import convert_to_h5
 import convert_to_mds
 import train_tokenizer
 from hindsight.config.tokenizer import TokenizerConfig
+from hindsight.machine import let_threads_run_before_forks
 
 pytest_plugins = ["helpers.s3_server", "helpers.killed_runs", "helpers.conversion_runs"]
 

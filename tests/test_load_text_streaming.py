@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from composer.utils import dist
+from helpers.processes import few_descriptors
 from helpers.small_data import convert_config, draws
 from streaming.base.partition import get_partitions
 
@@ -383,19 +384,9 @@ def test_data_that_is_cut_while_it_is_read_is_an_error_and_no_end_of_the_process
 @pytest.mark.dist
 def test_workers_that_cannot_be_started_are_an_error_with_the_key(shards):
     loader = build_loader(open_dataset(shards), Direction.forward, BOS, 2, seed=7).dataloader
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(map(int, os.listdir("/proc/self/fd")))
-    filled = [os.dup(0)]
-    while filled[-1] <= highest:  # no number below the limit is free but the last few
-        filled.append(os.dup(0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (filled[-1] + 6, limits[1]))
-    try:
-        with pytest.raises(InputError, match=r"data.num_workers=2: data workers cannot be started \(Too many"):
-            iter(loader)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        for descriptor in filled:
-            os.close(descriptor)
+    match = r"data.num_workers=2: data workers cannot be started \(Too many"
+    with few_descriptors(5), pytest.raises(InputError, match=match):
+        iter(loader)
 
 
 def test_an_empty_shard_is_an_error(shards, tmp_path):

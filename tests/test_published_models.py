@@ -89,6 +89,15 @@ def published_rnn(w: dict[str, Tensor], ids_BT: Tensor, n_layers: int, cell: Cel
     return layer_norm(x, w, "norm") @ w["head.weight"].T
 
 
+def assert_same_logits(model: torch.nn.Module, ids_BT: torch.Tensor, expected_BTV: torch.Tensor) -> None:
+    """Compare in float32 and, more strictly, in float64."""
+    with torch.no_grad():
+        logits_BTV = model(ids_BT)
+        assert expected_BTV.std() > 0.5
+        torch.testing.assert_close(logits_BTV.double(), expected_BTV, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(model.double()(ids_BT), expected_BTV, atol=1e-12, rtol=1e-10)
+
+
 @pytest.mark.parametrize("name", [f"paper_gpt_{size}" for size in GPTS] + ["paper_gpt1"])
 def test_the_published_gpt_has_the_same_logits_with_the_same_weights(name: str):
     config = config_of(name, *SMALL["gpt"])
@@ -96,11 +105,7 @@ def test_the_published_gpt_has_the_same_logits_with_the_same_weights(name: str):
     model = build_model(config, V, seed=0).eval()
     weights, ids_BT = weights_of(model), torch.randint(V, (2, T), generator=torch.Generator().manual_seed(1))
     expected_BTV = published_gpt(weights, ids_BT, config.n_layers, config.n_heads)
-    with torch.no_grad():
-        logits_BTV = model(ids_BT)
-        assert expected_BTV.std() > 0.5
-        torch.testing.assert_close(logits_BTV.double(), expected_BTV, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(model.double()(ids_BT), expected_BTV, atol=1e-12, rtol=1e-10)
+    assert_same_logits(model, ids_BT, expected_BTV)
 
 
 @pytest.mark.parametrize("name", RNNS)
@@ -110,11 +115,7 @@ def test_the_published_rnn_has_the_same_logits_with_the_same_weights(name: str):
     model = build_model(config, V, seed=0).eval()
     weights, ids_BT = weights_of(model), torch.randint(V, (2, T), generator=torch.Generator().manual_seed(1))
     expected_BTV = published_rnn(weights, ids_BT, config.n_layers, config.cell)
-    with torch.no_grad():
-        logits_BTV = model(ids_BT)
-        assert expected_BTV.std() > 0.5
-        torch.testing.assert_close(logits_BTV.double(), expected_BTV, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(model.double()(ids_BT), expected_BTV, atol=1e-12, rtol=1e-10)
+    assert_same_logits(model, ids_BT, expected_BTV)
 
 
 @pytest.mark.parametrize("name", ["paper_gpt_medium", "paper_gru_medium", "paper_lstm_medium"])

@@ -203,11 +203,12 @@ def _list(key: str, value: str) -> str:
 
 def _text(key: str, value: str, kind: TextKey) -> str:
     """One text, quoted unless hydra reads it as one anyway."""
+    is_read, read = True, None
     try:
         read = OverridesParser.create().parse_override(f"key={value}").value()
     except (HydraException, RecursionError):
-        read = NotImplemented
-    if isinstance(read, str) or (read is None and kind.is_optional):
+        is_read = False
+    if isinstance(read, str) or (is_read and read is None and kind.is_optional):
         return value
     for begin, end in (*zip(OPENING[1:], CLOSING[1:], strict=True), ("'", "'"), ('"', '"')):
         if value.startswith(begin) and (isinstance(read, list | dict) or end not in value[1:]):

@@ -53,19 +53,20 @@ class OtherMds(PublishedTokens):
         self.path = folder
         names = ("",) if _has_index(folder) else SPLITS
         places = [folder / name for name in names if (folder / name / INDEX_NAME).is_file()]
+        indices = {place: self._index(place) for place in places}
         # llm-foundry writes an index without shards for a split that has no samples.
-        self.folders = [place for place in places if any(entry["samples"] for entry in self._index(place))]
-        if not self.folders:
+        self.shards = {place: index for place, index in indices.items() if any(entry["samples"] for entry in index)}
+        if not self.shards:
             raise InputError(f"corpus={folder} has no samples: its {INDEX_NAME} lists none; give MDS that has some.")
-        self.is_split = len(self.folders) > 1
+        self.is_split = len(self.shards) > 1
         self.origin = {"corpus_format": "mds", "piece_length": config.block_length, "split_by": self._rule()}
         self.where = f"corpus={folder}, in pieces of block_length={config.block_length} tokens,"
         self.tokenizer, self.piece_length, self.summary = tokenizer, config.block_length, {}
         self.val_below = 0.5 if self.is_split else None
         state = []
         self.total = self.files = 0
-        for place in self.folders:
-            for entry in self._index(place):
+        for place, index in self.shards.items():
+            for entry in index:
                 path = place / stored_file(entry)["basename"]
                 if not path.is_file():
                     raise InputError(f"corpus={folder}: {path.name} is missing; copy or make it again.")
@@ -78,8 +79,8 @@ class OtherMds(PublishedTokens):
     def parts(self) -> Iterator[TokenRange]:
         """Give the shards, those of train first."""
         at = 0
-        for place in self.folders:
-            for number, entry in enumerate(self._index(place)):
+        for place, index in self.shards.items():
+            for number, entry in enumerate(index):
                 n_bytes = stored_file(entry)["bytes"]
                 yield TokenRange(f"{self.stamp}-{place.name}-{number}", n_bytes, place.name, at, at + 1, number)
                 at += 1
@@ -107,8 +108,12 @@ class OtherMds(PublishedTokens):
         return entries
 
     def _tokens(self, part: TokenRange) -> NDArray[np.int64]:
-        place = next(place for place in self.folders if place.name == part.split)
+        place = next(place for place in self.shards if place.name == part.split)
         try:
-            return read_tokens(place, self._index(place)[part.number])
+            return read_tokens(place, self.shards[place][part.number])
+        except MemoryError:
+            raise
+        except OSError as error:
+            raise InputError(f"corpus={self.path} cannot be read ({error}).") from error
         except Exception as error:  # every decompressor raises errors of its own
             raise InputError(f"corpus={self.path} is damaged ({error}); copy or make it again.") from error

@@ -9,6 +9,7 @@ batch of an epoch: all batches have one size, and no window is seen twice.
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from math import isqrt
 
 import numpy as np
@@ -88,12 +89,12 @@ class SplitWindows:
             stride,
         )
 
-    @property
+    @cached_property
     def shift(self) -> int:
         """Tokens from the start of a window to that of the next."""
         return self.stride or self.context_length
 
-    @property
+    @cached_property
     def windows_per_block(self) -> int:
         """Windows in a whole block."""
         return self._windows_within(self.block_length)

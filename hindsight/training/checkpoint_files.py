@@ -48,6 +48,8 @@ BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError
 """Raised by zipfile for a damaged file."""
 NO_FILE = (errno.EINVAL, errno.ENXIO, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.ENODEV)
 """Raised for a seek to before the begin of a file, and for what is none: a pipe, a folder, a link to nowhere."""
+OF_THE_MACHINE = ("unable to open file", "unable to mmap", "[enforce fail at alloc_cpu")
+"""How RuntimeErrors of torch.load begin where files cannot be opened or mapped, or memory runs out (torch 2.7)."""
 UPLOADING = ".uploading-"
 """Prefix of a link to a checkpoint that is being uploaded."""
 
@@ -154,12 +156,24 @@ def read_checkpoint(path: Path, check: Callable[[Any, dict[str, Any] | None], No
 
 
 def _try_to_load(path: Path) -> None:
-    """Let PyTorch map the file, whose content was checked, into memory: it may ask for more than was looked at."""
+    """Let PyTorch map the file, whose content was checked, into memory: it may ask for more than was looked at.
+
+    Raises:
+        DamagedError: it does not load the file.
+        InputError: this machine cannot, as where memory or descriptors run out: the file is not at fault.
+    """
     load_weights_only()
     try:
         torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # it raises what it likes
+    except Exception as error:  # PyTorch's reader, its unpickler and the stand-ins raise errors of many kinds
+        if isinstance(error, MemoryError | OSError) or str(error).startswith(OF_THE_MACHINE):
+            raise InputError(f"checkpoint.folder: {path} cannot be read now ({one_line_of(error)}).") from error
         raise DamagedError(f"PyTorch does not load it: {type(error).__name__}") from error
+
+
+def one_line_of(error: Exception) -> str:
+    """Give the first line of an error, or its kind if it says nothing."""
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def choose_checkpoint(setup: RunSetup, model: nn.Module) -> Checkpoint | None:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from helpers.processes import few_descriptors
 from helpers.training_runs import by_step, compose_config, settings, train
 from numpy._core.multiarray import _reconstruct  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -353,3 +354,10 @@ def test_a_damaged_finished_json_is_written_anew(run, content):
     (run.runs / "a" / "finished.json").write_bytes(content)
     train(run.shards, run.runs, *CHANGES)
     assert json.loads((run.runs / "a" / "finished.json").read_text()) == {"step": 6}
+
+
+@pytest.mark.parametrize("free", [0, 1])
+def test_a_machine_that_cannot_open_a_checkpoint_now_does_not_set_it_aside(run, free):
+    with few_descriptors(free), pytest.raises(InputError, match=r"ba6-rank0.pt cannot be read now \(.*Too many open"):
+        read_checkpoint(run.newest)
+    assert read_checkpoint(run.newest).path == run.newest

@@ -21,10 +21,10 @@ import composer.algorithms  # noqa: F401 - Composer imports them, and with them 
 from composer.utils.collect_env import get_cpu_model
 
 import train_composer
-from helpers.processes import let_threads_run_before_forks
 from helpers.training_runs import TINY, compose_config
 from hindsight import interrupts
 from hindsight.command_line import run_script
+from hindsight.machine import let_threads_run_before_forks
 
 TERM_TO_KILL_S = 30
 

@@ -1,10 +1,12 @@
 """Commands that tests run as a user does, and waiting for what other processes do."""
 
 import os
+import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -58,16 +60,21 @@ def is_alive(process: int) -> bool:
         return False
 
 
-def let_threads_run_before_forks() -> None:
-    """Pause before each fork of this process, and of those that it forks, on a Python whose children may hang.
-
-    A child that is forked while another thread makes or frees its thread state waits for ever for a lock which that
-    thread held (https://github.com/python/cpython/issues/112275; delete this with Python 3.10.15, 3.11.10 or 3.12 as
-    the oldest). gloo's threads do so as they free the tensors of a collective, and loaders fork their readers just
-    after one: 7 of 6000 such forks hung, with the pause 0 of 11000.
-    """
-    if sys.version_info < (3, 10, 15) or (3, 11) <= sys.version_info < (3, 11, 10):
-        os.register_at_fork(before=lambda: time.sleep(0.005))
+@contextmanager
+def few_descriptors(free: int) -> Iterator[None]:
+    """Leave this process so many descriptors, whatever it has open."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    filled = [os.dup(0)]
+    while filled[-1] <= highest:  # no number below the limit is free but the last few
+        filled.append(os.dup(0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (filled[-1] + 1 + free, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in filled:
+            os.close(descriptor)
 
 
 def skip(reason: str) -> NoReturn:
