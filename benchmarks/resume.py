@@ -21,8 +21,9 @@ import convert_to_mds
 import train_composer
 import train_tokenizer
 from benchmarks.table import HEAD, Row
-from hindsight.command_line import CONF_DIR, register_schemas, to_dataclass
+from hindsight.command_line import register_schemas, to_dataclass
 from hindsight.config.conversion import ConvertConfig
+from hindsight.config.schemas import CONF_DIR
 from hindsight.config.tokenizer import TokenizerConfig
 from hindsight.config.training import TrainConfig
 from load_text_streaming import TextStreamingDataset

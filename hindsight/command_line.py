@@ -15,16 +15,11 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
-from enum import Enum
-from pathlib import Path
-from typing import Any, cast, get_args, get_origin, get_type_hints
+from typing import Any, cast
 
 import hydra
-from docstring_parser.attrdoc import add_attribute_docstrings
-from docstring_parser.google import GoogleParser
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -34,22 +29,15 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from hindsight import machine, output, temporary
-from hindsight.config.comparison import CompareConfig
-from hindsight.config.conversion import ConvertConfig, InspectConfig
-from hindsight.config.corpus import MakeCorpusConfig
+from hindsight.arguments import check_keys, take_options, unknown_key
 from hindsight.config.keys import flatten
-from hindsight.config.model import GPTConfig, ModelConfig, RNNConfig
-from hindsight.config.suggestions import suggest
-from hindsight.config.throughput import BenchmarkConfig
-from hindsight.config.tokenizer import TokenizerConfig
-from hindsight.config.training import TrainConfig
+from hindsight.config.schemas import CONF_DIR, MODEL_SCHEMAS, SCHEMAS, describe, names_in, shown
 from hindsight.config.typed_text import TextKey, as_typed, check_references, text_keys, with_keys, without_sweeps
 from hindsight.errors import DISK_FULL, InputError
 from hindsight.interrupts import received_signal
 from hindsight.provenance import VERSION, git_commit, versions
 from hindsight.yaml_files import keep_texts_of_files
 
-CONF_DIR = Path(__file__).resolve().parents[1] / "conf"
 RANK_0_FIRST_S = 20.0
 """How long the other ranks wait for rank 0 to report bad input, in seconds, unless a signal ends them before."""
 LONGEST_LINE = 1000
@@ -60,17 +48,6 @@ SWEEP_HELP = """\
       python train_composer.py -m direction=forward,backward seed=1,2
       hydra/launcher=NAME starts them otherwise, for example as jobs, where that plugin of hydra is installed.
 """
-HYDRA_OPTIONS = {
-    **dict.fromkeys(
-        ("-m", "--multirun", "-r", "--run", "--hydra-help", "--resolve", "-sc", "--shell-completion"), False
-    ),
-    **dict.fromkeys(("-i", "--info"), None),
-    **dict.fromkeys(("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name"), True),
-    **dict.fromkeys(("-cd", "--config-dir", "--experimental-rerun"), True),
-}
-"""Options that hydra takes, and whether a value follows; None where one of INFO may."""
-INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-"""Values of --info; the first if none is given."""
 PATH_ERRORS = (
     errno.EACCES,
     errno.EPERM,
@@ -81,19 +58,6 @@ PATH_ERRORS = (
     errno.ENAMETOOLONG,
 )
 """Errors of the file system for which a path that the user gave is the cause."""
-
-SCHEMAS: dict[str, type] = {
-    "make_corpus": MakeCorpusConfig,
-    "train_tokenizer": TokenizerConfig,
-    "convert_to_mds": ConvertConfig,
-    "convert_to_h5": ConvertConfig,
-    "inspect_mds": InspectConfig,
-    "train_composer": TrainConfig,
-    "compare_directions": CompareConfig,
-    "throughput": BenchmarkConfig,
-}
-MODEL_SCHEMAS: dict[str, type[ModelConfig]] = {"gpt": GPTConfig, "rnn": RNNConfig}
-"""Kinds of models; a named model in conf/model/ begins with <kind>_schema."""
 
 
 def register_schemas(*scripts: str) -> None:
@@ -209,49 +173,6 @@ def check_arguments(script: str, alone: str = "") -> Any:
         return None
 
 
-def take_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split arguments into hydra's options with their values, and all others."""
-    options: list[str] = []
-    rest: list[str] = []
-    waiting = [*arguments]
-    while waiting:
-        argument = waiting.pop(0)
-        name, equals, _ = argument.partition("=")
-        takes_value = HYDRA_OPTIONS.get(name, False)
-        if name not in HYDRA_OPTIONS or (equals and takes_value is False):
-            rest.append(argument)
-        elif equals or takes_value is False:
-            options.append(argument)
-        elif takes_value:
-            options += [argument, *waiting[:1]]
-            del waiting[:1]
-        else:  # with its value, for hydra would take the next argument for it
-            options.append(f"--info={waiting.pop(0) if waiting and waiting[0] in INFO else INFO[0]}")
-    return options, rest
-
-
-def check_keys(arguments: Sequence[str], known: Sequence[str]) -> None:
-    """Require key=value arguments with keys that exist; InputError that says what was meant."""
-    waiting = iter(arguments)
-    for argument in waiting:
-        key, equals, _ = argument.partition("=")
-        name = key.strip().lstrip("-+~").strip().replace("-", "_")
-        if argument.startswith("-"):
-            raise InputError(f"{argument}: keys have no dashes; write {_meant(name, argument, waiting, known)}.")
-        if argument.startswith(("+", "~")) and not name.startswith("hydra"):
-            raise InputError(f"{argument}: keys can neither be added nor removed; --help shows all keys.")
-        if not equals or any(each.isspace() for each in key):
-            raise InputError(f"{argument}: write {_meant(name, argument, waiting, known)}, with = and no spaces.")
-        group = key.partition("@")[0]
-        if not name.startswith("hydra") and group not in known and not (CONF_DIR / group).is_dir():
-            below = [each for each in known if each.startswith(f"{key}.")]
-            if not below:
-                raise InputError(unknown_key(key, known))
-            if not argument.partition("=")[2].startswith("{"):
-                meant = suggest(key, known) or f"{below[0]}="
-                raise InputError(f"{key}= is no key by itself; did you mean {meant}? --help shows all keys.")
-
-
 @contextmanager
 def one_line_errors(script: str) -> Generator[None, None, None]:
     """End with one line on standard error and status 2 where the user's input is at fault."""
@@ -319,56 +240,6 @@ def explain(error: BaseException, schema: type) -> str:
     return f"{key}: {text}; see --help." if key else f"{text}; see --help."
 
 
-def _meant(name: str, argument: str, following: Iterator[str], known: Sequence[str]) -> str:
-    """The right form of an argument such as --direction backward, whose value may follow in the next ones."""
-    value = argument.partition("=")[2].strip()
-    for each in following:
-        value = value or ("" if "=" in each.strip(" =") else each.strip(" ="))
-    meant = f"{name}=" if name in known else suggest(name, known) or "key="
-    return meant + (value or "VALUE") if meant.endswith("=") else meant
-
-
-def unknown_key(key: str, known: Sequence[str]) -> str:
-    """What to say about a key that does not exist."""
-    close = suggest(key, known)
-    hint = f"did you mean {close}? " if close else ""
-    return f"{key}= is no key of this script; {hint}--help shows all keys."
-
-
-def describe(schema: type, prefix: str = "") -> list[tuple[str, str, str, str]]:
-    """All keys below a dataclass as (key, type, default, docstring), nested ones with their full name."""
-    rows: list[tuple[str, str, str, str]] = []
-    docs: dict[str, str] = {}
-    for base in reversed([c for c in schema.__mro__ if is_dataclass(c)]):
-        parsed = GoogleParser().parse("")
-        add_attribute_docstrings(base, parsed)
-        docs.update({p.arg_name: " ".join((p.description or "").split()) for p in parsed.params})
-    hints = get_type_hints(schema)
-    for item in fields(schema):
-        hint, key = hints[item.name], prefix + item.name
-        if hint is ModelConfig:
-            rows.append((key, "one of " + ", ".join(model_names()), "", docs[item.name]))
-            inner: dict[str, tuple[str, str, str, str]] = {}
-            for model in MODEL_SCHEMAS.values():
-                inner |= {row[0]: row for row in describe(model, f"{key}.")}
-            rows.extend(inner.values())
-        elif isinstance(hint, type) and is_dataclass(hint):
-            rows.extend(describe(hint, f"{key}."))
-        else:
-            rows.append((key, _type_name(hint), _default(item), docs[item.name]))
-    return rows
-
-
-def names_in(group: str) -> list[str]:
-    """The names that GROUP=NAME can take: the files under conf/GROUP/."""
-    return sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
-
-
-def model_names() -> list[str]:
-    """The named models under conf/model/."""
-    return names_in("model")
-
-
 def help_text(script: str, arguments: Sequence[str] = ()) -> str:
     """What `--help` prints: every key with its type, the value that is used if it is not given, and its docstring.
 
@@ -382,7 +253,7 @@ def help_text(script: str, arguments: Sequence[str] = ()) -> str:
     used = used_values(script, arguments)
     for key, kind, default, doc in describe(schema):
         if key in used:
-            default = "required" if used[key] == MISSING else f"default {_text(used[key])}"
+            default = "required" if used[key] == MISSING else f"default {shown(used[key])}"
         lines.append(f"  {key}=  ({kind}{'; ' + default if default else ''})")
         lines.append(f"      {doc}")
     lines.append("")
@@ -408,26 +279,3 @@ def used_values(script: str, arguments: Sequence[str]) -> dict[str, Any]:
         composed = OmegaConf.to_container(compose(script, typed), enum_to_str=True)
     values = flatten(cast("dict[Any, Any]", composed))
     return values | {"model": values["model.name"]} if script == "train_composer" else values
-
-
-def _type_name(hint: Any) -> str:
-    if inspect.isclass(hint) and issubclass(hint, Enum):
-        return "|".join(member.name for member in hint)
-    if get_origin(hint) is list:
-        return f"list[{_type_name(get_args(hint)[0])}]"
-    if inspect.isclass(hint) and not getattr(hint, "__args__", ()):
-        return hint.__name__
-    return str(hint).replace("typing.", "").replace(" | None", " or null")
-
-
-def _default(item: Any) -> str:
-    value = item.default_factory() if callable(item.default_factory) else item.default
-    return "required" if value == MISSING else f"default {_text(value)}"
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(_text(element) for element in cast('list[Any]', value))}]"
-    if isinstance(value, Enum):
-        return value.name
-    return {None: "null", "": '""'}.get(value, str(value))

@@ -9,8 +9,9 @@ import yaml
 from helpers.processes import ROOT, run_command
 from helpers.training_runs import compose_config
 
-from hindsight.command_line import SCHEMAS, describe, help_text, model_names, one_line_errors, run_script
+from hindsight.command_line import help_text, one_line_errors, run_script
 from hindsight.config.keys import flatten
+from hindsight.config.schemas import SCHEMAS, describe, model_names
 from hindsight.config.suggestions import MEANT, suggest
 from hindsight.config.training import TrainConfig
 from hindsight.errors import InputError

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from gpt import GELUMLP, GPT, Attention, Layer, SwiGLUMLP
-from hindsight.command_line import CONF_DIR, model_names, register_schemas, to_dataclass
+from hindsight.command_line import register_schemas, to_dataclass
 from hindsight.config.model import Block, GPTConfig, ModelConfig
+from hindsight.config.schemas import CONF_DIR, model_names
 from hindsight.hf_weights import from_hugging_face
 from rnn import RNN
 

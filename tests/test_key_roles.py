@@ -1,5 +1,5 @@
-from hindsight.command_line import describe
 from hindsight.config.key_roles import KEY_ROLES, PairRole, ResumeRole, SpeedRole, roles_of
+from hindsight.config.schemas import describe
 from hindsight.config.training import TrainConfig
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from helpers.processes import ROOT
 
-from hindsight.command_line import SCHEMAS
+from hindsight.config.schemas import SCHEMAS
 
 LAYERS = [
     {"installed", "errors", "shown_text", "interrupts", "durations"},
     {
         "config",
+        "arguments",
         "command_line",
         "yaml_files",
         "output",

@@ -6,8 +6,9 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor
 from torch.nn import functional as F
 
-from hindsight.command_line import CONF_DIR, register_schemas, to_dataclass
+from hindsight.command_line import register_schemas, to_dataclass
 from hindsight.config.model import Cell, RNNConfig
+from hindsight.config.schemas import CONF_DIR
 from rnn import RNN
 
 V, T, D = 31, 10, 16

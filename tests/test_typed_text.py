@@ -12,14 +12,8 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import OmegaConf
 
 from hindsight import runs
-from hindsight.command_line import (
-    HYDRA_OPTIONS,
-    INFO,
-    check_arguments,
-    configuration_of,
-    register_schemas,
-    to_dataclass,
-)
+from hindsight.arguments import HYDRA_OPTIONS, INFO
+from hindsight.command_line import check_arguments, configuration_of, register_schemas, to_dataclass
 from hindsight.errors import InputError
 from hindsight.studies.sweep import runs_of
 from hindsight.yaml_files import parse_yaml

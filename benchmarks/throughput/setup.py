@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from omegaconf import OmegaConf
 
-from hindsight.command_line import CONF_DIR
 from hindsight.config.model import Block, GPTConfig, ModelConfig
+from hindsight.config.schemas import CONF_DIR
 from hindsight.config.throughput import BenchmarkConfig, Variant
 from hindsight.errors import InputError
 

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from hydra import compose, initialize_config_dir
 
-from hindsight.command_line import CONF_DIR, register_schemas, to_dataclass
+from hindsight.command_line import register_schemas, to_dataclass
+from hindsight.config.schemas import CONF_DIR
 
 TINY = [
     "model=gpt_nano",
