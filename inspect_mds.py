@@ -1,4 +1,4 @@
-"""Look at a converted corpus: index, statistics, decoded windows in either direction, and whether it is intact.
+"""Look at a converted corpus: index, statistics, decoded windows in any order, and whether it is intact.
 
     python inspect_mds.py data/novels
     python inspect_mds.py data/novels direction=backward windows=5
@@ -18,9 +18,10 @@ import numpy as np
 
 from hindsight.command_line import run_script
 from hindsight.config.conversion import InspectConfig
-from hindsight.config.direction import Direction
+from hindsight.config.order import order_of
 from hindsight.conversion.token_sources import ConvertedTokens
 from hindsight.conversion.verify import open_index, verify_shards, verify_tokens
+from hindsight.orders.known import open_order
 from hindsight.shards.h5 import HASH_KEY
 from hindsight.shards.manifest import MANIFEST_NAME, MDS, SPLITS, TOKENIZER_FOLDER, Manifest
 from hindsight.shards.mds import INDEX_NAME, stored_file
@@ -86,16 +87,17 @@ def show_index(folder: Path) -> None:
 
 
 def show_windows(config: InspectConfig, source: ConvertedTokens, tokenizer: Tokenizer) -> None:
-    """Show windows of a split as text, in the order in which a model of the direction sees their tokens."""
+    """Show windows of a split as text, in the order in which a model sees their tokens."""
+    order = open_order(order_of(config), config.context_length)
     n_windows = max(1, source.manifest.splits[config.split].tokens // config.context_length)
     drawn = np.random.default_rng(config.seed).choice(n_windows, min(config.windows, n_windows), replace=False)
     for number in sorted(drawn.tolist()):
         tokens = source.window(config.split, number * config.context_length, config.context_length)
-        order = tokens if config.direction is Direction.forward else tokens[::-1]
-        text = "".join(tokenizer.detokenize([token]) if token != tokenizer.eos_id else "⏎EOS⏎" for token in order)
-        if config.direction is Direction.forward and tokenizer.eos_id not in tokens:
+        read = [tokens[position] for position in order.permutation(np.array(tokens))]
+        text = "".join(tokenizer.detokenize([token]) if token != tokenizer.eos_id else "⏎EOS⏎" for token in read)
+        if order.name == "forward" and tokenizer.eos_id not in tokens:
             text = tokenizer.detokenize(tokens)  # so that characters of several tokens are shown
-        log.info("%s window %d, %s: %r", config.split, number, config.direction.value, text)
+        log.info("%s window %d, %s: %r", config.split, number, order.name, text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""MDS shards -> batches of (inputs, targets), the same windows in the same order for both directions.
+"""MDS shards -> batches of (inputs, targets): the same windows one after the other, in whichever order each is read.
 
 Shards are MosaicML Streaming's, and its Stream fetches them from object storage. Its StreamingDataset is not used: it
 keeps the order of an epoch, a barrier and the states of shards in shared memory below names that all runs of a machine
@@ -29,13 +29,13 @@ from streaming.base.world import World
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from hindsight.config.direction import Direction
 from hindsight.errors import InputError
 from hindsight.interrupts import giving_up_after, leave_with_parent
 from hindsight.loading.mds_reader import WindowStream
 from hindsight.loading.shard_files import Shards
 from hindsight.loading.windows import SplitWindows, window_order
-from hindsight.orders.direction import IGNORED, make_example
+from hindsight.orders.examples import IGNORED, make_example
+from hindsight.orders.order import Order
 from hindsight.ranks import on_each_node
 from hindsight.shards.h5 import HASH_KEY
 from hindsight.shards.manifest import H5, Manifest
@@ -188,7 +188,7 @@ class TextStreamingDataset(IterableDataset[dict[str, Any]]):
 class Collate:
     """Windows -> {"input_ids", "targets"}, each (B, T) int64."""
 
-    direction: Direction
+    order: Order
     bos_id: int
     context_length: int
 
@@ -199,7 +199,7 @@ class Collate:
             tokens = sample["tokens"]
             row_T[: len(tokens)] = tokens
             row_T[len(tokens) :] = IGNORED
-        inputs_BT, targets_BT = make_example(torch.from_numpy(window_BT), self.direction, self.bos_id)
+        inputs_BT, targets_BT = make_example(torch.from_numpy(window_BT), self.order, self.bos_id)
         return Batch(input_ids=inputs_BT, targets=targets_BT)
 
 
@@ -264,14 +264,12 @@ def count_targets(batch: dict[str, Tensor]) -> int:
     return int((batch["targets"] != IGNORED).sum())
 
 
-def build_loader(
-    dataset: TextStreamingDataset, direction: Direction, bos_id: int, num_workers: int, seed: int
-) -> DataSpec:
+def build_loader(dataset: TextStreamingDataset, order: Order, bos_id: int, num_workers: int, seed: int) -> DataSpec:
     """Build the loader of a dataset, which yields batches of `Collate`, and counts tokens as `count_targets`.
 
     Args:
         dataset: the windows of a split.
-        direction: which end of a window the model sees first.
+        order: the order in which the model reads a window.
         bos_id: id that starts every input.
         num_workers: data workers; 0 reads in this process.
         seed: seed of the workers. The loader draws from a generator of its own, so that reading data does not change
@@ -280,7 +278,7 @@ def build_loader(
     loader = TextLoader(
         dataset,
         batch_size=dataset.batch_size,
-        collate_fn=Collate(direction, bos_id, dataset.windows.context_length),
+        collate_fn=Collate(order, bos_id, dataset.windows.context_length),
         num_workers=num_workers,
         worker_init_fn=leave_with_parent,
         generator=torch.Generator().manual_seed(seed),
@@ -343,6 +341,6 @@ def build_loaders(setup: RunSetup) -> dict[str, DataSpec]:
     """Build the loaders of train and val."""
     config, bos_id = setup.config, setup.tokenizer.bos_id
     return {
-        name: build_loader(dataset, config.direction, bos_id, config.data.num_workers, config.seed)
+        name: build_loader(dataset, setup.order, bos_id, config.data.num_workers, config.seed)
         for name, dataset in build_datasets(setup).items()
     }

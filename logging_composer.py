@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from hindsight import runs
 from hindsight.config.training import WandbMode
-from hindsight.generation import generate
+from hindsight.generation import Sampling, generate
 from hindsight.json_lines import keep_until
 from hindsight.training.callback_order import Phase
 from hindsight.training.console import Console
@@ -159,7 +159,7 @@ class MetricsFile(LoggerDestination):
 class Samples(Callback):
     """Let the model write on from fixed prompts, into samples.jsonl and the loggers' table "samples".
 
-    Backward models write towards the beginning; their texts are turned back to reading order.
+    Backward models write towards the beginning; texts are in reading order, whatever the order of the model.
 
     Args:
         setup: the run, with its prompts and how to sample.
@@ -175,7 +175,7 @@ class Samples(Callback):
             model,
             setup.tokenizer,
         )
-        self.direction, self.seed = setup.config.direction, setup.config.seed
+        self.order, self.seed = setup.order, setup.config.seed
         self.context_length = setup.windows["train"].context_length
         self.written = 0
         self.is_due: Callable[[State, Event], bool] = create_interval_scheduler(self.config.interval or "0ba")
@@ -206,19 +206,18 @@ class Samples(Callback):
             return
         self.written = step
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        sampling = Sampling(self.config.temperature, self.config.top_k, generator)
         rows = []
         for prompt in self.config.prompts:
             ids_1T = generate(
                 self.model.module,
                 self.tokenizer.tokenize(prompt),
-                self.direction,
+                self.order,
                 self.tokenizer.bos_id,
                 self.tokenizer.eos_id,
                 self.config.length,
                 self.context_length,
-                self.config.temperature,
-                self.config.top_k,
-                generator,
+                sampling,
             )
             rows.append([step, prompt, self.tokenizer.detokenize(ids_1T)])
         columns = SAMPLE_COLUMNS

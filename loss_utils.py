@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
-from hindsight.orders.direction import IGNORED
+from hindsight.orders.examples import IGNORED
 from hindsight.runs import METRIC_NAMES
 
 

@@ -137,11 +137,17 @@ start_training() {
 }
 
 train() {
+    in_an_order "$@" || set -- direction=forward "$@"
     listen
     start_training "$@"
     supervise composer -n "$(processes_here)" --stdout "$LOG_DIR/rank{rank}.out" --stderr "$LOG_DIR/rank{rank}.err" \
         train_composer.py "$@"
     finish
+}
+
+# Whether the arguments say in which order a window is read.
+in_an_order() {
+    case " $*" in *" direction="* | *" order="*) ;; *) return 1 ;; esac
 }
 
 # Each line of a list is a pair of runs: task 1 is the forward run of line 1, task 2 the backward run of line 1, ...
@@ -193,6 +199,7 @@ compare() {
 
 # Train with a process for each GPU of each node: all_nodes.sh starts node.sh on every node.
 train_on_nodes() {
+    in_an_order "$@" || set -- direction=forward "$@"
     listen
     start_training "$@"
     export LOG_DIR

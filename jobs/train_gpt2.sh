@@ -9,4 +9,4 @@
 #$ -l gpu=1
 #$ -l h_rt=24:00:00,s_rt=23:55:00
 . jobs/lib.sh
-train experiment=gpt2 direction=forward "data.path=$DATA" "$@"
+train experiment=gpt2 "data.path=$DATA" "$@"

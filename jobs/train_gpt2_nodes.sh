@@ -10,4 +10,4 @@
 #$ -l gpu=1
 #$ -l h_rt=24:00:00,s_rt=23:55:00
 . jobs/lib.sh
-train_on_nodes experiment=gpt2 direction=forward "data.path=$DATA" "$@"
+train_on_nodes experiment=gpt2 "data.path=$DATA" "$@"

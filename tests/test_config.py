@@ -155,6 +155,12 @@ def test_help_shows_every_key_with_its_docstring(script):
     [
         (["direction=sideways"], ["direction", "sideways", "forward, backward"]),
         ([], ["direction= is required"]),
+        (["order=evenodd"], ["order=evenodd is not known", "did you mean order=even_odd?"]),
+        (["order=blocks"], ["order=blocks: write blocks:K, such as order=blocks:8"]),
+        (["order=blocks:0"], ["at least 1 token", "order=backward"]),
+        (["order=even_odd:3"], ["even_odd has no number"]),
+        (["order=uniform_random:-1"], ["write uniform_random:SEED"]),
+        (["direction=forward", "order=backward"], ["direction=forward is not order=backward; give one of them"]),
         (["direction=forward", "lr=1"], ["lr= is no key", "did you mean optim.lr=?"]),
         (["direction=forward", "optim.learning_rate=1"], ["did you mean optim.lr=?"]),
         (["direction=forward", "learning_rate=1"], ["did you mean optim.lr=?"]),

@@ -8,8 +8,8 @@ def test_every_key_of_the_training_config_has_its_roles_and_no_other_has():
     assert keys == set(KEY_ROLES)
 
 
-def test_a_pair_differs_in_its_direction_alone():
-    assert [key for key, roles in KEY_ROLES.items() if roles.pair is PairRole.compared] == ["direction"]
+def test_a_pair_differs_in_its_order_alone():
+    assert [key for key, roles in KEY_ROLES.items() if roles.pair is PairRole.compared] == ["direction", "order"]
 
 
 def test_what_a_comparison_is_about_or_must_agree_in_does_not_change_within_a_run_but_for_its_length():

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from hindsight.config.direction import Direction
 from hindsight.config.model import Cell, GPTConfig, RNNConfig
 from hindsight.errors import InputError
-from hindsight.generation import generate
-from hindsight.orders.direction import IGNORED
+from hindsight.generation import Sampling, generate
+from hindsight.orders.examples import IGNORED
+from hindsight.orders.known import open_order
 from language_model import LanguageModel, build_model
 from loss_utils import metric_values
 
@@ -73,22 +73,31 @@ class Counter(torch.nn.Module):
         return torch.nn.functional.one_hot(following, VOCAB).float() * 1000
 
 
-def write(direction: Direction, prompt: list[int], length: int, eos_id: int = 99) -> list[int]:
+def write(order: str, prompt: list[int], length: int, eos_id: int = 99) -> list[int]:
     prompt_1T = torch.tensor([prompt], dtype=torch.int64)
-    source = torch.Generator().manual_seed(0)
-    return generate(Counter(), prompt_1T, direction, 10, eos_id, length, 4, 1.0, None, source)[0].tolist()
+    sampling = Sampling(1.0, None, torch.Generator().manual_seed(0))
+    return generate(Counter(), prompt_1T, open_order(order, 4), 10, eos_id, length, 4, sampling)[0].tolist()
 
 
 def test_a_forward_model_writes_after_the_prompt_and_a_backward_one_before_it():
-    assert write(Direction.forward, [3, 4], 3) == [3, 4, 5, 6, 7]
-    assert write(Direction.backward, [3, 4], 3) == [6, 5, 4, 3, 4]
+    assert write("forward", [3, 4], 3) == [3, 4, 5, 6, 7]
+    assert write("backward", [3, 4], 3) == [6, 5, 4, 3, 4]
+
+
+def test_in_another_order_a_model_fills_the_window_around_the_prompt():
+    # It reads 2, 1, 3, 0: the last two are the prompt's, or written after what it read before them.
+    assert write("middle_out", [], 4) == [0, 8, 7, 9]
+    assert write("middle_out", [3, 4], 2) == [3, 4, 7, 5]
+    assert write("middle_out", [3, 4], 9) == [3, 4, 7, 5], "no more than the context"
+    assert write("even_odd", [], 4, eos_id=8) == [7, 9], "7 and 8 are read first, as tokens 0 and 2"
 
 
 def test_writing_starts_without_a_prompt_stops_at_the_end_of_a_document_and_keeps_to_the_context():
-    assert write(Direction.forward, [], 2) == [7, 8]
-    assert write(Direction.forward, [3], 9, eos_id=6) == [3, 4, 5]
+    assert write("forward", [], 2) == [7, 8]
+    assert write("forward", [3], 9, eos_id=6) == [3, 4, 5]
     model = Counter()
-    generate(model, torch.tensor([[1]]), Direction.forward, 10, 99, 9, 4, 1.0, 3, torch.Generator().manual_seed(0))
+    sampling = Sampling(1.0, 3, torch.Generator().manual_seed(0))
+    generate(model, torch.tensor([[1]]), open_order("forward", 4), 10, 99, 9, 4, sampling)
     assert model.longest == 4
 
 
@@ -96,8 +105,8 @@ def test_the_same_generator_gives_the_same_text_and_the_models_mode_stays():
     model = build_model(GPT_TINY, VOCAB, seed=0).train()
 
     def text() -> list[int]:
-        source = torch.Generator().manual_seed(5)
-        return generate(model, torch.tensor([[1]]), Direction.forward, 10, 99, 20, 16, 1.0, 5, source)[0].tolist()
+        sampling = Sampling(1.0, 5, torch.Generator().manual_seed(5))
+        return generate(model, torch.tensor([[1]]), open_order("forward", 16), 10, 99, 20, 16, sampling)[0].tolist()
 
     assert text() == text()
     assert model.training

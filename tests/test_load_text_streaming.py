@@ -18,13 +18,13 @@ from helpers.small_data import convert_config, draws
 from streaming.base.partition import get_partitions
 
 import convert_to_mds
-from hindsight.config.direction import Direction
 from hindsight.errors import InputError
 from hindsight.loading import shard_files
 from hindsight.loading.h5_reader import H5Stream
 from hindsight.loading.mds_reader import WindowStream
 from hindsight.loading.windows import SplitWindows, window_order
-from hindsight.orders.direction import IGNORED, turn
+from hindsight.orders.examples import IGNORED, turn
+from hindsight.orders.known import open_order
 from hindsight.shards.manifest import Manifest
 from hindsight.tokenization.tokenizer import Tokenizer
 from load_text_streaming import TextStreamingDataset, build_loader
@@ -48,8 +48,9 @@ def open_dataset(
     return TextStreamingDataset(stream, split, batch_size, shuffle, seed=7)
 
 
-def read(dataset: TextStreamingDataset, direction: Direction = Direction.forward, num_workers: int = 0):
-    return list(build_loader(dataset, direction, BOS, num_workers, seed=7).dataloader)
+def read(dataset: TextStreamingDataset, order: str = "forward", num_workers: int = 0):
+    opened = open_order(order, dataset.windows.context_length)
+    return list(build_loader(dataset, opened, BOS, num_workers, seed=7).dataloader)
 
 
 def stream_of(corpus: Path, shards: Path, name: str) -> list[int]:
@@ -61,7 +62,7 @@ def stream_of(corpus: Path, shards: Path, name: str) -> list[int]:
     return [token for text in chosen for token in [*tokenizer.tokenize(text)[0].tolist(), tokenizer.eos_id]]
 
 
-@pytest.mark.parametrize("direction", Direction)
+@pytest.mark.parametrize("direction", ["forward", "backward"])
 @pytest.mark.parametrize("context_length", [8, 32, 64])
 def test_a_pass_predicts_each_training_token_exactly_once(corpus, shards, context_length, direction):
     stream = stream_of(corpus, shards, "train")
@@ -71,18 +72,18 @@ def test_a_pass_predicts_each_training_token_exactly_once(corpus, shards, contex
         assert batch["input_ids"].shape == batch["targets"].shape == (4, context_length)
         assert batch["input_ids"].dtype == batch["targets"].dtype == torch.int64
         assert (batch["input_ids"][:, 0] == BOS).all()
-        for window in turn(batch["targets"], direction).tolist():
+        for window in turn(batch["targets"], open_order(direction, context_length)).tolist():
             seen.append(tuple(token for token in window if token != IGNORED))
     assert sorted(window for window in seen if window) == sorted(expected)
     assert seen != expected, "not shuffled"
 
 
 def test_forward_and_backward_see_the_same_windows_in_the_same_order(shards):
-    forward = read(open_dataset(shards), Direction.forward)
-    backward = read(open_dataset(shards), Direction.backward)
+    forward = read(open_dataset(shards), "forward")
+    backward = read(open_dataset(shards), "backward")
     assert len(forward) == len(backward) > 10
     for one, other in zip(forward, backward, strict=True):
-        assert torch.equal(one["targets"], turn(other["targets"], Direction.backward))
+        assert torch.equal(one["targets"], turn(other["targets"], open_order("backward", 32)))
         assert not torch.equal(one["input_ids"], other["input_ids"])
 
 
@@ -157,7 +158,7 @@ def test_windows_with_a_stride_are_in_their_block_and_have_every_token_of_it(str
 
 
 @pytest.mark.parametrize("kind", ["shards", "h5_data"])
-@pytest.mark.parametrize("direction", Direction)
+@pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_overlapping_windows_are_read_from_both_formats_and_in_both_directions(
     kind, direction, corpus, shards, request
 ):
@@ -167,7 +168,7 @@ def test_overlapping_windows_are_read_from_both_formats_and_in_both_directions(
     stream = H5Stream(split, split_start=0) if kind == "h5_data" else WindowStream(split)
     batches = read(TextStreamingDataset(stream, split, 4, shuffle=False, seed=7), direction)
     rows = [[token for token in row.tolist() if token != IGNORED] for batch in batches for row in batch["targets"]]
-    if direction is Direction.backward:
+    if direction == "backward":
         rows = [row[::-1] for row in rows]
     expected = [tokens[split.start(number) :][:32] for number in range(split.n_windows)]
     assert rows == expected + [[]] * (split.n_padded - split.n_windows)
@@ -298,7 +299,7 @@ def test_open_shards_take_few_file_descriptors(shards, monkeypatch):
     monkeypatch.setattr(shard_files.resource, "getrlimit", lambda _: (4 * shard_files.OPEN_SHARE, limits[1]))
     dataset = open_dataset(shards)
     assert len(dataset.shards) > 10
-    batches = iter(build_loader(dataset, Direction.forward, BOS, 0, seed=7).dataloader)
+    batches = iter(build_loader(dataset, open_order("forward", 32), BOS, 0, seed=7).dataloader)
     for _ in range(10):
         next(batches)
     while_reading = len(os.listdir("/proc/self/fd"))
@@ -372,7 +373,7 @@ def test_a_truncated_shard_is_an_error_and_not_wrong_data(shards, tmp_path):
 def test_data_that_is_cut_while_it_is_read_is_an_error_and_no_end_of_the_process(data, request, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(request.getfixturevalue(data), copy)
-    batches = iter(build_loader(open_dataset(copy), Direction.forward, BOS, 0, seed=7).dataloader)
+    batches = iter(build_loader(open_dataset(copy), open_order("forward", 32), BOS, 0, seed=7).dataloader)
     for _ in range(5):
         next(batches)
     for path in [*copy.glob("train/*.mds"), *copy.glob("*.h5")]:
@@ -383,7 +384,7 @@ def test_data_that_is_cut_while_it_is_read_is_an_error_and_no_end_of_the_process
 
 @pytest.mark.dist
 def test_workers_that_cannot_be_started_are_an_error_with_the_key(shards):
-    loader = build_loader(open_dataset(shards), Direction.forward, BOS, 2, seed=7).dataloader
+    loader = build_loader(open_dataset(shards), open_order("forward", 32), BOS, 2, seed=7).dataloader
     match = r"data.num_workers=2: data workers cannot be started \(Too many"
     with few_descriptors(5), pytest.raises(InputError, match=match):
         iter(loader)

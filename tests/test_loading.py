@@ -5,8 +5,7 @@ import torch
 
 from benchmarks.loading.shards import BLOCK_LENGTH, write_corpus, write_sparse_corpus
 from benchmarks.loading.speed import BATCH_SIZE, Speeds, compare_loaders, open_dataset, our_batches
-from hindsight.config.direction import Direction
-from hindsight.orders.direction import IGNORED
+from hindsight.orders.examples import IGNORED
 
 
 @pytest.mark.slow
@@ -19,7 +18,7 @@ def test_every_contender_is_timed_and_every_target_has_its_row(tmp_path):
 
 def test_the_benchmark_reads_the_tokens_that_it_gives_to_nanogpt(tmp_path):
     tokens = write_corpus(tmp_path / "corpus", 10 * BLOCK_LENGTH)
-    batches = list(our_batches(tmp_path / "corpus", 256, Direction.forward)())
+    batches = list(our_batches(tmp_path / "corpus", 256, "forward")())
     read = torch.cat([batch["targets"].flatten() for batch in batches])
     assert read[read != IGNORED].sort().values.tolist() == sorted(tokens.tolist())
 
@@ -29,7 +28,7 @@ def test_a_sparse_corpus_is_read_as_zeros_and_takes_no_disk(tmp_path: Path):
     dataset = open_dataset(tmp_path / "sparse", BLOCK_LENGTH)
     assert dataset.windows.n_windows == 40_000
     assert len(dataset.shards) == 3
-    batch = next(our_batches(tmp_path / "sparse", BLOCK_LENGTH, Direction.backward)())
+    batch = next(our_batches(tmp_path / "sparse", BLOCK_LENGTH, "backward")())
     assert batch["targets"].shape == (BATCH_SIZE, BLOCK_LENGTH)
     assert not batch["targets"].any()
     assert sum(path.stat().st_blocks * 512 for path in tmp_path.rglob("*") if path.is_file()) < 4_000_000

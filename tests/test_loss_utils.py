@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hindsight.orders.direction import IGNORED
+from hindsight.orders.examples import IGNORED
 from hindsight.runs import METRIC_NAMES
 from loss_utils import TokenMetric, mean_nats, metric_values, nats_to_bits, sums, target_nats
 

@@ -28,7 +28,7 @@ import train_tokenizer
 from hindsight.config.direction import Direction
 from hindsight.config.tokenizer import TokenizerConfig
 from hindsight.errors import InputError
-from hindsight.orders.direction import IGNORED
+from hindsight.orders.examples import IGNORED
 from hindsight.training.checkpoint_files import checkpoints_in, outdated
 from hindsight.training.run_folder import open_run
 from language_model import build_model
@@ -92,9 +92,7 @@ def test_a_pair_starts_from_the_same_weights_and_sees_the_same_windows(shards, t
         config = compose_config("train_composer", *settings(shards, tmp_path, f"direction={direction}", "seed=3"))
         dist.initialize_dist(get_device(None))
         setup = prepare(config)
-        loader = build_loader(
-            build_dataset(setup, "train", True), config.direction, setup.tokenizer.bos_id, 0, config.seed
-        )
+        loader = build_loader(build_dataset(setup, "train", True), setup.order, setup.tokenizer.bos_id, 0, config.seed)
         targets = torch.cat([batch["targets"] for batch in loader.dataloader])
         weights = build_model(config.model, 300, config.seed).state_dict()
         pair[direction] = weights, targets.sort(dim=1).values
@@ -170,7 +168,7 @@ def test_the_evaluation_is_the_sum_over_the_whole_set_whatever_the_batches(shard
     setup = prepare(config)
     module = nano(300)  # a warm-up from 0 leaves the weights as they were in the first step
     nats, size, hits, count = 0.0, 0, 0, 0
-    loader = build_loader(build_dataset(setup, "val", False), Direction.forward, setup.tokenizer.bos_id, 0, 0)
+    loader = build_loader(build_dataset(setup, "val", False), setup.order, setup.tokenizer.bos_id, 0, 0)
     with torch.no_grad():
         for batch in loader.dataloader:
             keep = batch["targets"] != IGNORED

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from benchmarks.loading.shards import BLOCK_LENGTH, SEED, write_corpus
 from benchmarks.table import Row
-from hindsight.config.direction import Direction
 from hindsight.loading.mds_reader import WindowStream
 from hindsight.loading.windows import SplitWindows
+from hindsight.orders.known import open_order
 from hindsight.shards.manifest import Manifest
 from hindsight.shards.mds import COLUMN
 from load_text_streaming import TextStreamingDataset, build_loader
@@ -55,9 +55,10 @@ def open_dataset(folder: Path, context_length: int) -> TextStreamingDataset:
     return TextStreamingDataset(WindowStream(split), split, BATCH_SIZE, shuffle=True, seed=SEED)
 
 
-def our_batches(folder: Path, context_length: int, direction: Direction, num_workers: int = 0) -> Batches:
+def our_batches(folder: Path, context_length: int, order: str, num_workers: int = 0) -> Batches:
     """Load batches as training does."""
-    loader = build_loader(open_dataset(folder, context_length), direction, BOS_ID, num_workers, SEED).dataloader
+    dataset = open_dataset(folder, context_length)
+    loader = build_loader(dataset, open_order(order, context_length), BOS_ID, num_workers, SEED).dataloader
     return lambda: iter(loader)
 
 
@@ -133,13 +134,13 @@ def compare_loaders(folder: Path, n_tokens: int = 100_000_000, rounds: int = 5) 
     n_streaming = n_batches // 8 + WARM_UP_BATCHES
     speeds = measure_speeds(
         {
-            "forward": (our_batches(folder, BLOCK_LENGTH, Direction.forward), n_batches),
-            "backward": (our_batches(folder, BLOCK_LENGTH, Direction.backward), n_batches),
+            "forward": (our_batches(folder, BLOCK_LENGTH, "forward"), n_batches),
+            "backward": (our_batches(folder, BLOCK_LENGTH, "backward"), n_batches),
             "nanogpt": (nanogpt_batches(tokens, BLOCK_LENGTH), n_batches),
             "streaming": (streaming_batches(folder, n_streaming), n_streaming),
-            "of 256": (our_batches(folder, 256, Direction.forward), n_batches),
-            "of 256, backward": (our_batches(folder, 256, Direction.backward), n_batches),
-            "2 workers": (our_batches(folder, BLOCK_LENGTH, Direction.forward, num_workers=2), n_batches // 4),
+            "of 256": (our_batches(folder, 256, "forward"), n_batches),
+            "of 256, backward": (our_batches(folder, 256, "backward"), n_batches),
+            "2 workers": (our_batches(folder, BLOCK_LENGTH, "forward", num_workers=2), n_batches // 4),
         },
         rounds,
     )

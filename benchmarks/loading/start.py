@@ -17,7 +17,6 @@ from pathlib import Path
 from benchmarks.loading.shards import BLOCK_LENGTH, write_sparse_corpus
 from benchmarks.loading.speed import our_batches
 from benchmarks.table import Row
-from hindsight.config.direction import Direction
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,7 +38,7 @@ class Start:
 def start_here(folder: Path, context_length: int) -> Start:
     """Load a first batch in this process, which must have done nothing else."""
     imports_rss_gb, began = peak_rss_gb(), time.perf_counter()
-    batches = our_batches(folder, context_length, Direction.forward)
+    batches = our_batches(folder, context_length, "forward")
     open_s = time.perf_counter() - began
     next(batches())
     return Start(open_s, time.perf_counter() - began, peak_rss_gb(), imports_rss_gb)
@@ -84,7 +83,7 @@ def measure_first_batches(folder: Path, rounds: int = 5) -> Iterator[Row]:
         seconds = []
         for _ in range(rounds):
             began = time.perf_counter()
-            next(our_batches(folder, BLOCK_LENGTH, Direction.forward, num_workers)())
+            next(our_batches(folder, BLOCK_LENGTH, "forward", num_workers)())
             seconds.append(time.perf_counter() - began)
         yield Row(f"first batch, {num_workers} workers, 100M tokens", f"{statistics.median(seconds):.3f} s")
 

@@ -16,13 +16,13 @@ from torch.nn.utils import clip_grad_norm_
 
 from benchmarks.throughput.huggingface import HuggingFaceGPT2
 from benchmarks.throughput.setup import Setup
-from hindsight.config.direction import Direction
 from hindsight.config.model import GPTConfig
 from hindsight.config.optim import OptimConfig
 from hindsight.config.throughput import Variant
 from hindsight.loading.mds_reader import WindowStream
 from hindsight.loading.windows import SplitWindows
-from hindsight.orders.direction import make_example
+from hindsight.orders.examples import make_example
+from hindsight.orders.known import open_order
 from hindsight.shards.manifest import token_dtype
 from hindsight.training.gradient import ClipGradient
 from hindsight.training.optim import build_optimizer, build_scheduler, learning_rate
@@ -85,7 +85,8 @@ class PlainLoop:
         self.forward = torch.compile(self.model) if setup.compile else self.model
         self.watch = Stopwatch(setup.device)
         windows = random_windows(setup).astype(np.int64).reshape(-1, setup.batch_size, setup.context_length)
-        pairs = [make_example(torch.from_numpy(window_BT), Direction.forward, BOS_ID) for window_BT in windows]
+        forward = open_order("forward", setup.context_length)
+        pairs = [make_example(torch.from_numpy(window_BT), forward, BOS_ID) for window_BT in windows]
         self.batches = [(inputs_BT.to(setup.device), targets_BT.to(setup.device)) for inputs_BT, targets_BT in pairs]
 
     def take_turn(self) -> list[float]:
@@ -131,7 +132,9 @@ class TrainerLoop:
         self.watch, gradient = Stopwatch(setup.device), ClipGradient(optim.grad_clip)
         self.trainer = Trainer(
             model=LanguageModel(module, one_byte_per_token(setup)),
-            train_dataloader=build_loader(dataset, Direction.forward, BOS_ID, num_workers=0, seed=setup.seed),
+            train_dataloader=build_loader(
+                dataset, open_order("forward", dataset.windows.context_length), BOS_ID, num_workers=0, seed=setup.seed
+            ),
             optimizers=optimizer,
             schedulers=build_scheduler(optimizer, lambda step: learning_rate(step, total_steps, optim), optim),
             step_schedulers_every_batch=True,

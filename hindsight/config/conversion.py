@@ -16,6 +16,7 @@ from hindsight.config.checks import (
 )
 from hindsight.config.corpus import CorpusConfig
 from hindsight.config.direction import Direction
+from hindsight.config.order import settle_order
 
 MAX_WORKERS = 1024
 
@@ -108,14 +109,19 @@ class InspectConfig:
     """Windows that are shown, drawn by the seed; 0 for none."""
     context_length: int = 64
     """Tokens in a window that is shown."""
-    direction: Direction = Direction.forward
-    """forward: windows in reading order; backward: as a backward model sees them, last token first."""
+    direction: Direction | None = None
+    """forward (null): windows in reading order; backward: as a backward model sees them, last token first."""
+    order: str | None = None
+    """Another order, as a model of it sees them; see train_composer.py --help."""
     seed: int = 0
     """Seed of the draw."""
     verify: bool = True
     """Whether to read everything and check sizes, hashes and token ids."""
 
     def __post_init__(self) -> None:
+        if self.direction is None and self.order is None:
+            self.direction = Direction.forward
+        settle_order(self)
         require_no_credentials("", self)
         require_text("", self, "path")
         require_positive("", self, "context_length")

@@ -1,4 +1,4 @@
-"""The name that a run has where none is given: <model>-<data>-<direction>-seed<seed>.
+"""The name that a run has where none is given: <model>-<data>-<order>-seed<seed>.
 
 <model> is the named model, and what differs from it: gpt_nano-l2-d24-t128. Keys of SHORT are abbreviated, others stand
 with their name, such as dropout0.1; -t128 are the tokens of a window (data.context_length). Two runs in one folder with
@@ -13,7 +13,6 @@ from typing import Any
 
 from hindsight import runs
 from hindsight.config.data import DataConfig
-from hindsight.config.direction import Direction
 from hindsight.config.keys import defaults_of, flatten
 from hindsight.config.model import ModelConfig
 from hindsight.errors import InputError
@@ -35,13 +34,13 @@ LONGEST = 60
 """Characters of what differs; beyond them, its hash stands for it."""
 
 
-def default_run_name(model: ModelConfig, data: DataConfig, direction: Direction, seed: int, runs_dir: str) -> str:
-    """Name a run by its model, data, direction and seed.
+def default_run_name(model: ModelConfig, data: DataConfig, order: str, seed: int, runs_dir: str) -> str:
+    """Name a run by its model, data, order and seed.
 
     Earlier versions left out what differs from the named model. A run that one of them began is found by that name.
     """
     data_name = data.path.rstrip("/").split("/")[-1] if "://" in data.path else Path(data.path).resolve().name
-    rest = f"{data_name}-{direction.name}-seed{seed}"
+    rest = f"{data_name}-{order.replace(':', '')}-seed{seed}"
     before = f"{model.name}-{rest}"
     name = "-".join([model.name, *_differences(model, data), rest])
     is_new = name == before or (Path(runs_dir, name) / runs.CONFIG).exists()

@@ -22,6 +22,7 @@ from hindsight.config.data import DataConfig
 from hindsight.config.direction import Direction
 from hindsight.config.model import ModelConfig
 from hindsight.config.optim import OptimConfig
+from hindsight.config.order import order_of, settle_order
 from hindsight.config.run_names import default_run_name
 
 
@@ -135,10 +136,15 @@ class MoreConfig:
 
 @dataclass
 class TrainConfig:
-    """Train a language model in one direction; a second call with the same run_name goes on where the first stopped."""
+    """Train a language model in one order; a second call with the same run_name goes on where the first stopped."""
 
-    direction: Direction = MISSING
-    """forward predicts the next token, backward the previous one."""
+    direction: Direction | None = None
+    """forward predicts the next token, backward the previous one; required, if order is not given."""
+    order: str | None = None
+    """Another order in which a window is read: even_odd, odd_even, middle_out, end_in, half_back_forward,
+    half_forward_back, quarter_middle_out_interleave, quarter_middle_out_concat, quarter_end_in_interleave,
+    quarter_end_in_concat, random_chunk:SEED, uniform_random:SEED, blocks:K; forward and backward are the same as
+    direction. docs/training.md says what they are."""
     model: ModelConfig = MISSING
     """Named model of conf/model/; its fields are model.KEY."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -157,7 +163,7 @@ class TrainConfig:
     seed: int = 0
     """Seed of the initial weights, the order of the data, dropout and samples."""
     run_name: str | None = None
-    """Name of the run and of its folder; null for <model>-<data>-<direction>-seed<seed>, where
+    """Name of the run and of its folder; null for <model>-<data>-<order>-seed<seed>, where
     <model> is the named model and what differs from it: gpt_nano-l2-t128."""
     runs_dir: str = "runs"
     """Folder of all runs."""
@@ -198,6 +204,7 @@ class TrainConfig:
     """Only try the whole path: three steps, an evaluation, a save and a resume on a scrap of the data."""
 
     def __post_init__(self) -> None:
+        settle_order(self)
         require_no_credentials("", self)
         require_positive("", self, "batch_size", "microbatch_size", "eval_batches", "log_interval")
         require_positive("", self, "device_eval_batch_size")
@@ -224,4 +231,4 @@ class TrainConfig:
         """Give run_name, or what it is by default."""
         if self.run_name is not None:
             return self.run_name
-        return default_run_name(self.model, self.data, self.direction, self.seed, self.runs_dir)
+        return default_run_name(self.model, self.data, order_of(self), self.seed, self.runs_dir)

@@ -11,11 +11,14 @@ from typing import Any
 from hindsight import runs
 from hindsight.config.model import GPTConfig
 from hindsight.config.optim import Schedule
+from hindsight.config.order import order_of
 from hindsight.config.training import TrainConfig
 from hindsight.durations import steps_in
 from hindsight.errors import InputError
 from hindsight.loading.remote import Remote, cache_folder
 from hindsight.loading.windows import SplitWindows
+from hindsight.orders.known import open_order
+from hindsight.orders.order import Order
 from hindsight.provenance import git_commit, versions
 from hindsight.shards.manifest import MDS, TOKENIZER_FOLDER, Manifest
 from hindsight.tokenization.tokenizer import Tokenizer
@@ -53,6 +56,7 @@ class RunSetup:
         locations: where train and val are.
         manifests: what the data of train and val says of itself.
         windows: the windows of train and val.
+        order: the order in which the model reads a window.
     """
 
     config: TrainConfig
@@ -62,6 +66,7 @@ class RunSetup:
     locations: dict[str, Location]
     manifests: dict[str, Manifest]
     windows: dict[str, SplitWindows]
+    order: Order
 
     @property
     def total_steps(self) -> int:
@@ -119,6 +124,7 @@ def check_setup(config: TrainConfig, locations: dict[str, Location]) -> RunSetup
             f"data.context_length={context_length} exceeds model.context_length={config.model.context_length}; "
             "lower the first or raise the second."
         )
+    order = open_order(order_of(config), context_length)
     manifests = {split: Manifest.load(place.folder, place.key) for split, place in locations.items()}
     for split, place in locations.items():
         if place.remote is not None and manifests[split].format != MDS:
@@ -142,7 +148,7 @@ def check_setup(config: TrainConfig, locations: dict[str, Location]) -> RunSetup
         _check_batch(config, windows["train"])
     run_name = config.name_of_run()
     complete = replace(config, run_name=run_name, data=replace(config.data, context_length=context_length))
-    return RunSetup(complete, run_name, folder_of(config), tokenizer, locations, manifests, windows)
+    return RunSetup(complete, run_name, folder_of(config), tokenizer, locations, manifests, windows, order)
 
 
 def _load_tokenizer(config: TrainConfig, locations: dict[str, Location], manifests: dict[str, Manifest]) -> Tokenizer:

@@ -6,6 +6,7 @@ from tqdm import tqdm
 
 from hindsight import runs
 from hindsight.config.direction import Direction
+from hindsight.config.order import order_of
 from hindsight.training.setup import RunSetup
 
 
@@ -29,7 +30,7 @@ def start_lines(setup: RunSetup, n_parameters: int, step: int, devices: str) -> 
     left = setup.total_steps - step
     tokens = left * setup.windows["train"].batch_tokens
     lines = [
-        f"run      {setup.run_name}, {config.direction.name}",
+        f"run      {setup.run_name}, {order_of(config)}",
         f"model    {config.model.name}, {short(n_parameters)} parameters",
         f"data     {place.remote.url if place.remote is not None else place.folder}: {documents}"
         f"{short(train.tokens)} tokens; {short(val.tokens)} to validate on",
@@ -62,14 +63,15 @@ def end_lines(setup: RunSetup) -> list[str]:
 
 
 def _next_command(setup: RunSetup) -> str:
-    """Name the comparison with the run of the other direction, or how to train that run."""
+    """Name the comparison with the run of the other direction, or the forward one, or how to train that run."""
     direction, name = setup.config.direction, setup.run_name
     other = Direction.backward if direction is Direction.forward else Direction.forward
-    twin = setup.folder.with_name(other.name.join(name.rsplit(direction.name, 1)))
+    order = order_of(setup.config).replace(":", "")
+    twin = setup.folder.with_name(other.name.join(name.rsplit(order, 1)))
     if twin != setup.folder and (twin / runs.METRICS).is_file():
         pair = (setup.folder, twin) if direction is Direction.forward else (twin, setup.folder)
         return f"python compare_directions.py 'runs=[{','.join(map(_shown, pair))}]'"
-    named = "" if direction.name in name else " and another run_name"
+    named = "" if order in name else " and another run_name"
     return f"the same command with direction={other.name}{named}, then python compare_directions.py runs=[...,...]"
 
 

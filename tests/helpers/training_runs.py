@@ -40,7 +40,8 @@ def last_of_each(arguments: list[str]) -> list[str]:
 
 def settings(shards: Path, runs: Path, *changes: str) -> list[str]:
     """Arguments of a run of six steps."""
-    given = ["direction=forward", f"data.path={shards}", f"runs_dir={runs}", "max_duration=6ba", *TINY, *changes]
+    direction = [] if any(change.startswith("order=") for change in changes) else ["direction=forward"]
+    given = [*direction, f"data.path={shards}", f"runs_dir={runs}", "max_duration=6ba", *TINY, *changes]
     return last_of_each(given)
 
 

@@ -1,0 +1,73 @@
+"""An order: which position of a window the model reads first, second, and so on.
+
+An order is a function from the tokens of a window to a permutation of their positions. Everything else follows from the
+permutation: what the model sees, the way back, and the token to which a loss belongs. Nothing here imports torch.
+
+Shapes: T tokens of a full window, n tokens of a window, which is shorter at the end of a split.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hindsight.errors import InputError
+
+
+class Order(ABC):
+    """The order in which a model reads windows.
+
+    Args:
+        name: the value of order= that means it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @abstractmethod
+    def permutation(self, window_T: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Give the positions of a window's n tokens in the order in which the model reads them, (n,) int64."""
+
+
+class FixedOrder(Order):
+    """An order of positions, whatever the tokens are.
+
+    A shorter window has the order of a full one, without the positions that it lacks.
+
+    Args:
+        name: the value of order= that means it.
+        formula: T -> (T,) positions in the order in which they are read.
+        context_length: T.
+        multiple: what T must be a multiple of.
+
+    Raises:
+        InputError: windows of T tokens cannot be read in this order.
+    """
+
+    def __init__(
+        self, name: str, formula: Callable[[int], NDArray[np.int64]], context_length: int, multiple: int = 1
+    ) -> None:
+        super().__init__(name)
+        if context_length % multiple:
+            raise InputError(
+                f"order={name} needs windows of a multiple of {multiple} tokens, not data.context_length="
+                f"{context_length}; choose another of the two."
+            )
+        self.positions_T = formula(context_length)
+
+    def permutation(self, window_T: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Give the positions of a window's n tokens in the order in which the model reads them, (n,) int64."""
+        return self.restricted(len(window_T))
+
+    def restricted(self, n_tokens: int) -> NDArray[np.int64]:
+        """Give the order of a window of n tokens, (n,) int64."""
+        is_full = n_tokens == len(self.positions_T)
+        return self.positions_T if is_full else self.positions_T[self.positions_T < n_tokens]
+
+
+def inverse(permutation_n: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Give the step at which each position is read: the way back from the model's order to that of reading."""
+    steps_n = np.empty_like(permutation_n)
+    steps_n[permutation_n] = np.arange(len(permutation_n))
+    return steps_n

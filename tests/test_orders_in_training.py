@@ -1,0 +1,113 @@
+"""Training in an order is training forward on shards whose windows were put into that order beforehand."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.small_data import convert_config
+from helpers.training_runs import losses, train
+from safetensors.torch import load_file
+
+import convert_to_mds
+from hindsight.config.model import Block, Cell, GPTConfig, RNNConfig
+from hindsight.loading.mds_reader import WindowStream
+from hindsight.loading.windows import SplitWindows
+from hindsight.orders.known import FORMULAS, open_order
+from hindsight.shards.manifest import SPLITS, Manifest
+from language_model import LanguageModel, build_model
+from load_text_streaming import TextStreamingDataset, build_loader
+
+T = 32
+MODELS = {
+    "gpt2": GPTConfig(name="tiny", n_layers=1, d_model=16, n_heads=2, context_length=T, dropout=0.1),
+    "llama": GPTConfig(name="tiny", n_layers=1, d_model=16, n_heads=2, context_length=T, block=Block.llama),
+    "gru": RNNConfig(name="tiny", n_layers=2, d_model=16, cell=Cell.gru, dropout=0.1),
+    "lstm": RNNConfig(name="tiny", n_layers=1, d_model=16, cell=Cell.lstm),
+}
+ORDERS = [*FORMULAS, "random_chunk:3", "uniform_random:3", "blocks:5"]
+
+
+@pytest.fixture(scope="module")
+def unsigned(corpus: Path, tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards without hashes, whose tokens a test may therefore move."""
+    out = tmp_path_factory.mktemp("unsigned") / "shards"
+    convert_to_mds.main(convert_config(corpus, tokenizer_dir, out, hashes=[]))
+    return out
+
+
+def permute_shards(folder: Path, copy: Path, order: str) -> Path:
+    """Copy shards, with the tokens of each window of T in an order."""
+    shutil.copytree(folder, copy)
+    manifest, opened = Manifest.load(folder), open_order(order, T)
+    for split in SPLITS:
+        left = manifest.splits[split].tokens
+        for path in sorted((copy / split).glob("*.mds")):
+            data = bytearray(path.read_bytes())
+            begin = int.from_bytes(data[4:8], "little")
+            tokens = np.frombuffer(data, manifest.dtype, offset=begin)[:left]
+            left -= len(tokens)
+            for start in range(0, len(tokens), T):
+                window = tokens[start : start + T]
+                window[:] = window[opened.permutation(window.astype(np.int64))]
+            path.write_bytes(data)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def permuted(unsigned: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The copy of the shards in an order, made once."""
+    folder = tmp_path_factory.mktemp("permuted")
+
+    def copy(order: str) -> Path:
+        place = folder / order.replace(":", "")
+        return place if place.exists() else permute_shards(unsigned, place, order)
+
+    return copy
+
+
+def trace(folder: Path, order: str, model: Any) -> list[Any]:
+    """Losses, gradients and weights of a few steps on the training split, and the sums of the validation split."""
+    manifest = Manifest.load(folder)
+    module = LanguageModel(build_model(model, manifest.vocab_size, seed=3), np.ones(manifest.vocab_size, np.int64))
+    optimizer, seen = torch.optim.AdamW(module.parameters(), lr=1e-2), []
+    torch.manual_seed(5)
+    for split in SPLITS:
+        windows = SplitWindows.of(str(folder), split, manifest, T, 8)
+        dataset = TextStreamingDataset(WindowStream(windows), windows, 8, split == "train", seed=7)
+        module.train(split == "train")
+        for step, batch in enumerate(build_loader(dataset, open_order(order, T), 0, 0, seed=7).dataloader):
+            if split == "val":
+                seen.append(module.eval_forward(batch))
+            elif step < 3:
+                loss = module.loss(module(batch), batch)
+                optimizer.zero_grad()
+                loss.backward()
+                seen += [loss.detach(), *(weight.grad.clone() for weight in module.parameters() if weight.grad is not None)]
+                optimizer.step()
+    return [*seen, *(weight.detach() for weight in module.parameters())]
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("order", ORDERS)
+def test_training_in_an_order_is_training_forward_on_windows_in_that_order(order, model, unsigned, permuted):
+    turned, forward = trace(unsigned, order, MODELS[model]), trace(permuted(order), "forward", MODELS[model])
+    assert len(turned) == len(forward)
+    assert all(torch.equal(one, other) for one, other in zip(turned, forward, strict=True))
+    if order != "forward":
+        straight = trace(unsigned, "forward", MODELS[model])
+        assert not all(torch.equal(one, other) for one, other in zip(turned, straight, strict=True))
+
+
+@pytest.mark.parametrize("order", ["backward", "quarter_middle_out_interleave"])
+def test_a_run_in_an_order_has_the_losses_and_weights_of_a_forward_run_on_such_shards(
+    order, unsigned, permuted, tmp_path
+):
+    turned = train(unsigned, tmp_path / "a", f"order={order}", "eval_interval=3ba")
+    forward = train(permuted(order), tmp_path / "b", "direction=forward", "eval_interval=3ba")
+    assert losses(turned) == losses(forward)
+    weights, others = load_file(turned / "model.safetensors"), load_file(forward / "model.safetensors")
+    assert all(torch.equal(weights[name], others[name]) for name in others)
+    assert turned.name == f"gpt_nano-l2-d24-ctx64-h2-t32-shards-{order}-seed0"
