@@ -85,7 +85,7 @@ def trace(folder: Path, order: str, model: Any) -> list[Any]:
                 loss = module.loss(module(batch), batch)
                 optimizer.zero_grad()
                 loss.backward()
-                seen += [loss.detach(), *(weight.grad.clone() for weight in module.parameters() if weight.grad is not None)]
+                seen += [loss.detach(), *(torch.as_tensor(weight.grad).clone() for weight in module.parameters())]
                 optimizer.step()
     return [*seen, *(weight.detach() for weight in module.parameters())]
 

@@ -4,6 +4,8 @@ Nothing else puts training data into another order. Shapes: B windows, T tokens.
 "Arrows of Time for Large Language Models", arXiv:2401.17505, section 2.
 """
 
+from typing import cast
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -29,7 +31,7 @@ def permutations(window_BT: Tensor, order: Order) -> Tensor:
     if isinstance(order, FixedOrder) and len(order.positions_T) == T and not _has_padding(window_BT):
         return torch.as_tensor(order.positions_T).expand_as(window_BT)
     positions_BT = np.tile(np.arange(T), (len(window_BT), 1))
-    rows_BT: NDArray[np.int64] = np.asarray(window_BT)
+    rows_BT = cast("NDArray[np.int64]", np.asarray(window_BT))
     for positions_T, window_T in zip(positions_BT, rows_BT, strict=True):
         tokens_n = window_T[window_T != IGNORED]
         positions_T[: len(tokens_n)] = order.permutation(tokens_n)
