@@ -26,6 +26,8 @@ CHECKPOINTS = "checkpoints"
 BACKUPS = "backups"
 """Folder, inside that of the checkpoints, of those that are kept for ever."""
 WEIGHTS = "model.safetensors"
+TOKEN_LOSSES = "token_losses.parquet"  # noqa: S105 - not a secret
+"""Losses of every token that is validated on, by evaluate_tokens.py; the names of others say of what they are."""
 TENSORBOARD, WANDB = "tensorboard", "wandb"
 NEWEST_CHECKPOINT = "newest_checkpoint.json"
 """Which checkpoint was saved last: a run that has one never begins at step 0 again."""
