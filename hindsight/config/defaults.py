@@ -3,6 +3,7 @@
 from functools import cache
 from typing import Any
 
+from hindsight.config.direction import Direction
 from hindsight.config.keys import defaults_of
 from hindsight.config.model import Cell, GPTConfig, RNNConfig
 from hindsight.config.training import TrainConfig
@@ -20,4 +21,4 @@ def with_defaults(recorded: dict[str, Any]) -> dict[str, Any]:
 def _defaults(is_rnn: bool) -> dict[str, Any]:
     rnn = RNNConfig(name="any", n_layers=1, d_model=1, cell=Cell.gru)
     gpt = GPTConfig(name="any", n_layers=1, d_model=1, n_heads=1)
-    return defaults_of(TrainConfig(model=rnn if is_rnn else gpt))
+    return defaults_of(TrainConfig(direction=Direction.forward, model=rnn if is_rnn else gpt))
