@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from gpt import GPT
 from hindsight.config.model import GPTConfig
 
 K, M = 10, 4
@@ -55,26 +55,23 @@ def unigram_logits() -> NDArray[np.float64]:
 
 
 @torch.no_grad()
-def answer_with(model: GPT, config: GPTConfig, logits: NDArray[np.float64], bos_id: int) -> None:
+def answer_with(model: nn.Module, config: GPTConfig, logits: NDArray[np.float64], bos_id: int) -> None:
     """Set the weights so that the logits depend on the last input alone: after BOS every state is as likely.
 
     Attention and MLP add nothing. An input is embedded as a unit vector; LayerNorm takes off its mean 1 / D and divides
     by s, so a row of the head with sum 0 and the entries s * logit gives the logits.
     """
-    D = config.d_model
-    for weight in model.parameters():
-        weight.zero_()
-    model.norm.weight.fill_(1)
-    for block in model.blocks:
-        block.attention_norm.weight.fill_(1)
-        block.mlp_norm.weight.fill_(1)
-    model.embedding.weight[FIRST_ID : FIRST_ID + K, :K] = torch.eye(K)
-    model.embedding.weight[bos_id, K] = 1
+    D, weights = config.d_model, dict(model.named_parameters())
+    for name, weight in weights.items():
+        weight.fill_(1.0 if name.endswith("norm.weight") else 0.0)
+    embedding_VD, head_VD = weights["embedding.weight"], weights["head.weight"]
+    embedding_VD[FIRST_ID : FIRST_ID + K, :K] = torch.eye(K)
+    embedding_VD[bos_id, K] = 1
     scale = math.sqrt((1 / D) * (1 - 1 / D) + config.norm_eps)
-    rows = torch.full((len(model.head.weight), D), 0.0, dtype=torch.float64)
+    rows = torch.zeros(head_VD.shape, dtype=torch.float64)
     rows[:, : K + 1] = -NEVER_NATS
     rows[FIRST_ID : FIRST_ID + K, :K] = torch.from_numpy(logits)
     rows[FIRST_ID : FIRST_ID + K, K] = -math.log(K)
     rows *= scale
     rows[:, K + 1] = -rows.sum(dim=1)
-    model.head.weight.copy_(rows)
+    head_VD.copy_(rows)
