@@ -1,0 +1,58 @@
+"""How many seeds resolve a gap, from the spread that was measured: Student's paired t, power 0.8, two-sided 5%.
+
+The spread is itself an estimate: from 3 seeds it may be a third of the true one, or two times as large.
+"""
+
+from functools import cache
+from typing import Any, cast
+
+from hindsight.analysis.inference import LEVEL
+
+POWER = 0.8
+"""Probability of finding a gap that is there."""
+MOST_SEEDS = 1 << 20
+LARGEST_EFFECT = 30.0
+"""In standard deviations; larger ones are found by two seeds as well, and scipy's noncentral t loses its digits."""
+
+
+def seeds_for(margin_nats: float, std_nats: float) -> int | None:
+    """Fewest seeds that find a gap as large as the margin; None for more than a million.
+
+    Args:
+        margin_nats: a mean gap, above 0.
+        std_nats: standard deviation of the gap of a seed.
+    """
+    effect = min(margin_nats / std_nats, LARGEST_EFFECT) if std_nats else LARGEST_EFFECT
+    enough = 2
+    while _power(effect, enough) < POWER:
+        enough *= 2
+        if enough > MOST_SEEDS:
+            return None
+    too_few = enough // 2
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        if _power(effect, middle) < POWER:
+            too_few = middle
+        else:
+            enough = middle
+    return enough
+
+
+def margin_for(n_seeds: int, std_nats: float) -> float:
+    """Smallest gap that so many seeds find, in nats; at least two."""
+    return _effect_for(n_seeds) * std_nats
+
+
+@cache
+def _effect_for(n_seeds: int) -> float:
+    low, high = 0.0, LARGEST_EFFECT
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _power(middle, n_seeds) < POWER else (low, middle)
+    return high
+
+
+def _power(effect: float, n_seeds: int) -> float:
+    from statsmodels.stats import power  # pyright: ignore[reportMissingTypeStubs]
+
+    return float(cast(Any, power).TTestPower().power(effect, n_seeds, 1 - LEVEL, alternative="two-sided"))
