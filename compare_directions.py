@@ -1,15 +1,17 @@
-"""Compare runs that differ only in direction: how much harder is it to predict text backward than forward?
+"""Compare runs that differ only in order and seed: how much harder is it to predict text backward than forward?
 
 FW and BW are the validation losses (nats/token) of a pair of runs at their last evaluation. The gap between them is
 
     BW/FW - 1                    the percentage difference of arXiv:2401.17505
     (BW - FW) / ((FW + BW)/2)    the same over the mean of the two, so that neither direction is the reference
 
-in %, and greater than 0 where backward is harder. hindsight/analysis/pairs.py says what makes two runs a pair; a run
-without a partner is left out, and the difference to the closest run named.
+in %, and greater than 0 where backward is harder. What can be said of it rests on the seeds, and stands beside its
+null: runs of the same order, with other seeds. docs/comparing.md says what is computed, and by which formulas; pairs.py
+and groups.py in hindsight/analysis/ say which runs belong together. A run without a partner is left out, and the
+difference to the closest run named.
 
     python compare_directions.py runs/a runs/b
-    python compare_directions.py 'runs=runs/*' out=comparison
+    python compare_directions.py 'runs=runs/*' out=comparison margin_nats=0.005
 """
 
 import hindsight.installed  # noqa: F401 - says `make setup` before an import below fails
@@ -20,9 +22,12 @@ import logging
 from pathlib import Path
 
 from hindsight.analysis.given_runs import find_runs
-from hindsight.analysis.pairs import pair_runs, read_runs
+from hindsight.analysis.groups import groups_of
+from hindsight.analysis.pairs import pair_runs
 from hindsight.analysis.plots import draw_comparison
-from hindsight.analysis.report import csv_text, make_report, screen_text
+from hindsight.analysis.recorded import read_runs
+from hindsight.analysis.report import csv_text, make_report
+from hindsight.analysis.screen import screen_text
 from hindsight.command_line import run_script
 from hindsight.config.comparison import CompareConfig
 from hindsight.errors import InputError
@@ -32,25 +37,28 @@ log = logging.getLogger("hindsight")
 
 
 def main(config: CompareConfig) -> None:
-    """Read and pair the runs, write the report as csv, json and png, and show it."""
+    """Read and group the runs, write the report as csv, json and png, and show it."""
     given, unread = read_runs(find_runs(config.runs))
-    pairs, unpaired = pair_runs(given)
+    if config.reference is not None and config.reference not in {run.order for run in given}:
+        raise InputError(f"reference={config.reference}: none of runs= has that order; leave it out, or name another.")
+    pairs, unpaired = pair_runs(given, config.reference)
+    groups = groups_of(given, pairs, config.reference)
     left_out = [*unread, *unpaired]
-    if not pairs:
+    if not pairs and not groups:
         raise InputError(left_out[0])
+    report = make_report(given, pairs, groups, left_out, config.margin_nats)
     out = Path(config.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"out={out} cannot be made a folder ({error.strerror}); choose another.") from None
-    report = make_report(pairs, left_out)
-    write_atomically(out / "comparison.csv", csv_text(pairs))
+    write_atomically(out / "comparison.csv", csv_text(report))
     write_atomically(out / "comparison.json", json.dumps(report, indent=2))
     write_atomically(out / "comparison.png", draw_comparison(report))
     log.info("%s\n", screen_text(report))
     log.info("Plot:    %s", out / "comparison.png")
     log.info("Numbers: %s\n         %s", out / "comparison.csv", out / "comparison.json")
-    log.info("Runs:    %s", "\n         ".join(str(run.folder) for pair in pairs for run in pair.runs))
+    log.info("Runs:    %s", "\n         ".join(dict.fromkeys(run["folder"] for run in report["runs"])))
 
 
 if __name__ == "__main__":

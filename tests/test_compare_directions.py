@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 
 from compare_directions import main
 from hindsight.analysis.given_runs import find_runs
-from hindsight.analysis.pairs import differences, pair_runs, read_run
+from hindsight.analysis.pairs import differences, pair_runs
+from hindsight.analysis.recorded import read_run
 from hindsight.command_line import run_script
 from hindsight.config.comparison import CompareConfig
 from hindsight.errors import InputError

@@ -63,7 +63,7 @@ def names_of(given: Sequence[tuple[Settings, Settings]]) -> list[tuple[str, str]
     named: list[tuple[str, str]] = []
     for place, (settings, _) in enumerate(given):
         alike = [each for i, (each, _) in enumerate(given) if (data[i], models[i]) == (data[place], models[place])]
-        extra = [f"{key}={settings.get(key)}" for key in _differing(alike)]
+        extra = [f"{key}={settings[key]}" for key in _differing(alike) if key in settings]
         named.append((names[data[place]], " ".join([models[place], *extra])))
     return named
 

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 DISTINCT_COLORS = 10
 """Colors of matplotlib's cycle."""
+LINES: tuple[Any, ...] = ("--", ":", "-.", (0, (5, 1)), (0, (1, 3)))
+"""Of the orders that are compared with the reference, whose line is solid."""
 
 
 def draw_comparison(report: dict[str, Any]) -> bytes:
@@ -43,8 +45,10 @@ def draw_comparison(report: dict[str, Any]) -> bytes:
             color="dimgray",
         )
     gaps.axhline(0, color="gray", linewidth=1)
-    losses.set(title="Predicting text forward and backward", ylabel="validation loss (nats/token)")
-    gaps.set(xlabel="training tokens", ylabel="gap: BW/FW - 1 (%)")
+    is_usual = {(pair["reference"], pair["order"]) for pair in report["pairs"]} <= {("forward", "backward")}
+    orders = "forward and backward" if is_usual else "in several orders"
+    losses.set(title=f"Predicting text {orders}", ylabel="validation loss (nats/token)")
+    gaps.set(xlabel="training tokens", ylabel=f"gap: {'BW/FW' if is_usual else 'order/reference'} - 1 (%)")
     gaps.xaxis.set_major_formatter(EngFormatter(sep=""))
     for axes in (losses, gaps):
         axes.grid(alpha=0.25)
@@ -56,10 +60,12 @@ def draw_comparison(report: dict[str, Any]) -> bytes:
 
 def _draw_pairs(report: dict[str, Any], losses: "Axes", gaps: "Axes") -> None:
     """Draw the two loss curves and the gap of each pair in one color, with a legend."""
+    orders = [*dict.fromkeys(pair["order"] for pair in report["pairs"])]
+    lines = {order: LINES[number % len(LINES)] for number, order in enumerate(orders)}
     from matplotlib import colormaps
     from matplotlib.lines import Line2D
 
-    runs = {run["folder"]: run for run in report["runs"]}
+    runs = {(run["folder"], run["direction"]): run for run in report["runs"]}
     handles: list[Line2D] = []
     for i, pair in enumerate(report["pairs"]):
         n_pairs = len(report["pairs"])
@@ -69,15 +75,18 @@ def _draw_pairs(report: dict[str, Any], losses: "Axes", gaps: "Axes") -> None:
             "markersize": 3,
             "linewidth": 1.6,
         }
-        forward, backward = _loss_curve(runs[pair["forward"]]), _loss_curve(runs[pair["backward"]])
-        both = sorted(forward.keys() & backward.keys())
-        losses.plot(list(forward), list(forward.values()), "-", **style)
-        losses.plot(list(backward), list(backward.values()), "--", **style)
-        gaps.plot(both, [100 * (backward[tokens] / forward[tokens] - 1) for tokens in both], "-", **style)
+        reference, other = (_loss_curve(runs[pair[o], o]) for o in (pair["reference"], pair["order"]))
+        both = sorted(reference.keys() & other.keys())
+        line = lines[pair["order"]]
+        losses.plot(list(reference), list(reference.values()), linestyle="-", **style)
+        losses.plot(list(other), list(other.values()), linestyle=line, **style)
+        shown = "-" if len(orders) == 1 else line
+        gaps.plot(both, [100 * (other[tokens] / reference[tokens] - 1) for tokens in both], linestyle=shown, **style)
         label = f" {visible(pair['pair'])}: gap {pair['gap_over_forward_percent']:+.2f} %"
         handles.append(Line2D([], [], color=style["color"], label=label))
-    handles.append(Line2D([], [], color="black", linestyle="-", label="forward"))
-    handles.append(Line2D([], [], color="black", linestyle="--", label="backward"))
+    for reference in dict.fromkeys(pair["reference"] for pair in report["pairs"]):
+        handles.append(Line2D([], [], color="black", linestyle="-", label=visible(reference)))
+    handles += [Line2D([], [], color="black", linestyle=line, label=visible(order)) for order, line in lines.items()]
     legend = losses.legend(handles=handles, frameon=False, fontsize=9 if len(handles) <= DISTINCT_COLORS else 6)
     for text in legend.get_texts():
         text.set_parse_math(False)  # a folder's name may have a $

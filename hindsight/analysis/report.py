@@ -1,13 +1,17 @@
-"""The report of a comparison: as data (comparison.json, comparison.csv), and as text for the screen."""
+"""The report of a comparison as data: comparison.json, comparison.csv."""
 
 import csv
 import io
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hindsight.analysis.pairs import Pair
+from hindsight.analysis.across_tokenizers import across_tokenizers
+from hindsight.analysis.findings import find, table_of
+from hindsight.analysis.groups import Group
+from hindsight.analysis.pairs import Pair, family_of
+from hindsight.analysis.recorded import RecordedRun
 from hindsight.analysis.statistics import over_seeds
+from hindsight.analysis.text_blocks import read_texts
 from hindsight.runs import EVAL, METRIC_NAMES
 from hindsight.shown_text import visible
 
@@ -15,28 +19,41 @@ ABOUT = ("val_unigram_entropy_nats", "n_parameters", "data_fingerprint", "tokeni
 """Keys of metadata.json that comparison.csv repeats for each run."""
 
 
-WIDTH = 80
-"""Columns of the usual terminal."""
-LONGEST_NAME = 27
-"""Longest name of a pair, in characters, that leaves room for its gaps in the same line."""
-
-
-def make_report(pairs: Sequence[Pair], left_out: Sequence[str] = ()) -> dict[str, Any]:
-    """Collect everything that is known about the pairs: the content of comparison.json.
+def make_report(
+    given: Sequence[RecordedRun],
+    pairs: Sequence[Pair],
+    groups: Sequence[Group],
+    left_out: Sequence[str] = (),
+    margin_nats: float | None = None,
+) -> dict[str, Any]:
+    """Collect everything that is known about runs: the content of comparison.json.
 
     Args:
-        pairs: what is compared.
+        given: all runs.
+        pairs: those of them that are compared run by run.
+        groups: those that are compared over seeds.
         left_out: why other runs are not.
+        margin_nats: largest gap that counts as none; None for no test of that.
+
+    Raises:
+        InputError: a file of token losses is damaged, or of other data.
     """
+    found: list[dict[str, Any]] = []
+    for group in groups:
+        texts, note = read_texts(group)
+        found.append(find(group, texts, margin_nats) | {"notes": [note] if note else []})
     return {
+        "groups": found,
+        "table": table_of(found),
+        "across_tokenizers": across_tokenizers(given),
         "runs": [
             row | {name: getattr(run, name) for name in ("config", "metadata", "evaluations", "sample")}
-            for pair in pairs
-            for row, run in zip(rows_of(pair), pair.runs, strict=True)
+            for row, run in _rows(pairs, groups)
         ],
         "pairs": [
             {"pair": pair.label, "data": pair.data, "model": pair.model, "seed": pair.seed}
-            | {"forward": str(pair.runs[0].folder), "backward": str(pair.runs[1].folder)}
+            | {"reference": pair.orders[0], "order": pair.orders[1]}
+            | {run.order: str(run.folder) for run in pair.runs}
             | pair.gaps()
             | {"warnings": pair.warnings()}
             for pair in pairs
@@ -46,21 +63,35 @@ def make_report(pairs: Sequence[Pair], left_out: Sequence[str] = ()) -> dict[str
     }
 
 
-def rows_of(pair: Pair) -> list[dict[str, Any]]:
-    """Make the two lines of a pair in comparison.csv, one a run."""
-    rows: list[dict[str, Any]] = []
-    for run in pair.runs:
-        last = run.evaluations[-1]
-        row = {"pair": pair.label, "data": pair.data, "direction": run.direction.name}
-        row |= {"model": run.config["model.name"], "seed": pair.seed, "folder": str(run.folder)}
-        row |= {"step": last["step"], "tokens": last["tokens"]} | {name: last[EVAL + name] for name in METRIC_NAMES}
-        rows.append(row | {"tokens_per_second": run.tokens_per_second} | {k: run.metadata.get(k) for k in ABOUT})
-    return rows
+def _rows(pairs: Sequence[Pair], groups: Sequence[Group]) -> Iterator[tuple[dict[str, Any], RecordedRun]]:
+    """Every run of a pair or group once, those of a pair together, with its line of comparison.csv."""
+    twins: dict[tuple[str, int], dict[str, tuple[dict[str, Any], RecordedRun]]] = {}
+    named = [(run, pair) for pair in pairs for run in pair.runs]
+    named += [(run, group) for group in groups for runs in group.runs.values() for run in runs.values()]
+    for run, where in named:
+        alike = twins.setdefault((family_of(run), run.config["seed"]), {})
+        if run.order not in alike:
+            alike[run.order] = (_row(run, f"{where.data} {where.model} seed {run.config['seed']}", where.data), run)
+    for alike in twins.values():
+        yield from alike.values()
 
 
-def csv_text(pairs: Sequence[Pair]) -> str:
-    """Write comparison.csv: a line for each run, numbers with all their digits."""
-    rows, table = [row for pair in pairs for row in rows_of(pair)], io.StringIO()
+def _row(run: RecordedRun, label: str, data: str) -> dict[str, Any]:
+    last = run.evaluations[-1]
+    row = {"pair": label, "data": data, "direction": run.order}
+    row |= {"model": run.config["model.name"], "seed": run.config["seed"], "folder": str(run.folder)}
+    row |= {"step": last["step"], "tokens": last["tokens"]} | {name: last[EVAL + name] for name in METRIC_NAMES}
+    return row | {"tokens_per_second": run.tokens_per_second} | {key: run.metadata.get(key) for key in ABOUT}
+
+
+def csv_text(report: dict[str, Any]) -> str:
+    """Write comparison.csv: a line for each run, numbers with all their digits.
+
+    Args:
+        report: the content of comparison.json.
+    """
+    long = ("config", "metadata", "evaluations", "sample")
+    rows, table = [{key: run[key] for key in run if key not in long} for run in report["runs"]], io.StringIO()
     writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
@@ -72,74 +103,3 @@ def _cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     return f"'{visible(value)}" if value.startswith(("=", "+", "-", "@", "\t")) else visible(value)
-
-
-# ------------------------------------------------------------------------------------------------ text for the screen
-
-
-def screen_text(report: dict[str, Any]) -> str:
-    """Write what is left out, the warnings, the tables of runs and gaps, and a sample of each model, in 80 columns.
-
-    Args:
-        report: the content of comparison.json.
-    """
-    parts = [_wrapped(f"Left out: {reason}") for reason in report["left_out"]]
-    parts += [_wrapped(f"Warning: {warning}.") for pair in report["pairs"] for warning in pair["warnings"]]
-    return "\n\n".join([*parts, _run_table(report), _gap_table(report), *map(_sample, report["runs"])])
-
-
-def _run_table(report: dict[str, Any]) -> str:
-    rows = [["validation", "step", "loss", "bits/", "perplexity", "accuracy", "tokens/s"]]
-    rows.append(["", "", "nats/token", "byte", "", "", ""])
-    for run in report["runs"]:
-        if run["direction"] == "forward":
-            rows.append([_wrapped(f"{run['pair']}: unigram entropy {run['val_unigram_entropy_nats']:.4f} nats/token")])
-        speed = "-" if run["tokens_per_second"] is None else f"{run['tokens_per_second']:,.0f}"
-        cells = [f"{run['loss_nats']:.4f}", f"{run['bits_per_byte']:.4f}", f"{run['perplexity']:.2f}"]
-        cells += [f"{100 * run['accuracy']:.2f} %", speed]
-        rows.append([f"  {run['direction']}", str(run["step"]), *cells])
-    return _aligned(rows)
-
-
-def _gap_table(report: dict[str, Any]) -> str:
-    rows = [["gap: backward minus forward", "nats/token", "bits/byte", "BW/FW - 1", "(BW - FW)/mean"]]
-    for pair in report["pairs"]:
-        rows += _named(pair["pair"], _gap_cells(pair, "+"))
-    for group in report["over_seeds"]:
-        name = f"{group['data']} {group['model']}: mean of {len(group['seeds'])} seeds"
-        rows += _named(name, _gap_cells(group["mean"], "+"))
-        rows.append(["  ± standard deviation", *_gap_cells(group["std"], "")])
-    return _aligned(rows)
-
-
-def _gap_cells(gap: dict[str, float], sign: str) -> list[str]:
-    cells = [f"{gap[key]:{sign}.4f}" for key in ("gap_nats", "gap_bits_per_byte")]
-    return cells + [f"{gap[key]:{sign}.3f} %" for key in ("gap_over_forward_percent", "gap_over_mean_percent")]
-
-
-def _named(name: str, cells: list[str]) -> list[list[str]]:
-    """A row with its name, or the name in a line of its own where it is long."""
-    return [[name, *cells]] if len(name) <= LONGEST_NAME else [[_wrapped(name)], ["", *cells]]
-
-
-def _sample(run: dict[str, Any]) -> str:
-    how = f"{run['direction']}, written here in reading order" if run["direction"] == "backward" else run["direction"]
-    if run["sample"] is None:
-        return _wrapped(f"Sample of {run['pair']}, {how}: none was written.")
-    where = f"step {run['sample'].get('step')}, prompt {run['sample'].get('prompt')!r}"
-    lines = str(run["sample"].get("text")).strip().split("\n")
-    text = [textwrap.fill(line, WIDTH, initial_indent="    ", subsequent_indent="    ") for line in lines]
-    return "\n".join([_wrapped(f"Sample of {run['pair']}, {how} ({where})"), *text])
-
-
-def _wrapped(text: str) -> str:
-    """Break a text into lines of 80 columns, the paths in it left whole."""
-    return textwrap.fill(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Pad the cells of a table: the first column to the left, the others to the right; one cell alone is a line."""
-    cells = [row for row in rows if len(row) > 1]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = iter("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in cells)
-    return "\n".join(row[0] if len(row) == 1 else next(lines).rstrip() for row in rows)

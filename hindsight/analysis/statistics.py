@@ -1,23 +1,22 @@
 """Statistics over seeds: the unit of inference is the trained run."""
 
-import json
 import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from hindsight.analysis.pairs import Pair
+from hindsight.analysis.pairs import Pair, family_of
 
 
 def over_seeds(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
     """Summarize the gaps of pairs that differ in nothing but their seed.
 
     Returns:
-        For each group of at least two such pairs: data, model, seeds, and mean and sample standard deviation (over
-        n - 1) of each gap.
+        For each group of at least two such pairs: data, model, orders, seeds, and mean and sample standard deviation
+        (over n - 1) of each gap.
     """
-    groups: dict[str, list[Pair]] = {}
+    groups: dict[tuple[str, tuple[str, str]], list[Pair]] = {}
     for pair in pairs:
-        groups.setdefault(json.dumps(pair.runs[0].settings | {"seed": None}, sort_keys=True), []).append(pair)
+        groups.setdefault((family_of(pair.runs[0]), pair.orders), []).append(pair)
     return [_summary(group) for group in groups.values() if len(group) > 1]
 
 
@@ -26,6 +25,8 @@ def _summary(pairs: Sequence[Pair]) -> dict[str, Any]:
     return {
         "data": pairs[0].data,
         "model": pairs[0].model,
+        "reference": pairs[0].orders[0],
+        "order": pairs[0].orders[1],
         "seeds": [pair.seed for pair in pairs],
         "mean": {key: statistics.mean(values) for key, values in gaps.items()},
         "std": {key: statistics.stdev(values) for key, values in gaps.items()},

@@ -211,9 +211,16 @@ def _notes(
 
 def metadata_of(setup: RunSetup, n_parameters: int, world_size: int) -> dict[str, Any]:
     """What metadata.json and the loggers keep of a run beside its config."""
+    val = setup.manifests["val"]
     return {
         "git_commit": git_commit(),
         **setup.fingerprints,
+        "corpus_fingerprint": val.corpus_fingerprint,
+        "text_order": val.settings.get("text_order"),
+        "vocab_size": val.vocab_size,
+        "val_documents": val.splits["val"].documents,
+        "val_tokens": val.splits["val"].tokens,
+        "val_bytes": val.splits["val"].bytes,
         "val_unigram_entropy_nats": setup.val_unigram_entropy_nats,
         "n_parameters": n_parameters,
         "total_steps": setup.total_steps,

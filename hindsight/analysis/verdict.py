@@ -1,0 +1,83 @@
+"""The verdict about an order, in one sentence."""
+
+import math
+from typing import Any
+
+from hindsight.analysis.recorded import DIRECTIONS
+
+ONE_PAIR = "one pair says nothing about direction"
+
+
+def verdict_of(group: dict[str, Any]) -> str:
+    """Say what was found, beside the null.
+
+    Args:
+        group: an entry of `groups` in comparison.json, without its verdict.
+    """
+    gap = group["gap"]
+    interval, relative = gap["relative_interval_percent"], gap["relative_percent"]
+    if interval is None:
+        return _no_verdict(group)
+    half = (interval[1] - interval[0]) / 2
+    digits = digits_of(half)
+    measured, seeds = f"{abs(relative):.{digits}f}% ± {half:.{digits}f}", _seeds(group)
+    order = _subject(group)
+    within = _within(gap)
+    if _is_significant(gap):
+        how = "harder" if gap["mean_nats"] > 0 else "easier"
+        but = f", which is within the margin of {gap['equivalence']['margin_nats']:g} nats" if within else ""
+        return f"{order} is {how}{_than(group)} by {measured} ({seeds}){but}; {_null(group, digits)}."
+    measured = f"{relative:+.{digits}f}% ± {half:.{digits}f}"
+    against = f"{group['order']} against {group['reference']}"
+    if within:
+        what = f"No difference beyond {gap['equivalence']['margin_nats']:g} nats"
+        return f"{what}: {against} is {measured} ({seeds}), equivalent within the margin; {_null(group, digits)}."
+    return f"No difference was found: {against} is {measured} ({seeds}); {_null(group, digits)}."
+
+
+def _no_verdict(group: dict[str, Any]) -> str:
+    relative, n = group["gap"]["relative_percent"], len(group["seeds"])
+    measured = f"{group['order']} against {group['reference']} is {relative:+.2f}%"
+    if n == 1:
+        return f"No verdict: {ONE_PAIR} ({measured}); train at least 3 seeds of each."
+    few = "two say hardly more" if n == 2 else "so few runs without pairs say no more"
+    return f"No verdict: {ONE_PAIR}, and {few} ({measured} on average); train at least 3 seeds of each."
+
+
+def _is_significant(gap: dict[str, Any]) -> bool:
+    interval = gap["paired_interval_nats"] or gap["welch_interval_nats"]
+    return not interval[0] <= 0 <= interval[1]
+
+
+def _within(gap: dict[str, Any]) -> bool:
+    return gap["equivalence"] is not None and gap["equivalence"]["is_equivalent"]
+
+
+def _seeds(group: dict[str, Any]) -> str:
+    if group["is_paired"]:
+        return f"{len(group['seeds'])} seeds"
+    n, m = (len(group["runs"][order]) for order in (group["reference"], group["order"]))
+    return f"{n} and {m} runs, not paired"
+
+
+def _subject(group: dict[str, Any]) -> str:
+    name = group["order"]
+    if group["is_both"]:
+        return f"In one model of both, {name}"
+    return name.capitalize() if name in DIRECTIONS else f"Order {name}"
+
+
+def _than(group: dict[str, Any]) -> str:
+    """Than what; backward is compared with forward wherever nothing is said."""
+    return "" if (group["reference"], group["order"]) == ("forward", "backward") else f" than {group['reference']}"
+
+
+def _null(group: dict[str, Any], digits: int) -> str:
+    if group["null"] is None:
+        return "the null is not known"
+    return f"the null is {group['null']['mean_absolute_percent']:.{digits}f}%"
+
+
+def digits_of(half: float, least: int = 2) -> int:
+    """Digits after the point: at least so many, and as many as half of an interval needs to show two of its own."""
+    return least if half <= 0 else min(max(least, 1 - math.floor(math.log10(half))), 8)
