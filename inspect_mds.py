@@ -9,6 +9,7 @@ Exit status 0 if every file is what it was when it was written, 1 if not.
 import hindsight.installed  # noqa: F401 - says `make setup` before an import below fails
 
 # isort: split
+import itertools
 import json
 import logging
 from pathlib import Path
@@ -25,6 +26,7 @@ from hindsight.orders.known import open_order
 from hindsight.shards.h5 import HASH_KEY
 from hindsight.shards.manifest import MANIFEST_NAME, MDS, SPLITS, TOKENIZER_FOLDER, Manifest
 from hindsight.shards.mds import INDEX_NAME, stored_file
+from hindsight.text.graphemes import reverse_text
 from hindsight.tokenization.tokenizer import Tokenizer
 
 log = logging.getLogger("hindsight")
@@ -87,17 +89,32 @@ def show_index(folder: Path) -> None:
 
 
 def show_windows(config: InspectConfig, source: ConvertedTokens, tokenizer: Tokenizer) -> None:
-    """Show windows of a split as text, in the order in which a model sees their tokens."""
+    """Show windows of a split as text, in the order in which a model sees their tokens.
+
+    Text that was reversed before it was tokenized is reversed again: of each document for
+    order=forward, else of each token.
+    """
     order = open_order(order_of(config), config.context_length)
+    is_reversed = source.manifest.is_reversed
+    shown = f"{order.name}{', text_order=reversed, shown in reading order' if is_reversed else ''}"
     n_windows = max(1, source.manifest.splits[config.split].tokens // config.context_length)
     drawn = np.random.default_rng(config.seed).choice(n_windows, min(config.windows, n_windows), replace=False)
     for number in sorted(drawn.tolist()):
         tokens = source.window(config.split, number * config.context_length, config.context_length)
         read = [tokens[position] for position in order.permutation(np.array(tokens))]
-        text = "".join(tokenizer.detokenize([token]) if token != tokenizer.eos_id else "⏎EOS⏎" for token in read)
-        if order.name == "forward" and tokenizer.eos_id not in tokens:
-            text = tokenizer.detokenize(tokens)  # so that characters of several tokens are shown
-        log.info("%s window %d, %s: %r", config.split, number, order.name, text)
+        parts = [read] if order.name == "forward" else [[token] for token in read]
+        text = "".join(as_text(part, tokenizer, is_reversed) for part in parts)
+        log.info("%s window %d, %s: %r", config.split, number, shown, text)
+
+
+def as_text(tokens: list[int], tokenizer: Tokenizer, is_reversed: bool) -> str:
+    """Give the text of tokens, each document's by itself, and show where one ends."""
+    texts: list[str] = []
+    for is_end, part in itertools.groupby(tokens, lambda token: token == tokenizer.eos_id):
+        document = [*part]
+        text = tokenizer.detokenize(document)  # "" for EOS
+        texts.append("⏎EOS⏎" * len(document) if is_end else reverse_text(text) if is_reversed else text)
+    return "".join(texts)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from hindsight import runs
 from hindsight.config.training import WandbMode
 from hindsight.generation import Sampling, generate
 from hindsight.json_lines import keep_until
+from hindsight.text.graphemes import reverse_text
 from hindsight.training.callback_order import Phase
 from hindsight.training.console import Console
 from hindsight.training.gradient import TOTAL_LOSS, ClipGradient
@@ -159,7 +160,8 @@ class MetricsFile(LoggerDestination):
 class Samples(Callback):
     """Let the model write on from fixed prompts, into samples.jsonl and the loggers' table "samples".
 
-    Backward models write towards the beginning; texts are in reading order, whatever the order of the model.
+    Backward models write towards the beginning; texts are in reading order, whatever the order of the model, and of the
+    text that it was trained on.
 
     Args:
         setup: the run, with its prompts and how to sample.
@@ -176,6 +178,7 @@ class Samples(Callback):
             setup.tokenizer,
         )
         self.order, self.seed = setup.order, setup.config.seed
+        self.as_read: Callable[[str], str] = reverse_text if setup.manifests["train"].is_reversed else str
         self.context_length = setup.windows["train"].context_length
         self.written = 0
         self.is_due: Callable[[State, Event], bool] = create_interval_scheduler(self.config.interval or "0ba")
@@ -211,7 +214,7 @@ class Samples(Callback):
         for prompt in self.config.prompts:
             ids_1T = generate(
                 self.model.module,
-                self.tokenizer.tokenize(prompt),
+                self.tokenizer.tokenize(self.as_read(prompt)),
                 self.order,
                 self.tokenizer.bos_id,
                 self.tokenizer.eos_id,
@@ -219,7 +222,7 @@ class Samples(Callback):
                 self.context_length,
                 sampling,
             )
-            rows.append([step, prompt, self.tokenizer.detokenize(ids_1T)])
+            rows.append([step, prompt, self.as_read(self.tokenizer.detokenize(ids_1T))])
         columns = SAMPLE_COLUMNS
         with self.path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows)

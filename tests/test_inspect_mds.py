@@ -1,3 +1,4 @@
+import itertools
 import json
 import logging
 import shutil
@@ -66,8 +67,9 @@ def test_windows_are_shown_in_either_direction(name, request, caplog):
         window = stream[start : start + 16].tolist()
         pieces = ["⏎EOS⏎" if i == tokenizer.eos_id else tokenizer.detokenize([i]) for i in window]
         assert backward == repr("".join(pieces[::-1]))
-        whole = tokenizer.detokenize(window) if tokenizer.eos_id not in window else "".join(pieces)
-        assert forward == repr(whole)
+        ends = [-1, *(place for place, i in enumerate(window) if i == tokenizer.eos_id), len(window)]
+        documents = [tokenizer.detokenize(window[end + 1 : next_end]) for end, next_end in itertools.pairwise(ends)]
+        assert forward == repr("⏎EOS⏎".join(documents))
 
 
 def damage(path, at=-1):

@@ -27,6 +27,13 @@ class LineSeparators(Enum):
     newline = "newline"
 
 
+class TextOrder(Enum):
+    """The order of a document's text when it is tokenized: as it is read, or reversed by grapheme clusters."""
+
+    reading = "reading"
+    reversed = "reversed"
+
+
 class OnError(Enum):
     """What to do about text that cannot be used: stop, or leave it out and say so in the manifest."""
 
@@ -69,6 +76,9 @@ class CorpusConfig:
     """Split of the dataset (corpus=hf:NAME) that is the corpus."""
     line_separators: LineSeparators = LineSeparators.keep
     """keep: text stays as it is; newline: U+2028 and U+2029 each become a line feed."""
+    text_order: TextOrder = TextOrder.reading
+    """reversed: the text of each document is reversed before it is tokenized, so that its last character (grapheme
+    cluster) comes first. Documents are in the same order, and the same ones are held out."""
     on_error: OnError = OnError.stop
     """stop at a file or document that cannot be used, or skip it."""
     max_document_bytes: int = 1 << 24
@@ -98,6 +108,7 @@ class CorpusConfig:
             "hf_split": self.hf_split,
             "line_separators": self.line_separators.value,
             "max_document_bytes": self.max_document_bytes,
-            # Absent without a separator: what was made before the key existed stays the same.
+            # Absent at their defaults: what was made before the keys existed stays the same.
             **({} if self.separator is None else {"separator": self.separator}),
+            **({} if self.text_order is TextOrder.reading else {"text_order": self.text_order.value}),
         }

@@ -5,8 +5,11 @@ from enum import Enum
 
 from omegaconf import MISSING
 
-from hindsight.config.checks import require_positive, require_seed, require_text, require_utf8
+from hindsight.config.checks import require, require_positive, require_seed, require_text, require_utf8
 from hindsight.config.corpus import CorpusConfig
+
+BYTES = "bytes"
+"""The value of vocab_size= for a tokenizer without merges."""
 
 
 class TrainerName(Enum):
@@ -19,12 +22,19 @@ class TrainerName(Enum):
 
 @dataclass
 class TokenizerConfig(CorpusConfig):
-    """Train a byte-level BPE tokenizer on a corpus and save it as a Hugging Face tokenizer folder."""
+    """Train a byte-level BPE tokenizer on a corpus and save it as a Hugging Face tokenizer folder.
 
+    With vocab_size=bytes, every byte is a token, and nothing is trained: out= is enough.
+    """
+
+    corpus: str | None = None  # pyright: ignore[reportIncompatibleVariableOverride] - needed unless vocab_size=bytes
+    """Text to train on; only vocab_size=bytes needs none. A file, a folder (its files in sorted order) or a glob, of
+    .txt, JSON lines (.jsonl, .ndjson, .json; all also .xz, .gz, .bz2, .zst) and .parquet; the same at s3://BUCKET/...;
+    hf:NAME, a dataset of Hugging Face's Hub or in a folder; - for standard input; a pipe such as <(zcat a.gz)."""
     out: str = MISSING
     """Folder for the tokenizer; it must not hold anything else."""
-    vocab_size: int = 50257
-    """Number of token ids, special tokens included."""
+    vocab_size: int | str = 50257
+    """Number of token ids, special tokens included; or bytes: the 256 bytes and the special tokens, without merges."""
     reference: str | None = None
     """Tokenizer folder or Hub name whose normalizer, pre-tokenizer, decoder and special tokens are taken over."""
     add_bos: bool = False
@@ -41,5 +51,13 @@ class TokenizerConfig(CorpusConfig):
         super().__post_init__()
         require_utf8("", self, "out")
         require_text("", self, "out", "reference")
-        require_positive("", self, "vocab_size", "sample_bytes")
+        require(
+            self.vocab_size == BYTES or not isinstance(self.vocab_size, str),
+            f"vocab_size={self.vocab_size} must be a number of token ids, or {BYTES}.",
+        )
+        require(
+            self.corpus is not None or self.vocab_size == BYTES,
+            f"corpus= is required: the text to train on. Only vocab_size={BYTES} needs none.",
+        )
+        require_positive("", self, *([] if self.vocab_size == BYTES else ["vocab_size"]), "sample_bytes")
         require_seed(self.seed)

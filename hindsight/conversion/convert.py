@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from hindsight.config.conversion import ConvertConfig, Engine
-from hindsight.config.corpus import OnError
+from hindsight.config.corpus import OnError, TextOrder
 from hindsight.conversion.assembly import Assembly
 from hindsight.conversion.corpus_statistics import length_summary, vocabulary_use
 from hindsight.conversion.mds_source import OtherMds, holds_mds
@@ -51,6 +51,11 @@ def convert(config: ConvertConfig, sink: type[Sink]) -> None:
     tokenizer = Tokenizer.load(config.tokenizer)
     is_done = out.is_done()
     source = open_source(config, tokenizer, rule_of_split(out, is_done))
+    if config.text_order is TextOrder.reversed and not isinstance(source, TextSource):
+        raise InputError(
+            f"text_order=reversed is for text, and corpus={config.corpus} holds tokens, which stay in their order; "
+            "convert the text that they were made from, or leave text_order out."
+        )
     if source.not_taken:
         log.warning("corpus=%s: files that are not taken: %s.", config.corpus, describe_not_taken(source.not_taken))
     open_workers = engine_of(config, out.work)

@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from hindsight.text.formats import describe_marks
 from hindsight.text.parts import Part
 from hindsight.text.problems import ReadingReport
 from hindsight.tokenization.fast_encoding import choose_encoder
+from hindsight.tokenization.hf_folder import text_order_of
 from hindsight.tokenization.round_trip import require_round_trip
 from hindsight.tokenization.tokenizer import Tokenizer
 
@@ -86,6 +88,14 @@ class TextSource(Source):
         where = f"tokenizer={self.config.tokenizer}"
         if self.tokenizer.dropout:
             log.info("%s leaves out merges at random (dropout=%g): here it does not.", where, self.tokenizer.dropout)
+        trained_on = text_order_of(Path(self.config.tokenizer).expanduser())
+        if trained_on not in (None, self.config.text_order):
+            log.warning(
+                "%s was trained on text_order=%s, and this is text_order=%s: its tokens fit less well.",
+                where,
+                trained_on.value,
+                self.config.text_order.value,
+            )
         require_round_trip(self.tokenizer, self.encoder, texts, self.config.lossy_tokenizer, where)
 
     def paths(self) -> list[str]:
@@ -152,9 +162,10 @@ class TextSource(Source):
     def _require_whole(self, document: Document, n_bytes: int) -> None:
         """Raise InputError if the tokens of a document stand for another number of bytes, unless that is wanted."""
         if n_bytes != len(document.raw) and not self.config.lossy_tokenizer:
+            start = document.raw.decode()[:40]
             raise InputError(
                 f"tokenizer={self.config.tokenizer} does not give the text back: its tokens stand for {n_bytes} bytes "
-                f"of the {len(document.raw)} of the document that begins with {document.text[:40]!r}; choose another "
+                f"of the {len(document.raw)} of the document that begins with {start!r}; choose another "
                 "tokenizer, or convert what its tokens stand for with lossy_tokenizer=true."
             )
 

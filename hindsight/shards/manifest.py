@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hindsight.config.corpus import TextOrder
 from hindsight.config.keys import flatten
 from hindsight.errors import InputError
 from hindsight.files import read_json, write_atomically
@@ -112,11 +113,18 @@ class Manifest:
         return manifest
 
     @property
+    def is_reversed(self) -> bool:
+        """Whether the text of each document was reversed before it was tokenized."""
+        return self.settings.get("text_order") == TextOrder.reversed.value
+
+    @property
     def fingerprint(self) -> str:
         """Hash of what training sees: tokens, split, blocks and their order, but not the format."""
         counts = [(split.documents, split.tokens) for _, split in sorted(self.splits.items())]
         seen = [self.tokenizer_fingerprint, self.corpus_fingerprint, self.seed, self.val_share]
-        content = json.dumps([*seen, self.block_length, self.blocks_per_shard, counts])
+        content = json.dumps(
+            [*seen, self.block_length, self.blocks_per_shard, counts, *(["reversed"] if self.is_reversed else [])]
+        )
         return hashlib.sha256(content.encode()).hexdigest()
 
     def save(self, folder: Path) -> None:

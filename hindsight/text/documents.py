@@ -8,12 +8,13 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from hindsight.config.corpus import CorpusConfig, CorpusFormat, LineSeparators, OnError
+from hindsight.config.corpus import CorpusConfig, CorpusFormat, LineSeparators, OnError, TextOrder
 from hindsight.errors import InputError
 from hindsight.text.blocks import Block, BlockReader
 from hindsight.text.files import DATASET_PREFIX, PLAIN, STDIN, StoredFile, WrongContentError
 from hindsight.text.finding import Found, find_files
 from hindsight.text.formats import BOM, add_marks, format_of, marks_in, may_have_marks, separator_of
+from hindsight.text.graphemes import reverse_text
 from hindsight.text.parts import PART_BYTES, Divider, Part, is_sequential
 from hindsight.text.problems import Place, Problem, ReadingReport, too_long, unreadable
 
@@ -24,7 +25,7 @@ CHECKED_FILES = 16
 
 
 class Document(NamedTuple):
-    """A document: its UTF-8 bytes, and its text."""
+    """A document: its UTF-8 bytes as it is read, by which it is hashed, and its text in the order of text_order=."""
 
     raw: bytes
     text: str
@@ -216,7 +217,7 @@ class Corpus:
         if len(raw) > self.config.max_document_bytes:
             self._note(self._too_long(file, place()), reading)
             return None
-        return Document(raw, text)
+        return Document(raw, reverse_text(text) if self.config.text_order is TextOrder.reversed else text)
 
     def _check(self, file: StoredFile) -> None:
         if file.is_stream or file.dataset is not None:

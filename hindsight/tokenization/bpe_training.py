@@ -90,7 +90,7 @@ def train(draft: Draft, texts: Iterable[str], vocab_size: int, trainer: TrainerN
     every_text = itertools.chain((first.popleft() for _ in range(len(first))), texts)
     batches = (list(cut(text)) if cuttable else [text] for text in every_text)
     if use_ffbpe:
-        trained = train_with_tokenizers(draft, [], N_BYTES + len(draft.special))
+        trained = with_bytes_only(draft)
         merges = ffbpe_merges(itertools.chain.from_iterable(batches), vocab_size - vocab_size_of(trained))
         add_merges(trained.spec["model"], merges)
     else:
@@ -103,6 +103,11 @@ def train(draft: Draft, texts: Iterable[str], vocab_size: int, trainer: TrainerN
             "more text."
         )
     return trained, "ffbpe" if use_ffbpe else "tokenizers"
+
+
+def with_bytes_only(draft: Draft) -> Draft:
+    """Give a draft the vocabulary of its special tokens and the bytes, without merges."""
+    return train_with_tokenizers(draft, [], N_BYTES + len(draft.special))
 
 
 def check_vocab_size(vocab_size: int, draft: Draft) -> None:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import tokenizers
 from tokenizers import processors
 
+from hindsight.config.corpus import TextOrder
+from hindsight.config.tokenizer import BYTES
 from hindsight.errors import InputError
 from hindsight.files import open_regular
 from hindsight.tokenization.bpe_training import SPECIAL_TOKENS, Draft, drop_empty_post_processor, new_draft
@@ -194,6 +196,16 @@ def read_record(folder: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError), open_regular(folder / RECORD_NAME) as file:
         return json.loads(file.read().decode())
     return {}
+
+
+def text_order_of(folder: Path) -> TextOrder | None:
+    """Give the order of the text that a tokenizer was trained on; None if its record does not tell, or none was."""
+    record = read_record(folder)
+    settings = record.get("settings") if isinstance(record, dict) else None
+    if not isinstance(settings, dict) or settings.get("vocab_size") == BYTES:
+        return None
+    # Records from before this key, and of text in reading order, have none.
+    return TextOrder.reversed if settings.get("text_order") == TextOrder.reversed.value else TextOrder.reading
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
