@@ -77,7 +77,11 @@ class RunSetup:
     @property
     def notes(self) -> list[str]:
         """What the settings make of this data that their user may not expect, a line each."""
-        return _notes(self.config, self.windows, self.total_steps, self.manifests["val"].splits["val"].documents)
+        train, val = self.manifests["train"], self.manifests["val"]
+        notes = _notes(self.config, self.windows, self.total_steps, val.splits["val"].documents)
+        if train.is_reversed != val.is_reversed:
+            notes.append("data.path= and data.val_path= differ in text_order: validation reads text in the other order")
+        return notes
 
     @property
     def fingerprints(self) -> dict[str, str]:

@@ -33,7 +33,8 @@ def start_lines(setup: RunSetup, n_parameters: int, step: int, devices: str) -> 
         f"run      {setup.run_name}, {order_of(config)}",
         f"model    {config.model.name}, {short(n_parameters)} parameters",
         f"data     {place.remote.url if place.remote is not None else place.folder}: {documents}"
-        f"{short(train.tokens)} tokens; {short(val.tokens)} to validate on",
+        f"{short(train.tokens)} tokens; {short(val.tokens)} to validate on"
+        f"{'; text_order=reversed' if setup.manifests['train'].is_reversed else ''}",
         f"to go    {left:,} of {setup.total_steps:,} steps, {short(tokens)} tokens",
         f"devices  {devices}, {config.precision.name}",
         f"folder   {setup.folder}",
