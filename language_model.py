@@ -87,6 +87,10 @@ class LanguageModel(ComposerModel):
         # No buffer: DDP would send it from rank 0 in every step.
         self.bytes_V = bytes_V
 
+    def logits(self, batch: dict[str, Tensor]) -> Tensor:
+        """Predict the targets of a batch, (B, T, V)."""
+        return self.module(batch["input_ids"])
+
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Score a batch.
 
@@ -98,7 +102,7 @@ class LanguageModel(ComposerModel):
             train_metrics leaves out the sums.
         """
         targets_N = batch["targets"].flatten()
-        logits_NV = self.module(batch["input_ids"]).flatten(0, 1)
+        logits_NV = self.logits(batch).flatten(0, 1)
         nats_N = target_nats(logits_NV, targets_N)
         outputs = {"loss": mean_nats(nats_N, targets_N)}
         if self.train_metrics or not self.training:

@@ -14,6 +14,9 @@ from torchmetrics import Metric
 from hindsight.orders.examples import IGNORED
 from hindsight.runs import METRIC_NAMES
 
+MOST_COMPARED = 1 << 24
+"""Logits that `target_ranks` compares at a time."""
+
 
 def nats_to_bits(nats: float) -> float:
     """Convert nats to bits; a bit is ln 2 nats."""
@@ -27,6 +30,19 @@ def target_nats(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     differences that a comparison is about.
     """
     return F.cross_entropy(logits_NV.float(), targets_N, ignore_index=IGNORED, reduction="none")
+
+
+def target_ranks(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """Count the ids that have a larger logit than each target, 0 where the target is IGNORED. Shape (N,), int64.
+
+    A prediction is correct, as `sums` counts it, where this is 0. Few rows at a time: a whole batch compared takes a
+    quarter of the memory of its logits.
+    """
+    counts_N = targets_N != IGNORED
+    target_logits_N1 = logits_NV.gather(1, targets_N.masked_fill(~counts_N, 0)[:, None])
+    rows = max(1, MOST_COMPARED // logits_NV.shape[1])
+    pairs = zip(logits_NV.split(rows), target_logits_N1.split(rows), strict=True)
+    return torch.cat([(logits_nV > target_n1).sum(dim=1) for logits_nV, target_n1 in pairs]) * counts_N
 
 
 def mean_nats(nats_N: Tensor, targets_N: Tensor) -> Tensor:

@@ -57,6 +57,8 @@ class _Received:
     give_up_at: float | None = None
     wake_up: tuple[int, int] | None = None
     """Ends of the pipe into which Python writes signals as they come, while a run starts."""
+    last_words: str | None = None
+    """What a process says that leaves at once; None for that of a run."""
 
 
 def handle_signals() -> None:
@@ -68,6 +70,12 @@ def handle_signals() -> None:
     for number in SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _record)
+
+
+def handle_signals_again() -> None:
+    """Take back handlers of signals that an import has set, where this process handles signals."""
+    if _Received.process == os.getpid():
+        handle_signals()
 
 
 def received_signal() -> str | None:
@@ -120,12 +128,16 @@ def _wake_main_thread(give_up_at: float) -> None:
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR2)
 
 
-def leave_while_starting() -> None:
+def leave_while_starting(last_words: str | None = None) -> None:
     """Leave on a request from here on, until `finish_steps`: nothing has begun that would have to be finished.
 
     Python runs handlers of signals between its own instructions only. A wait inside PyTorch, such as for another rank,
     is none, and neither are imports that take seconds: a thread sees the signal, and ends the process.
+
+    Args:
+        last_words: what a process says that is not the run of a training.
     """
+    _Received.last_words = last_words
     if _Received.process != os.getpid() or _Received.wake_up is not None:
         return
     _Received.wake_up = os.pipe()
@@ -156,8 +168,8 @@ def leave_at_once(reason: GaveUp) -> None:
     """End the process with the line that says so, whatever its threads still wait for."""
     with suppress(OSError):
         sys.stdout.flush()
-        line = f"Interrupted by {reason} {reason.when}: the same command goes on from the last checkpoint.\n"
-        os.write(1, line.encode())
+        words = _Received.last_words or f"{reason.when}: the same command goes on from the last checkpoint."
+        os.write(1, f"Interrupted by {reason} {words}\n".encode())
     os._exit(EXIT_INTERRUPTED)
 
 

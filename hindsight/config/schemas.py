@@ -4,6 +4,7 @@ import inspect
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
+from types import NoneType
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from docstring_parser.attrdoc import add_attribute_docstrings
@@ -13,6 +14,7 @@ from omegaconf import MISSING
 from hindsight.config.comparison import CompareConfig
 from hindsight.config.conversion import ConvertConfig, InspectConfig
 from hindsight.config.corpus import MakeCorpusConfig
+from hindsight.config.evaluation import EvaluateConfig
 from hindsight.config.model import GPTConfig, ModelConfig, RNNConfig
 from hindsight.config.throughput import BenchmarkConfig
 from hindsight.config.tokenizer import TokenizerConfig
@@ -26,6 +28,7 @@ SCHEMAS: dict[str, type] = {
     "convert_to_h5": ConvertConfig,
     "inspect_mds": InspectConfig,
     "train_composer": TrainConfig,
+    "evaluate_tokens": EvaluateConfig,
     "compare_directions": CompareConfig,
     "throughput": BenchmarkConfig,
 }
@@ -74,7 +77,9 @@ def _type_name(hint: Any) -> str:
         return f"list[{_type_name(get_args(hint)[0])}]"
     if inspect.isclass(hint) and not getattr(hint, "__args__", ()):
         return hint.__name__
-    return str(hint).replace("typing.", "").replace(" | None", " or null")
+    if len(kinds := [kind for kind in get_args(hint) if kind is not NoneType]) < len(get_args(hint)):
+        return f"{' or '.join(map(_type_name, kinds))} or null"
+    return str(hint).replace("typing.", "")
 
 
 def _default(item: Any) -> str:

@@ -1,0 +1,137 @@
+"""What is scored: the run's own data, other data with the same tokenizer, or a text; checked before it is opened."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hindsight import runs
+from hindsight.config.evaluation import EvaluateConfig
+from hindsight.config.order import order_of
+from hindsight.errors import InputError
+from hindsight.evaluation.recorded_run import RecordedRun
+from hindsight.loading.remote import Remote, cache_folder, fetch_description
+from hindsight.loading.windows import SplitWindows
+from hindsight.orders.known import open_order
+from hindsight.shards.manifest import MDS, TOKENIZER_FOLDER, Manifest
+from hindsight.tokenization.tokenizer import Tokenizer
+from hindsight.training.setup import Location, RunSetup
+
+
+@dataclass(frozen=True)
+class EvaluatedData:
+    """What is scored: a split of converted data, or a text.
+
+    Args:
+        tokenizer: the run's.
+        path: where it is.
+        split: train or val; all of a text.
+        fingerprint: what stands for its tokens; None for a text, before it is read.
+        setup: the run with this split alone, as the loader takes it; None for a text.
+        settings: of the conversion of the run's data, on which the tokens of a text depend.
+        caches: folders of what is downloaded.
+    """
+
+    tokenizer: Tokenizer
+    path: str
+    split: str
+    fingerprint: str | None
+    setup: RunSetup | None
+    settings: dict[str, Any]
+    caches: tuple[Path, ...]
+
+
+def open_data(run: RecordedRun, config: EvaluateConfig, out: str, batch_size: int) -> EvaluatedData:
+    """Read what the data says of itself, and check that it is the run's, or has its tokenizer; on all ranks.
+
+    Args:
+        run: the run.
+        config: data=, corpus= and split=.
+        out: where the losses go, for the name of the cache: no two evaluations share one.
+        batch_size: windows that are taken at once.
+
+    Raises:
+        InputError: it is missing, damaged, or not what is expected.
+    """
+    if config.corpus is not None:
+        return _open_text(run, config, out)
+    split, data = config.split, run.config.data
+    own = {"train": data.path, "val": data.val_path or data.path}
+    key, paths = ("data", {split: config.data}) if config.data is not None else ("data.path", own)
+    places = {name: _locate(run, path, key, out) for name, path in paths.items()}
+    manifests = {name: Manifest.load(place.folder, place.key) for name, place in places.items()}
+    for name, manifest in manifests.items():
+        _check(run, manifest, places[name])
+    fingerprint = "+".join(dict.fromkeys(manifest.fingerprint for manifest in manifests.values()))
+    if config.data is None and fingerprint != run.metadata[runs.FINGERPRINTS[0]]:
+        raise InputError(
+            f"data.path={data.path} is not the data that run={run.given} was trained on; put that back, or name what "
+            "is to be scored by data=."
+        )
+    beside = str(Path(next(iter(places.values())).folder, TOKENIZER_FOLDER))
+    tokenizer = load_tokenizer(run, beside if config.data is not None else data.tokenizer or beside, "data.tokenizer")
+    manifest, place = manifests[split], places[split]
+    windows = SplitWindows.of(place.folder, split, manifest, run.context_length, batch_size)
+    order = open_order(order_of(run.config), run.context_length)
+    setup = RunSetup(
+        run.config,
+        run.name,
+        run.folder or Path(run.name),
+        tokenizer,
+        {split: place},
+        {split: manifest},
+        {split: windows},
+        order,
+    )
+    caches = tuple({Path(each.folder) for each in places.values() if each.remote is not None})
+    return EvaluatedData(tokenizer, paths[split], split, fingerprint, setup, {}, caches)
+
+
+def _open_text(run: RecordedRun, config: EvaluateConfig, out: str) -> EvaluatedData:
+    """Load the run's tokenizer, and the settings by which its data was made, as far as they are known."""
+    assert config.corpus is not None
+    given = config.tokenizer or run.config.data.tokenizer
+    try:
+        place = _locate(run, run.config.data.path, "data.path", out)
+        settings = Manifest.load(place.folder, place.key).settings
+    except InputError as error:
+        if given is None:
+            raise InputError(f"{error} Or give the run's tokenizer by tokenizer=.") from None
+        place, settings = None, {}
+    beside = str(Path(place.folder, TOKENIZER_FOLDER)) if place is not None else ""
+    tokenizer = load_tokenizer(run, given or beside, "tokenizer")
+    caches = (Path(place.folder),) if place is not None and place.remote is not None else ()
+    return EvaluatedData(tokenizer, config.corpus, "all", None, None, settings, caches)
+
+
+def load_tokenizer(run: RecordedRun, path: str, key: str) -> Tokenizer:
+    """Load a tokenizer; InputError if it is not the run's."""
+    tokenizer = Tokenizer.load(path, key)
+    _require_fingerprint(run, tokenizer.fingerprint, f"{key}={path}")
+    return tokenizer
+
+
+def _locate(run: RecordedRun, path: str, key: str, out: str) -> Location:
+    remote = Remote.of(path, run.config.data)
+    if remote is None:
+        return Location(key, path, None)
+    folder = cache_folder(remote, run.config.data, Path(out))
+    fetch_description(remote, folder, key)
+    return Location(key, str(folder), remote)
+
+
+def _check(run: RecordedRun, manifest: Manifest, place: Location) -> None:
+    if place.remote is not None and manifest.format != MDS:
+        raise InputError(
+            f"{place.key}={place.remote.url} is h5, which is read here only; copy it, or convert it to MDS."
+        )
+    where = place.remote.url if place.remote is not None else place.folder
+    _require_fingerprint(run, manifest.tokenizer_fingerprint, f"{place.key}={where}")
+
+
+def _require_fingerprint(run: RecordedRun, found: str, where: str) -> None:
+    expected = run.metadata[runs.FINGERPRINTS[1]]
+    if found != expected:
+        raise InputError(
+            f"{where} has another tokenizer than run={run.given} (fingerprint {found[:12]}, not {expected[:12]}); give "
+            "data that was converted with the run's, or the text by corpus=."
+        )
