@@ -127,8 +127,13 @@ def metric_lines(metadata: dict[str, Any]) -> list[str]:
     ]
 
 
-if __name__ == "__main__":
+def begin() -> None:
+    """Handle signals from here on."""
     interrupts.handle_signals()
     interrupts.leave_while_starting(LAST_WORDS)
     interrupts.stop_with_launcher()
+
+
+if __name__ == "__main__":
+    begin()
     run_script("evaluate_tokens", main, alone="run")

@@ -40,9 +40,9 @@ def target_ranks(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     """
     counts_N = targets_N != IGNORED
     target_logits_N1 = logits_NV.gather(1, targets_N.masked_fill(~counts_N, 0)[:, None])
-    rows = max(1, MOST_COMPARED // logits_NV.shape[1])
-    pairs = zip(logits_NV.split(rows), target_logits_N1.split(rows), strict=True)
-    return torch.cat([(logits_nV > target_n1).sum(dim=1) for logits_nV, target_n1 in pairs]) * counts_N
+    n_rows = max(1, MOST_COMPARED // logits_NV.shape[1])
+    few = [slice(start, start + n_rows) for start in range(0, len(targets_N), n_rows)]
+    return torch.cat([(logits_NV[rows] > target_logits_N1[rows]).sum(dim=1) for rows in few]) * counts_N
 
 
 def mean_nats(nats_N: Tensor, targets_N: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ import train_tokenizer
 from hindsight.config.tokenizer import TokenizerConfig
 from hindsight.machine import let_threads_run_before_forks
 
-pytest_plugins = ["helpers.s3_server", "helpers.killed_runs", "helpers.conversion_runs"]
+pytest_plugins = ["helpers.s3_server", "helpers.killed_runs", "helpers.conversion_runs", "helpers.token_runs"]
 
 # What a login node gives to a process; the tests must not need more than their users have.
 resource.setrlimit(resource.RLIMIT_NOFILE, (1024, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))

@@ -25,6 +25,7 @@ REQUIRED = {
     "convert_to_h5": ["corpus=a", "tokenizer=b", "out=c"],
     "train_composer": ["direction=forward"],
     "compare_directions": ["runs=[a,b]"],
+    "evaluate_tokens": ["run=a"],
     "make_corpus": ["out=a"],
     "throughput": [],
     "inspect_mds": ["path=a"],

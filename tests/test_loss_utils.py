@@ -4,9 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import loss_utils
 from hindsight.orders.examples import IGNORED
 from hindsight.runs import METRIC_NAMES
-from loss_utils import TokenMetric, mean_nats, metric_values, nats_to_bits, sums, target_nats
+from loss_utils import TokenMetric, mean_nats, metric_values, nats_to_bits, sums, target_nats, target_ranks
 
 BYTES_V = torch.tensor([0, 1, 2, 3, 5])
 
@@ -68,6 +69,18 @@ def test_low_precision_logits_are_widened_before_the_sum():
     narrow_NV = logits_NV.bfloat16()
     assert target_nats(narrow_NV, targets_N).dtype == torch.float32
     torch.testing.assert_close(target_nats(narrow_NV, targets_N), target_nats(narrow_NV.float(), targets_N))
+
+
+def test_a_rank_counts_the_larger_logits_and_0_is_what_counts_as_correct(monkeypatch):
+    logits_NV, targets_N = random_batch(50, seed=3)
+    logits_NV[7:9] = 1.0  # ties
+    ranks_N = target_ranks(logits_NV, targets_N)
+    for row_V, target, rank in zip(logits_NV.tolist(), targets_N.tolist(), ranks_N.tolist(), strict=True):
+        assert rank == (0 if target == IGNORED else sum(logit > row_V[target] for logit in row_V))
+    correct = (ranks_N[targets_N != IGNORED] == 0).sum()
+    assert correct == sums_of(logits_NV, targets_N)[1]
+    monkeypatch.setattr(loss_utils, "MOST_COMPARED", 12)
+    assert torch.equal(target_ranks(logits_NV, targets_N), ranks_N)
 
 
 def test_an_unknown_metric_is_refused():

@@ -100,7 +100,7 @@ class Work:
         windows = [window for batch in self.batches(part) for window in self.plan.batch(batch)]
         n_rows = sum(window.last - window.first for window in windows)
         try:
-            with np.load(self._path(part)) as stored:
+            with self._path(part).open("rb") as file, np.load(file) as stored:
                 rows = {name: stored[name] for name in ROWS}
         except DAMAGED:
             return None

@@ -2,9 +2,10 @@
 
 Like composer's launcher it ends all processes of an attempt, SIGTERM first, when one of them fails.
 
-A line of JSON on standard input is an attempt: {"arguments": [...], "ranks": 2, "log": path, "environment": {...}}. It
-is answered with the processes' numbers, and, when all have ended, with their exit statuses (-9 after SIGKILL). The line
-{"pipes": [requests, answers]} starts another server on these named pipes, and is answered with its number.
+A line of JSON on standard input is an attempt: {"script": name, "arguments": [...], "ranks": 2, "log": path,
+"environment": {...}}. It is answered with the processes' numbers, and, when all have ended, with their exit statuses
+(-9 after SIGKILL). The line {"pipes": [requests, answers]} starts another server on these named pipes, and is answered
+with its number.
 """
 
 import gc
@@ -20,10 +21,12 @@ from typing import TextIO
 import composer.algorithms  # noqa: F401 - Composer imports them, and with them Hugging Face's models, when it trains
 from composer.utils.collect_env import get_cpu_model
 
+import evaluate_tokens
 import train_composer
 from helpers.training_runs import TINY, compose_config
 from hindsight import interrupts
 from hindsight.command_line import run_script
+from hindsight.evaluation import losses_in_work
 from hindsight.machine import let_threads_run_before_forks
 
 TERM_TO_KILL_S = 30
@@ -107,9 +110,14 @@ def begin(attempt: dict, rank: int, port: int) -> None:
         os.environ |= {"NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     interrupts.handle_signals()
-    sys.argv = ["train_composer.py", *attempt["arguments"]]
-    train_composer.begin()
-    run_script("train_composer", train_composer.main)
+    sys.argv = [f"{attempt['script']}.py", *attempt["arguments"]]
+    if attempt["script"] == "evaluate_tokens":
+        losses_in_work.PART_TOKENS = 64  # so that small data has many parts
+        evaluate_tokens.begin()
+        run_script("evaluate_tokens", evaluate_tokens.main, alone="run")
+    else:
+        train_composer.begin()
+        run_script("train_composer", train_composer.main)
 
 
 if __name__ == "__main__":

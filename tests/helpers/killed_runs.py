@@ -85,14 +85,20 @@ class ForkServer:
         other.requests, other.answers = pipes[0].open("w"), pipes[1].open()
         return other
 
-    def start(self, arguments: list[str], ranks: int = 1, environment: dict[str, str] | None = None) -> list[int]:
+    def start(
+        self,
+        arguments: list[str],
+        ranks: int = 1,
+        environment: dict[str, str] | None = None,
+        script: str = "train_composer",
+    ) -> list[int]:
         """Begin an attempt; numbers of its processes, which are one group."""
         if self.under_way:  # that of a test which ran into its time limit
             kill_group(self.under_way)
             self.statuses()
         for path in self.log.parent.glob(self.log.name + ".*"):
             path.unlink()
-        attempt = {"arguments": last_of_each(arguments), "ranks": ranks, "log": str(self.log)}
+        attempt = {"script": script, "arguments": last_of_each(arguments), "ranks": ranks, "log": str(self.log)}
         attempt["environment"] = {"TMPDIR": self.temporary, **(environment or {})}
         self.under_way = self._ask(attempt)
         return self.under_way
@@ -117,9 +123,15 @@ class ForkServer:
         """Whether the attempt has not ended yet."""
         return not select.select([self.answers], [], [], 0)[0]
 
-    def run(self, arguments: list[str], ranks: int = 1, environment: dict[str, str] | None = None) -> list[int]:
+    def run(
+        self,
+        arguments: list[str],
+        ranks: int = 1,
+        environment: dict[str, str] | None = None,
+        script: str = "train_composer",
+    ) -> list[int]:
         """Make an attempt that nobody disturbs."""
-        self.start(arguments, ranks, environment)
+        self.start(arguments, ranks, environment, script)
         return self.statuses()
 
     def output(self) -> str:
