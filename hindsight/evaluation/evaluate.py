@@ -2,10 +2,10 @@
 
 import logging
 import shutil
-from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 from composer.utils import dist, get_device
@@ -13,9 +13,10 @@ from composer.utils import dist, get_device
 from hindsight.config.evaluation import EvaluateConfig
 from hindsight.config.order import order_of
 from hindsight.config.training import Precision
+from hindsight.conversion.text_source import TextSource
 from hindsight.errors import InputError
 from hindsight.evaluation.evaluated_data import EvaluatedData, open_data
-from hindsight.evaluation.losses_in_work import Work, assemble
+from hindsight.evaluation.losses_in_work import PARTS, Work, assemble
 from hindsight.evaluation.output import Output
 from hindsight.evaluation.progress import Progress
 from hindsight.evaluation.recorded_run import RecordedRun
@@ -55,129 +56,161 @@ def evaluate(config: EvaluateConfig, run: RecordedRun, tools: Tools) -> list[dic
     with chosen_weights(run, config.checkpoint) as weights:
         output = Output.of(run, config, weights.step)
         data = open_data(run, config, output.name, batch_size)
-        readings = tools.passes(run, data)
-        for reading in readings:
-            Plan.of(1, run.context_length, config.stride, reading.order.name, batch_size)  # whether it fits
-        known = _metadata(config, run, data, weights, precision)
-        with ExitStack() as stack:
-            if data.setup is None:  # a text is looked at by one process, which tokenizes it for all
-                opened: list[Any] = []
-                on_rank_0(lambda: opened.append(open_text(config, data.tokenizer, data.settings)))
-                known["stamp"] = on_rank_0(lambda: opened[0].stamp)
-            found = _done(output, readings, known)
-            if found is None:
-                stack.enter_context(_held(output))
+        evaluation = Evaluation(config, run, tools, weights, output, data, batch_size, precision)
+        for reading in evaluation.passes:
+            evaluation.plan(1, reading)  # which refuses windows that cannot slide
+        # A text is looked at by one process, which tokenizes it for all.
+        texts: list[TextSource] = []
+        if data.setup is None:
+            on_rank_0(lambda: texts.append(open_text(config, data.tokenizer, data.settings)))
+        stamp = on_rank_0(lambda: texts[0].stamp if texts else None)
+        found = evaluation.done(stamp)
+        if found is not None and dist.get_global_rank() == 0:
+            log.info("%s: already there, nothing to do.", output.name)
+        if found is None:
+            with _held(output):
                 if data.setup is None:
-                    tokens = on_rank_0(lambda: tokenize(opened[0], output.work))
-                    data, stream = replace(data, fingerprint=tokens.fingerprint), FileStream(tokens)
-                    known["data_fingerprint"] = data.fingerprint
-                    found = _done(output, readings, known)
+                    tokens = on_rank_0(lambda: tokenize(texts[0], output.work))
+                    evaluation = replace(evaluation, data=replace(data, fingerprint=tokens.fingerprint))
+                    found, stream = evaluation.done(stamp), FileStream(tokens)
                 else:
                     stream = tools.open_split(data.setup)
-                if found is None:
-                    score = tools.score(run, data, weights, precision)
-                    for reading in readings:
-                        plan = Plan.of(
-                            stream.n_tokens, run.context_length, config.stride, reading.order.name, batch_size
-                        )
-                        _score_all(plan, reading, stream, score, output, known | _of(reading), data)
-                    found = _done(output, readings, known)
+                found = found or evaluation.make(stream, stamp)
                 on_rank_0(lambda: shutil.rmtree(output.work))
-            elif dist.get_global_rank() == 0:
-                log.info("%s: already there, nothing to do.", output.name)
-        on_rank_0(lambda: _remove(data.caches))
-    assert found is not None
+        on_rank_0(lambda: [shutil.rmtree(folder, ignore_errors=True) for folder in data.caches])
     return found
 
 
-def _score_all(
-    plan: Plan,
-    reading: Pass,
-    stream: TokenStream,
-    score: Score,
-    output: Output,
-    metadata: dict[str, Any],
-    data: EvaluatedData,
-) -> None:
-    """Score the windows of a pass, each process its share of the parts that are not made yet, and put its file."""
-    work = Work(output.work / (reading.name or "all"), plan)
-    identity = metadata | {"batch_size": plan.batch_size, "device": get_device(None).name}
-    parts = on_rank_0(lambda: work.begin(identity))
-    rank, n_ranks = dist.get_global_rank(), dist.get_world_size()
-    mine = parts[len(parts) * rank // n_ranks : len(parts) * (rank + 1) // n_ranks]
-    if rank == 0 and len(parts) < work.n_parts:
-        log.info(
-            "%s: going on where it was, after %d of %d parts.", output.name, work.n_parts - len(parts), work.n_parts
-        )
-    error = None
-    try:
-        with Progress(plan, work, mine, n_ranks, is_shown=rank == 0) as progress:
-            for part in mine:
-                rows = []
-                for batch in score_batches(plan, work.batches(part), reading, stream, score):
-                    rows.append(batch)
-                    progress.add(len(batch["id"]))
-                work.save(part, rows)
-    except InputError as caught:  # the others must not wait for this process
-        error = str(caught)
-    errors = [text for text in dist.all_gather_object(error) if text is not None]
-    if errors:
-        raise InputError(errors[0])
-
-    def complete() -> None:
-        table, tokenizer = token_table(data.tokenizer), data.tokenizer
-        path = assemble(work, metadata, *table, tokenizer.bytes_per_token, tokenizer.eos_id)
-        output.of_pass(reading.name).put(path)
-
-    on_rank_0(complete)
+@contextmanager
+def _held(output: Output) -> Iterator[None]:
+    """Keep other evaluations out of the work folder; one in which nothing is done goes where this one is refused."""
+    with ExitStack() as stack:
+        holding = f"out={output.name}: another process evaluates into it"
+        on_rank_0(lambda: stack.enter_context(locked(output.work, holding)))
+        try:
+            yield
+        except InputError:
+            if dist.get_global_rank() == 0 and not any(output.work.glob(PARTS)):
+                shutil.rmtree(output.work)
+            raise
 
 
-def _metadata(
-    config: EvaluateConfig, run: RecordedRun, data: EvaluatedData, weights: StoredWeights, precision: Precision
-) -> dict[str, Any]:
-    """What a file says of itself, but for its pass, counts and sums."""
-    found = {
-        "run": run.name,
-        "folder": str(run.folder) if run.folder is not None else run.given.rstrip("/"),
-        "run_order": order_of(run.config),
-        "seed": run.config.seed,
-        "step": weights.step,
-        "checkpoint": weights.fingerprint,
-        "split": data.split,
-        "tokenizer_fingerprint": data.tokenizer.fingerprint,
-        "data": data.path,
-        "context": config.context,
-        "context_length": run.context_length,
-        "document_mask": getattr(run.config, "document_mask", False),
-        "precision": precision.name,
-        "git_commit": git_commit(),
-    }
-    return found if data.fingerprint is None else {**found, "data_fingerprint": data.fingerprint}
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation whose arguments were checked against run, checkpoint and data.
 
+    Args:
+        config: its arguments.
+        run: the run.
+        tools: what is not of the package.
+        weights: the checkpoint.
+        output: the place of its file.
+        data: what is scored.
+        batch_size: windows that one device takes at once.
+        precision: number format of the computation.
+    """
 
-def _of(reading: Pass) -> dict[str, Any]:
-    return {"order": reading.order.name}
+    config: EvaluateConfig
+    run: RecordedRun
+    tools: Tools
+    weights: StoredWeights
+    output: Output
+    data: EvaluatedData
+    batch_size: int
+    precision: Precision
 
+    @cached_property
+    def passes(self) -> list[Pass]:
+        """How the model reads the windows."""
+        return self.tools.passes(self.run, self.data)
 
-def _done(output: Output, readings: list[Pass], known: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """Look for complete files of all passes, and give what they say; None if one is missing."""
+    def plan(self, n_tokens: int, reading: Pass) -> Plan:
+        """Divide a stream into windows; InputError if they cannot slide as context= says."""
+        return Plan.of(n_tokens, self.run.context_length, self.config.stride, reading.order.name, self.batch_size)
 
-    def look() -> list[dict[str, Any]] | None:
-        found = []
-        for reading in readings:
-            place = output.of_pass(reading.name)
-            found.append((place.done(known | _of(reading)), place.name))
-        whole = [{**there, "path": name} for there, name in found if there is not None]
-        return whole if len(whole) == len(readings) else None
+    def metadata(self, reading: Pass, stamp: str | None) -> dict[str, Any]:
+        """What the file of a pass says of itself, but for counts and sums."""
+        run, data = self.run, self.data
+        return {
+            "run": run.name,
+            "folder": str(run.folder) if run.folder is not None else run.given.rstrip("/"),
+            "order": reading.order.name,
+            "run_order": order_of(run.config),
+            "seed": run.config.seed,
+            "step": self.weights.step,
+            "checkpoint": self.weights.fingerprint,
+            "split": data.split,
+            "tokenizer_fingerprint": data.tokenizer.fingerprint,
+            "data": data.path,
+            "context": self.config.context,
+            "context_length": run.context_length,
+            "document_mask": getattr(run.config, "document_mask", False),
+            "precision": self.precision.name,
+            "git_commit": git_commit(),
+            **({} if data.fingerprint is None else {"data_fingerprint": data.fingerprint}),
+            **({} if data.setup is not None else {"stamp": stamp}),
+        }
 
-    return on_rank_0(look)
+    def done(self, stamp: str | None) -> list[dict[str, Any]] | None:
+        """Look for complete files of all passes, and give what they say; None if one is missing."""
 
+        def look() -> list[dict[str, Any]] | None:
+            places = [self.output.of_pass(reading.name) for reading in self.passes]
+            found = [
+                place.done(self.metadata(reading, stamp)) for place, reading in zip(places, self.passes, strict=True)
+            ]
+            pairs = zip(places, found, strict=True)
+            whole = [{**there, "path": place.name} for place, there in pairs if there is not None]
+            return whole if len(whole) == len(places) else None
 
-def _held(output: Output) -> Any:
-    """Keep other evaluations out of the work folder, which rank 0 holds for all."""
-    stack = ExitStack()
-    on_rank_0(lambda: stack.enter_context(locked(output.work, f"out={output.name}: another process evaluates into it")))
-    return stack if dist.get_global_rank() == 0 else nullcontext()
+        return on_rank_0(look)
+
+    def make(self, stream: TokenStream, stamp: str | None) -> list[dict[str, Any]]:
+        """Score all tokens, write the files, and give what they say of themselves."""
+        score = self.tools.score(self.run, self.data, self.weights, self.precision)
+        for reading in self.passes:
+            self._make_file(reading, stream, score, stamp)
+        found = self.done(stamp)
+        assert found is not None
+        return found
+
+    def _make_file(self, reading: Pass, stream: TokenStream, score: Score, stamp: str | None) -> None:
+        work = Work(self.output.work / (reading.name or "all"), self.plan(stream.n_tokens, reading))
+        metadata, tokenizer = self.metadata(reading, stamp), self.data.tokenizer
+        self._score_all(work, reading, stream, score, metadata)
+
+        def complete() -> None:
+            tokens = token_table(tokenizer)
+            path = assemble(work, metadata, *tokens, tokenizer.bytes_per_token, tokenizer.eos_id)
+            self.output.of_pass(reading.name).put(path)
+
+        on_rank_0(complete)
+
+    def _score_all(
+        self, work: Work, reading: Pass, stream: TokenStream, score: Score, metadata: dict[str, Any]
+    ) -> None:
+        """Score the windows of a pass, each process its share of the parts that are not made yet."""
+        identity = metadata | {"batch_size": self.batch_size, "device": get_device(None).name}
+        parts = on_rank_0(lambda: work.begin(identity))
+        rank, n_ranks = dist.get_global_rank(), dist.get_world_size()
+        mine = parts[len(parts) * rank // n_ranks : len(parts) * (rank + 1) // n_ranks]
+        if rank == 0 and len(parts) < work.n_parts:
+            made = work.n_parts - len(parts)
+            log.info("%s: going on where it was, after %d of %d parts.", self.output.name, made, work.n_parts)
+        error = None
+        try:
+            with Progress(work, mine, n_ranks, is_shown=rank == 0) as progress:
+                for part in mine:
+                    rows = []
+                    for batch in score_batches(work.plan, work.batches(part), reading, stream, score):
+                        rows.append(batch)
+                        progress.add(len(batch["id"]))
+                    work.save(part, rows)
+        except InputError as caught:  # the others must not wait for this process
+            error = str(caught)
+        errors = [text for text in dist.all_gather_object(error) if text is not None]
+        if errors:
+            raise InputError(errors[0])
 
 
 def _batch_size(config: EvaluateConfig, run: RecordedRun) -> int:
@@ -202,9 +235,3 @@ def _precision(config: EvaluateConfig, run: RecordedRun) -> Precision:
             )
         return Precision.fp32
     return run.config.precision
-
-
-def _remove(folders: tuple[Path, ...]) -> None:
-    """Remove what was downloaded for this evaluation."""
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)

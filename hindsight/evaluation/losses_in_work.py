@@ -25,6 +25,8 @@ PART_TOKENS = 1 << 15
 MOST_PARTS = 1 << 10
 """Parts of a large evaluation, whose parts are larger, up to GROUP_ROWS tokens."""
 IDENTITY = "evaluation.json"
+PARTS = "*/*.npz"
+"""Rows that are made, from the work folder of an evaluation."""
 RESULT = "result.parquet"
 MOST_IDENTITY_BYTES = 1 << 20
 DAMAGED = (EOFError, KeyError, ValueError, OSError, zipfile.BadZipFile)

@@ -8,7 +8,6 @@ from typing import Any
 from tqdm import tqdm
 
 from hindsight.evaluation.losses_in_work import Work
-from hindsight.evaluation.scoring import Plan
 
 log = logging.getLogger("hindsight")
 
@@ -20,15 +19,14 @@ class Progress:
     """Shows how many tokens of a process's share are scored.
 
     Args:
-        plan: what is scored.
-        work: its parts.
-        parts: those of this process.
+        work: what is scored.
+        parts: the parts of this process.
         n_ranks: processes that share the work.
         is_shown: whether this process shows its own.
     """
 
-    def __init__(self, plan: Plan, work: Work, parts: list[int], n_ranks: int, is_shown: bool) -> None:
-        windows = (window for part in parts for batch in work.batches(part) for window in plan.batch(batch))
+    def __init__(self, work: Work, parts: list[int], n_ranks: int, is_shown: bool) -> None:
+        windows = (window for part in parts for batch in work.batches(part) for window in work.plan.batch(batch))
         self.total = sum(window.last - window.first for window in windows)
         self.share = f"scoring, 1 of {n_ranks} processes" if n_ranks > 1 else "scoring"
         self.is_shown, self.done = is_shown, 0

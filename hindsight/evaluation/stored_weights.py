@@ -77,7 +77,7 @@ class StoredWeights:
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(
-                f"run=: {self.path} does not hold the weights of {runs.CONFIG}'s model ({reason})."
+                f"{self.path} does not hold the weights of the model in {runs.CONFIG} ({reason})."
             ) from None
 
 
