@@ -19,7 +19,7 @@ from hindsight import interrupts
 from hindsight.command_line import run_script
 from hindsight.config.evaluation import EvaluateConfig
 from hindsight.config.order import order_of
-from hindsight.evaluation.recorded_run import RecordedRun, read_run
+from hindsight.evaluation.trained_run import TrainedRun, read_run
 
 if TYPE_CHECKING:
     from hindsight.config.training import Precision
@@ -42,15 +42,16 @@ def main(config: EvaluateConfig) -> None:
     from composer.utils import dist
 
     from hindsight.evaluation.evaluate import Tools, evaluate
+    from hindsight.evaluation.summary import metric_lines
     from hindsight.ranks import init_process_group
 
     interrupts.handle_signals_again()  # importing Composer sets signal handlers
     try:
         with interrupts.giving_up_after(0):
             init_process_group(WAIT_S)
-            found = evaluate(config, run, Tools(open_split, passes, score_by))
-            if dist.get_global_rank() == 0:
-                log.info("%s", "\n".join(line for metadata in found for line in metric_lines(metadata)))
+            for file in evaluate(config, run, Tools(open_split, passes, score_by)):
+                if dist.get_global_rank() == 0:
+                    log.info("%s", "\n".join(metric_lines(run, file, metrics_of(file))))
     except interrupts.GaveUp as reason:
         if dist.get_world_size() > 1:
             interrupts.leave_at_once(reason)
@@ -71,7 +72,7 @@ def open_split(setup: "RunSetup") -> "TokenStream":
     return SplitStream(setup.windows[split], lambda number: dataset.get_item(number)["tokens"])
 
 
-def passes(run: RecordedRun, data: "EvaluatedData") -> "list[Pass]":
+def passes(run: TrainedRun, data: "EvaluatedData") -> "list[Pass]":
     """Say how the model reads the windows: as it was trained."""
     from hindsight.evaluation.scoring import Pass
     from hindsight.orders.known import open_order
@@ -81,7 +82,7 @@ def passes(run: RecordedRun, data: "EvaluatedData") -> "list[Pass]":
     return [Pass("", order, Collate(order, data.tokenizer.bos_id, run.context_length))]
 
 
-def score_by(run: RecordedRun, data: "EvaluatedData", weights: "StoredWeights", precision: "Precision") -> "Score":
+def score_by(run: TrainedRun, data: "EvaluatedData", weights: "StoredWeights", precision: "Precision") -> "Score":
     """Build the model with its weights; what it gives scores a batch as the run's evaluation does."""
     import torch
     from composer.core.precision import Precision as ComposerPrecision
@@ -108,23 +109,16 @@ def score_by(run: RecordedRun, data: "EvaluatedData", weights: "StoredWeights", 
     return score
 
 
-def metric_lines(metadata: dict[str, Any]) -> list[str]:
-    """Say the metrics over all rows of a file."""
+def metrics_of(file: dict[str, Any]) -> dict[str, float]:
+    """Compute the metrics over all rows of a file from what it says of itself."""
     import torch
 
     from loss_utils import metric_values
 
-    sums, rows = metadata["sums"], metadata["rows"]
-    values = metric_values(torch.tensor([sums["nats"], sums["likeliest"], rows, sums["bytes"]], dtype=torch.float64))
-    per_document = sums["nats"] / metadata["documents"]
-    return [
-        f"run      {metadata['run']}, {metadata['order']}, step {metadata['step']}",
-        f"scored   {metadata['split']} of {metadata['data']}: {metadata['documents']:,} documents, {rows:,} tokens, "
-        f"{sums['bytes']:,} bytes; {metadata['context']} of {metadata['context_length']} tokens",
-        f"losses   {values['loss_nats']:.6f} nats/token · perplexity {values['perplexity']:.4f} · accuracy "
-        f"{values['accuracy']:.4%} · {values['bits_per_byte']:.6f} bits/byte · {per_document:.4f} nats/document",
-        f"file     {metadata['path']}",
-    ]
+    sums = file["sums"]
+    return metric_values(
+        torch.tensor([sums["nats"], sums["likeliest"], file["rows"], sums["bytes"]], dtype=torch.double)
+    )
 
 
 def begin() -> None:

@@ -265,6 +265,43 @@ def test_bad_settings_end_with_one_line_that_names_the_key_and_status_2(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["run= is required"]),
+        (["a", "b"], ["a and b: give one run at a time"]),
+        (["a", "context=wide"], ["context=wide must be windows, or sliding:STRIDE"]),
+        (["a", "context=sliding:0"], ["context=sliding:0 must be"]),
+        (["a", "context=sliding:"], ["context=sliding: must be"]),
+        (["a", "context=sliding:-3"], ["context=sliding:-3 must be"]),
+        (["a", "split=test"], ["split=test must be train or val"]),
+        (["a", "checkpoint=best"], ["checkpoint=best must be newest, backup, or a step"]),
+        (["a", "checkpoint=-1"], ["checkpoint=-1 must be"]),
+        (["a", "data=b", "corpus=c"], ["corpus= is scored as a whole", "leave out data= and split="]),
+        (["a", "split=train", "corpus=c"], ["corpus= is scored as a whole"]),
+        (["a", "corpus=c", "separator=x", "corpus_format=line"], ["separator=x takes the place of the blank line"]),
+        (["a", "tokenizer=c"], ["tokenizer=c is for corpus="]),
+        (["a", "batch_size=0"], ["batch_size=0 must be greater than 0"]),
+        (["a", "out="], ["out= is empty"]),
+        (["a", "out=gs://b/c"], ["out=gs://b/c must be here, or s3://BUCKET/FILE"]),
+        (["run=s3://b"], ["run=s3://b must be here, or s3://BUCKET/FOLDER"]),
+        (["a", "work_dir=b"], ["work_dir= is for an out= on S3"]),
+        (["a", "precision=int8"], ["precision", "fp32, bf16, fp16"]),
+        (["a", "stride=3"], ["stride= is no key of this script"]),
+    ],
+)
+def test_bad_settings_of_an_evaluation_end_with_one_line_too(arguments, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["evaluate_tokens.py", *arguments])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        run_script("evaluate_tokens", lambda _: pytest.fail("main was called"), alone="run")
+    assert ended.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1, captured.err
+    assert all(word in captured.err for word in words), captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("script", sorted(SCHEMAS))
 def test_every_suggestion_is_a_key(script):
     known = [row[0] for row in describe(SCHEMAS[script])]

@@ -2,10 +2,12 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 import torch
+from helpers.processes import ROOT
 from helpers.token_runs import T, model_of, names, score
 from helpers.training_runs import compose_config, records
 from transformers import AutoTokenizer
@@ -92,6 +94,24 @@ def test_the_file_explains_itself(trained, scored, tokenizer, shards):
     text = b"".join(scored["backward"].token_bytes[number] for number in ids)
     assert text.decode() == tokenizer.detokenize(ids)
     assert scored["backward"].special[tokenizer.eos_id] == AutoTokenizer.from_pretrained(shards / "tokenizer").eos_token
+
+
+def test_the_lines_of_the_docs_read_the_file(scored, tmp_path, monkeypatch, capsys):
+    (tmp_path / "token_losses.parquet").write_bytes(scored["backward"].path.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    programs = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    rows = scored["backward"].read(["context", "nats"])
+    expected = f"{rows['nats'][rows['context'] == 0].astype(np.float64).mean():.3f}"
+    assert [program.split()[1] for program in programs] == ["pandas", "polars", "duckdb"]
+    for program in programs:
+        exec(program, {})  # noqa: S102 - it is ours
+        said = capsys.readouterr().out
+        assert expected in said, program
+    for name, kind, what in re.findall(r"^\| `(\w+)` \| (\w+) \| (.+) \|$", page, flags=re.MULTILINE):
+        assert COLUMNS[name].name == kind
+        assert what
+    assert all(f"| `{name}` |" in page for name in COLUMNS)
 
 
 def brute_force(model, stream, place, order, stride, bos_id):

@@ -86,10 +86,10 @@ class EvaluateConfig(CorpusConfig, EvaluationKeys):
                 "://" not in value or re.fullmatch(r"s3://[^/]+/.*[^/]/?", value) is not None,
                 f"{key}={value} must be here, or s3://BUCKET/{'FOLDER' if key == 'run' else 'FILE'}.",
             )
-        if self.out is not None and "://" not in self.out:
-            require(
-                self.work_dir is None, "work_dir= is for an out= on S3; elsewhere it lies beside out; leave it out."
-            )
+        require(
+            self.work_dir is None or "://" in (self.out or self.run),
+            "work_dir= is for an out= on S3; elsewhere it is beside out; leave it out.",
+        )
         _ = self.stride
 
     @property

@@ -19,10 +19,10 @@ from hindsight.evaluation.evaluated_data import EvaluatedData, open_data
 from hindsight.evaluation.losses_in_work import PARTS, Work, assemble
 from hindsight.evaluation.output import Output
 from hindsight.evaluation.progress import Progress
-from hindsight.evaluation.recorded_run import RecordedRun
 from hindsight.evaluation.scoring import Pass, Plan, Score, score_batches
 from hindsight.evaluation.stored_weights import StoredWeights, chosen_weights
 from hindsight.evaluation.token_stream import FileStream, TokenStream, open_text, token_table, tokenize
+from hindsight.evaluation.trained_run import TrainedRun
 from hindsight.files import locked
 from hindsight.provenance import git_commit
 from hindsight.ranks import on_rank_0
@@ -42,11 +42,11 @@ class Tools:
     """
 
     open_split: Callable[[RunSetup], TokenStream]
-    passes: Callable[[RecordedRun, EvaluatedData], list[Pass]]
-    score: Callable[[RecordedRun, EvaluatedData, StoredWeights, Precision], Score]
+    passes: Callable[[TrainedRun, EvaluatedData], list[Pass]]
+    score: Callable[[TrainedRun, EvaluatedData, StoredWeights, Precision], Score]
 
 
-def evaluate(config: EvaluateConfig, run: RecordedRun, tools: Tools) -> list[dict[str, Any]]:
+def evaluate(config: EvaluateConfig, run: TrainedRun, tools: Tools) -> list[dict[str, Any]]:
     """Evaluate, unless the same result is there; on all ranks.
 
     Returns:
@@ -111,7 +111,7 @@ class Evaluation:
     """
 
     config: EvaluateConfig
-    run: RecordedRun
+    run: TrainedRun
     tools: Tools
     weights: StoredWeights
     output: Output
@@ -213,7 +213,7 @@ class Evaluation:
             raise InputError(errors[0])
 
 
-def _batch_size(config: EvaluateConfig, run: RecordedRun) -> int:
+def _batch_size(config: EvaluateConfig, run: TrainedRun) -> int:
     """Windows that one device takes at once: as in the run's evaluation, on as many devices as trained it."""
     world_size = run.metadata.get("world_size")
     devices = world_size if isinstance(world_size, int) and world_size > 0 else 1
@@ -221,7 +221,7 @@ def _batch_size(config: EvaluateConfig, run: RecordedRun) -> int:
     return config.batch_size or run.config.device_eval_batch_size or trained
 
 
-def _precision(config: EvaluateConfig, run: RecordedRun) -> Precision:
+def _precision(config: EvaluateConfig, run: TrainedRun) -> Precision:
     """Number format of the computation; InputError for one that this machine has not."""
     has_gpu = get_device(None).name == "gpu"
     if config.precision is not None:

@@ -8,7 +8,7 @@ from hindsight import runs
 from hindsight.config.evaluation import EvaluateConfig
 from hindsight.config.order import order_of
 from hindsight.errors import InputError
-from hindsight.evaluation.recorded_run import RecordedRun
+from hindsight.evaluation.trained_run import TrainedRun
 from hindsight.loading.remote import Remote, cache_folder, fetch_description
 from hindsight.loading.windows import SplitWindows
 from hindsight.orders.known import open_order
@@ -40,7 +40,7 @@ class EvaluatedData:
     caches: tuple[Path, ...]
 
 
-def open_data(run: RecordedRun, config: EvaluateConfig, out: str, batch_size: int) -> EvaluatedData:
+def open_data(run: TrainedRun, config: EvaluateConfig, out: str, batch_size: int) -> EvaluatedData:
     """Read what the data says of itself, and check that it is the run's, or has its tokenizer; on all ranks.
 
     Args:
@@ -86,7 +86,7 @@ def open_data(run: RecordedRun, config: EvaluateConfig, out: str, batch_size: in
     return EvaluatedData(tokenizer, paths[split], split, fingerprint, setup, {}, caches)
 
 
-def _open_text(run: RecordedRun, config: EvaluateConfig, out: str) -> EvaluatedData:
+def _open_text(run: TrainedRun, config: EvaluateConfig, out: str) -> EvaluatedData:
     """Load the run's tokenizer, and the settings by which its data was made, as far as they are known."""
     assert config.corpus is not None
     given = config.tokenizer or run.config.data.tokenizer
@@ -103,14 +103,14 @@ def _open_text(run: RecordedRun, config: EvaluateConfig, out: str) -> EvaluatedD
     return EvaluatedData(tokenizer, config.corpus, "all", None, None, settings, caches)
 
 
-def load_tokenizer(run: RecordedRun, path: str, key: str) -> Tokenizer:
+def load_tokenizer(run: TrainedRun, path: str, key: str) -> Tokenizer:
     """Load a tokenizer; InputError if it is not the run's."""
     tokenizer = Tokenizer.load(path, key)
     _require_fingerprint(run, tokenizer.fingerprint, f"{key}={path}")
     return tokenizer
 
 
-def _locate(run: RecordedRun, path: str, key: str, out: str) -> Location:
+def _locate(run: TrainedRun, path: str, key: str, out: str) -> Location:
     remote = Remote.of(path, run.config.data)
     if remote is None:
         return Location(key, path, None)
@@ -119,7 +119,7 @@ def _locate(run: RecordedRun, path: str, key: str, out: str) -> Location:
     return Location(key, str(folder), remote)
 
 
-def _check(run: RecordedRun, manifest: Manifest, place: Location) -> None:
+def _check(run: TrainedRun, manifest: Manifest, place: Location) -> None:
     if place.remote is not None and manifest.format != MDS:
         raise InputError(
             f"{place.key}={place.remote.url} is h5, which is read here only; copy it, or convert it to MDS."
@@ -128,7 +128,7 @@ def _check(run: RecordedRun, manifest: Manifest, place: Location) -> None:
     _require_fingerprint(run, manifest.tokenizer_fingerprint, f"{place.key}={where}")
 
 
-def _require_fingerprint(run: RecordedRun, found: str, where: str) -> None:
+def _require_fingerprint(run: TrainedRun, found: str, where: str) -> None:
     expected = run.metadata[runs.FINGERPRINTS[1]]
     if found != expected:
         raise InputError(

@@ -12,7 +12,7 @@ from hindsight import runs
 from hindsight.analysis.token_losses import TokenLosses
 from hindsight.config.evaluation import NEWEST, WINDOWS, EvaluateConfig
 from hindsight.errors import InputError
-from hindsight.evaluation.recorded_run import RecordedRun
+from hindsight.evaluation.trained_run import TrainedRun
 from hindsight.files import partial_of
 from hindsight.s3 import S3Folder
 
@@ -35,7 +35,7 @@ class Output:
     work: Path
 
     @classmethod
-    def of(cls, run: RecordedRun, config: EvaluateConfig, step: int) -> "Output":
+    def of(cls, run: TrainedRun, config: EvaluateConfig, step: int) -> "Output":
         """Take out=, or name the file after what is scored; InputError for a folder."""
         name = config.out
         if name is None:

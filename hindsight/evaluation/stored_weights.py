@@ -21,7 +21,7 @@ from torch import nn
 from hindsight import runs
 from hindsight.config.evaluation import BACKUP, NEWEST
 from hindsight.errors import InputError
-from hindsight.evaluation.recorded_run import RecordedRun
+from hindsight.evaluation.trained_run import TrainedRun
 from hindsight.ranks import on_rank_0
 from hindsight.training.checkpoint_files import (
     NAME,
@@ -82,7 +82,7 @@ class StoredWeights:
 
 
 @contextmanager
-def chosen_weights(run: RecordedRun, wanted: str) -> Iterator[StoredWeights]:
+def chosen_weights(run: TrainedRun, wanted: str) -> Iterator[StoredWeights]:
     """Choose a checkpoint; one that is only on S3 is kept here while it is used.
 
     Args:
@@ -96,7 +96,7 @@ def chosen_weights(run: RecordedRun, wanted: str) -> Iterator[StoredWeights]:
         yield on_rank_0(lambda: _choose(run, wanted, Path(folder)))
 
 
-def _choose(run: RecordedRun, wanted: str, folder: Path) -> StoredWeights:
+def _choose(run: TrainedRun, wanted: str, folder: Path) -> StoredWeights:
     found = sorted(_candidates(run), reverse=True)
     kept = [each for each in found if wanted != BACKUP or not each.is_newest_kept]
     chosen = [each for each in kept if wanted in (NEWEST, BACKUP) or each.step == int(wanted)]
@@ -115,7 +115,7 @@ def _choose(run: RecordedRun, wanted: str, folder: Path) -> StoredWeights:
     raise InputError(f"checkpoint={wanted}: none of run={run.given} that this means is intact; choose another.")
 
 
-def _candidates(run: RecordedRun) -> Iterator[Candidate]:
+def _candidates(run: TrainedRun) -> Iterator[Candidate]:
     place = local_folder(run.config, run.folder) if run.folder is not None else Path()
     for folder in (place, place / runs.BACKUPS) if run.folder is not None else ():
         for path in checkpoints_in(folder):
@@ -126,7 +126,7 @@ def _candidates(run: RecordedRun) -> Iterator[Candidate]:
             yield Candidate(step_of(file), False, folder == "", Path(folder, file))
 
 
-def _read(run: RecordedRun, candidate: Candidate, folder: Path) -> StoredWeights:
+def _read(run: TrainedRun, candidate: Candidate, folder: Path) -> StoredWeights:
     """Read a checkpoint as a whole; DamagedError if it is not what its checksums say."""
     path = candidate.path
     if not candidate.is_here:

@@ -10,7 +10,7 @@ import evaluate_tokens
 import train_composer
 from helpers.training_runs import compose_config, settings
 from hindsight.analysis.token_losses import TokenLosses
-from hindsight.evaluation.recorded_run import read_run
+from hindsight.evaluation.trained_run import read_run
 from language_model import build_model
 
 T = 32

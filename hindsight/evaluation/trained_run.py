@@ -34,7 +34,7 @@ NEEDED = (
 
 
 @dataclass(frozen=True)
-class RecordedRun:
+class TrainedRun:
     """A run that was trained.
 
     Args:
@@ -62,7 +62,7 @@ class RecordedRun:
         return self.config.data.context_length or self.config.model.context_length
 
 
-def read_run(given: str) -> RecordedRun:
+def read_run(given: str) -> TrainedRun:
     """Read config.yaml and metadata.json of a run; InputError if there is none, or they are damaged.
 
     Args:
@@ -76,7 +76,7 @@ def read_run(given: str) -> RecordedRun:
             for name in runs.RECORDS:
                 remote.download(name, Path(fetched, name))
             config, metadata = _records(Path(fetched), given)
-        return RecordedRun(given, None, config, metadata, remote)
+        return TrainedRun(given, None, config, metadata, remote)
     folder = Path(os.path.abspath(os.path.expanduser(given)))
     missing = [name for name in runs.RECORDS if not (folder / name).is_file()]
     if missing:
@@ -85,7 +85,7 @@ def read_run(given: str) -> RecordedRun:
     config, metadata = _records(folder, given)
     address = config.checkpoint.folder
     is_remote = address is not None and "://" in address
-    return RecordedRun(
+    return TrainedRun(
         given, folder, config, metadata, S3Folder(address, "checkpoint.folder") if address and is_remote else None
     )
 
