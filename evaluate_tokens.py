@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from hindsight import interrupts
 from hindsight.command_line import run_script
 from hindsight.config.evaluation import EvaluateConfig
-from hindsight.config.order import order_of
 from hindsight.evaluation.trained_run import TrainedRun, read_run
 
 if TYPE_CHECKING:
@@ -75,11 +74,9 @@ def open_split(setup: "RunSetup") -> "TokenStream":
 def passes(run: TrainedRun, data: "EvaluatedData") -> "list[Pass]":
     """Say how the model reads the windows: as it was trained."""
     from hindsight.evaluation.scoring import Pass
-    from hindsight.orders.known import open_order
     from load_text_streaming import Collate
 
-    order = open_order(order_of(run.config), run.context_length)
-    return [Pass("", order, Collate(order, data.tokenizer.bos_id, run.context_length))]
+    return [Pass("", data.order, Collate(data.order, data.tokenizer.bos_id, run.context_length))]
 
 
 def score_by(run: TrainedRun, data: "EvaluatedData", weights: "StoredWeights", precision: "Precision") -> "Score":

@@ -62,7 +62,7 @@ def evaluate(config: EvaluateConfig, run: TrainedRun, tools: Tools) -> list[dict
         # A text is looked at by one process, which tokenizes it for all.
         texts: list[TextSource] = []
         if data.setup is None:
-            on_rank_0(lambda: texts.append(open_text(config, data.tokenizer, data.settings)))
+            on_rank_0(lambda: texts.append(open_text(config, data)))
         stamp = on_rank_0(lambda: texts[0].stamp if texts else None)
         found = evaluation.done(stamp)
         if found is not None and dist.get_global_rank() == 0:
@@ -199,6 +199,8 @@ class Evaluation:
             log.info("%s: going on where it was, after %d of %d parts.", self.output.name, made, work.n_parts)
         error = None
         try:
+            if not work.folder.is_dir():
+                raise InputError(f"{work.folder} is not on all nodes; give an out= (or work_dir=) that they share.")
             with Progress(work, mine, n_ranks, is_shown=rank == 0) as progress:
                 for part in mine:
                     rows = []

@@ -12,6 +12,7 @@ from hindsight.evaluation.trained_run import TrainedRun
 from hindsight.loading.remote import Remote, cache_folder, fetch_description
 from hindsight.loading.windows import SplitWindows
 from hindsight.orders.known import open_order
+from hindsight.orders.order import Order
 from hindsight.shards.manifest import MDS, TOKENIZER_FOLDER, Manifest
 from hindsight.tokenization.tokenizer import Tokenizer
 from hindsight.training.setup import Location, RunSetup
@@ -23,7 +24,9 @@ class EvaluatedData:
 
     Args:
         tokenizer: the run's.
-        path: where it is.
+        tokenizer_folder: where that is.
+        order: the order in which the run's model reads a window.
+        path: where the data is.
         split: train or val; all of a text.
         fingerprint: what stands for its tokens; None for a text, before it is read.
         setup: the run with this split alone, as the loader takes it; None for a text.
@@ -32,6 +35,8 @@ class EvaluatedData:
     """
 
     tokenizer: Tokenizer
+    tokenizer_folder: str
+    order: Order
     path: str
     split: str
     fingerprint: str | None
@@ -68,10 +73,11 @@ def open_data(run: TrainedRun, config: EvaluateConfig, out: str, batch_size: int
             "is to be scored by data=."
         )
     beside = str(Path(next(iter(places.values())).folder, TOKENIZER_FOLDER))
-    tokenizer = load_tokenizer(run, beside if config.data is not None else data.tokenizer or beside, "data.tokenizer")
+    folder = beside if config.data is not None else data.tokenizer or beside
+    tokenizer = load_tokenizer(run, folder, "data.tokenizer")
     manifest, place = manifests[split], places[split]
     windows = SplitWindows.of(place.folder, split, manifest, run.context_length, batch_size)
-    order = open_order(order_of(run.config), run.context_length)
+    order = _order(run, tokenizer)
     setup = RunSetup(
         run.config,
         run.name,
@@ -83,7 +89,7 @@ def open_data(run: TrainedRun, config: EvaluateConfig, out: str, batch_size: int
         order,
     )
     caches = tuple({Path(each.folder) for each in places.values() if each.remote is not None})
-    return EvaluatedData(tokenizer, paths[split], split, fingerprint, setup, {}, caches)
+    return EvaluatedData(tokenizer, folder, order, paths[split], split, fingerprint, setup, {}, caches)
 
 
 def _open_text(run: TrainedRun, config: EvaluateConfig, out: str) -> EvaluatedData:
@@ -99,8 +105,9 @@ def _open_text(run: TrainedRun, config: EvaluateConfig, out: str) -> EvaluatedDa
         place, settings = None, {}
     beside = str(Path(place.folder, TOKENIZER_FOLDER)) if place is not None else ""
     tokenizer = load_tokenizer(run, given or beside, "tokenizer")
+    order = _order(run, tokenizer)
     caches = (Path(place.folder),) if place is not None and place.remote is not None else ()
-    return EvaluatedData(tokenizer, config.corpus, "all", None, None, settings, caches)
+    return EvaluatedData(tokenizer, given or beside, order, config.corpus, "all", None, None, settings, caches)
 
 
 def load_tokenizer(run: TrainedRun, path: str, key: str) -> Tokenizer:
@@ -108,6 +115,10 @@ def load_tokenizer(run: TrainedRun, path: str, key: str) -> Tokenizer:
     tokenizer = Tokenizer.load(path, key)
     _require_fingerprint(run, tokenizer.fingerprint, f"{key}={path}")
     return tokenizer
+
+
+def _order(run: TrainedRun, tokenizer: Tokenizer) -> Order:
+    return open_order(order_of(run.config), run.context_length)
 
 
 def _locate(run: TrainedRun, path: str, key: str, out: str) -> Location:

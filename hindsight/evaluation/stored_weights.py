@@ -10,7 +10,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +57,13 @@ class StoredWeights:
         path: its file on the machine of rank 0.
         step: optimizer steps that its run had made.
         fingerprint: hash of what it holds.
+        state: the weights by name, mapped into memory on rank 0: the file may be deleted by a run that goes on.
     """
 
     path: Path
     step: int
     fingerprint: str
+    state: dict[str, torch.Tensor] | None = None
 
     def load(self, model: nn.Module) -> None:
         """Give a model these weights, on all ranks; InputError if they are those of another."""
@@ -71,9 +73,9 @@ class StoredWeights:
                 dist.broadcast(tensor, src=0)
 
     def _load(self, model: nn.Module) -> None:
-        state = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)["state"]["model"]
+        assert self.state is not None
         try:
-            model.load_state_dict({name.replace("_orig_mod.", ""): weight for name, weight in state.items()})
+            model.load_state_dict({name.replace("_orig_mod.", ""): weight for name, weight in self.state.items()})
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(
@@ -92,8 +94,16 @@ def chosen_weights(run: TrainedRun, wanted: str) -> Iterator[StoredWeights]:
     Raises:
         InputError: the run has no such checkpoint, or none that is intact.
     """
+    states: list[dict[str, torch.Tensor]] = []
+
+    def choose() -> StoredWeights:
+        found = _choose(run, wanted, Path(folder))
+        states.append(torch.load(found.path, map_location="cpu", weights_only=True, mmap=True)["state"]["model"])
+        return found
+
     with tempfile.TemporaryDirectory() as folder:
-        yield on_rank_0(lambda: _choose(run, wanted, Path(folder)))
+        found = on_rank_0(choose)
+        yield replace(found, state=states[0]) if states else found
 
 
 def _choose(run: TrainedRun, wanted: str, folder: Path) -> StoredWeights:

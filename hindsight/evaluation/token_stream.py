@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from hindsight.config.conversion import ConvertConfig
 from hindsight.config.evaluation import EvaluateConfig
 from hindsight.conversion.text_source import TextSource
 from hindsight.errors import InputError
+from hindsight.evaluation.evaluated_data import EvaluatedData
 from hindsight.files import read_json, write_atomically, written_atomically
 from hindsight.loading.shard_files import OpenFiles
 from hindsight.loading.windows import SplitWindows
@@ -27,8 +29,8 @@ log = logging.getLogger("hindsight")
 TOKENS, DESCRIPTION = "tokens.bin", "tokens.json"
 """Files of a text's tokens, in the work folder."""
 MOST_DESCRIPTION_BYTES = 1 << 16
-CONVERSION = ("lossy_tokenizer", "text_order")
-"""Settings of a conversion, beside those of reading, on which the tokens of a text depend."""
+CONVERSION = {"lossy_tokenizer", "text_order"}
+"""Settings of the conversion of the run's data by which a text is tokenized too."""
 
 
 class TokenStream(Protocol):
@@ -96,20 +98,16 @@ class FileStream:
         return np.frombuffer(self.files.read(str(self.path), start * size, (stop - start) * size), self.dtype)
 
 
-def open_text(config: EvaluateConfig, tokenizer: Tokenizer, settings: dict[str, Any]) -> TextSource:
-    """Find the files of corpus=; InputError if there are none.
-
-    Args:
-        config: corpus= and the keys of reading it.
-        tokenizer: the run's.
-        settings: of the conversion of the run's data, on which the tokens of a text depend.
-    """
-    assert config.corpus is not None
-    keys = ConvertConfig.__dataclass_fields__.keys() & EvaluateConfig.__dataclass_fields__.keys() - {"out", "work_dir"}
-    values = {key: getattr(config, key) for key in keys}
-    values |= {key: value for key, value in settings.items() if key in CONVERSION}
-    values["tokenizer"] = config.tokenizer or "the run's"
-    source = TextSource(ConvertConfig(**values, out="none"), tokenizer)
+def open_text(config: EvaluateConfig, data: EvaluatedData) -> TextSource:
+    """Find the files of corpus=; InputError if there are none."""
+    fields = ConvertConfig.__dataclass_fields__
+    shared = fields.keys() & EvaluateConfig.__dataclass_fields__.keys() - {"out", "work_dir"}
+    values = {key: getattr(config, key) for key in shared}
+    for key in CONVERSION & fields.keys() & data.settings.keys():
+        default = fields[key].default
+        values[key] = type(default)(data.settings[key]) if isinstance(default, Enum) else data.settings[key]
+    values["tokenizer"] = data.tokenizer_folder
+    source = TextSource(ConvertConfig(**values, out="none"), data.tokenizer)
     if source.not_taken:
         log.warning("corpus=%s: files that are not taken: %s.", config.corpus, describe_not_taken(source.not_taken))
     return source
