@@ -43,7 +43,8 @@ def random_effects(effects: Sequence[float], standard_errors: Sequence[float]) -
     if len(known) < 2:
         return None
     means, variances = np.array(known).T
-    found = cast(Any, meta_analysis).combine_effects(means, variances, method_re="iterated")
+    with np.errstate(divide="ignore"):  # I² of groups that agree in every digit
+        found = cast(Any, meta_analysis).combine_effects(means, variances, method_re="iterated")
     # Hartung and Knapp's scale is 1 where tau2 > 0, by Paule and Mandel's definition of it, and else 1 at most.
     low, high = found.conf_int(alpha=1 - LEVEL, use_t=True)[1]
     interval = (float(low), float(high))

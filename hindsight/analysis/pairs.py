@@ -13,8 +13,9 @@ from typing import Any
 
 from hindsight import runs
 from hindsight.analysis.names import names_of, paths_of
-from hindsight.analysis.recorded import DIRECTIONS, RecordedRun
+from hindsight.analysis.recorded import RecordedRun
 from hindsight.config.direction import Direction
+from hindsight.config.order import DIRECTIONS
 
 MOST_DIFFERENCES = 6
 """Most differences of two runs that a message names."""

@@ -16,13 +16,12 @@ from hindsight import runs
 from hindsight.analysis.lr_changes import lr_changes
 from hindsight.config import key_roles
 from hindsight.config.defaults import with_defaults
-from hindsight.config.direction import Direction
+from hindsight.config.order import DIRECTIONS
 from hindsight.errors import InputError
 from hindsight.json_lines import read_backward, read_records, step_of
 
 WARNED_METADATA = ("git_commit", "world_size", "versions")
 """Keys of metadata.json (and those below them) in which a pair may differ with a warning: they may change rounding."""
-DIRECTIONS = tuple(Direction.__members__)
 BOTH = "both"
 """The order of a run that reads every window in either direction."""
 

@@ -78,7 +78,7 @@ def _rows(pairs: Sequence[Pair], groups: Sequence[Group]) -> Iterator[tuple[dict
 
 def _row(run: RecordedRun, label: str, data: str) -> dict[str, Any]:
     last = run.evaluations[-1]
-    row = {"pair": label, "data": data, "direction": run.order}
+    row = {"pair": label, "data": data, "direction": run.order, "order": run.order}
     row |= {"model": run.config["model.name"], "seed": run.config["seed"], "folder": str(run.folder)}
     row |= {"step": last["step"], "tokens": last["tokens"]} | {name: last[EVAL + name] for name in METRIC_NAMES}
     return row | {"tokens_per_second": run.tokens_per_second} | {key: run.metadata.get(key) for key in ABOUT}

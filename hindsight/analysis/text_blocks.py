@@ -17,6 +17,7 @@ from hindsight.errors import InputError
 
 BLOCK_TOKENS = 256
 """Tokens of a document that are resampled together, because losses of neighbours depend on each other."""
+WITHOUT = "no bootstrap and no cuts of the text"
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,9 @@ def read_texts(group: Group) -> tuple[TextLosses | None, str | None]:
     """
     runs = [run for each in group.runs.values() for run in each.values()]
     missing = [run for run in runs if not run.token_losses.exists()]
+    if len(missing) == len(runs):
+        how = "python evaluate_tokens.py run=FOLDER makes that of a run"
+        return None, f"{WITHOUT} without files of token losses; {how}"
     if missing:
         return None, _wanted(missing[0], len(missing), f"has no {missing[0].token_losses.name}")
     files = {(run.order, run.config["seed"]): _opened(run) for run in runs}
@@ -75,15 +79,13 @@ def read_texts(group: Group) -> tuple[TextLosses | None, str | None]:
     if len(contexts) > 1:
         first, second = list(contexts.items())[:2]
         what = f"{first[1].path} was made with context={first[0]}, {second[1].path} with context={second[0]}"
-        return None, f"{what}: no bootstrap; make all alike with evaluate_tokens.py"
+        return None, f"{WITHOUT}: {what}; make all alike with evaluate_tokens.py"
     return _summed(files), None
 
 
 def _wanted(run: RecordedRun, n_runs: int, what: str) -> str:
     more = f", for this and {n_runs - 1} more" if n_runs > 1 else ""
-    return (
-        f"no bootstrap, and no cuts of the text: {run.folder} {what}; python evaluate_tokens.py run={run.folder}{more}"
-    )
+    return f"{WITHOUT}: {run.folder} {what}; python evaluate_tokens.py run={run.folder}{more}"
 
 
 def _opened(run: RecordedRun) -> TokenLosses:

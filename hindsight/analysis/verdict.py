@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from hindsight.analysis.recorded import DIRECTIONS
+from hindsight.config.order import DIRECTIONS
 
 ONE_PAIR = "one pair says nothing about direction"
 

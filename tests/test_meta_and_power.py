@@ -1,0 +1,69 @@
+"""Several groups in one table, and how many seeds resolve a gap."""
+
+import numpy as np
+import pytest
+from scipy import optimize, stats
+
+from hindsight.analysis.meta import holm, random_effects
+from hindsight.analysis.power import MOST_SEEDS, margin_for, seeds_for
+
+
+def test_holm_multiplies_the_smallest_p_by_all_and_never_falls():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([]) == []
+    assert holm([0.5]) == [0.5]
+
+
+def test_random_effects_are_paule_and_mandels_with_hartung_and_knapps_interval():
+    effects, errors = np.array([0.5, 0.7, 1.4, 0.2]), np.array([0.1, 0.14, 0.2, 0.15])
+
+    def q(tau2: float) -> float:
+        weights = 1 / (errors**2 + tau2)
+        return float(weights @ (effects - weights @ effects / weights.sum()) ** 2)
+
+    tau2 = optimize.brentq(lambda value: q(value) - 3, 0, 10)
+    weights = 1 / (errors**2 + tau2)
+    mean, half = weights @ effects / weights.sum(), stats.t.ppf(0.975, 3) / weights.sum() ** 0.5
+    found = random_effects([*effects], [*errors])
+    assert found is not None
+    assert found.tau2 == pytest.approx(tau2, rel=1e-3)
+    assert found.mean == pytest.approx(mean, rel=1e-3)
+    assert found.interval == pytest.approx((mean - half, mean + half), rel=1e-3)
+    assert 0 < found.i2 < 1
+
+
+def test_groups_that_agree_have_no_variance_between_them_and_an_interval_all_the_same():
+    found = random_effects([0.5, 0.5, 0.5], [0.1, 0.1, 0.1])
+    assert found is not None
+    assert (found.mean, found.tau2, found.i2) == pytest.approx((0.5, 0, 0))
+    assert found.interval[1] - found.interval[0] > 0.2
+
+
+def test_one_group_or_one_without_spread_has_no_mean_over_groups():
+    assert random_effects([0.5], [0.1]) is None
+    assert random_effects([0.5, 0.6], [0.1, 0.0]) is None
+
+
+# Cohen (1988) and G*Power: a paired t test at two-sided 5% with power 0.8.
+@pytest.mark.parametrize(("effect", "n_seeds"), [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10), (2.0, 5), (100.0, 2)])
+def test_seeds_are_those_of_the_tables(effect, n_seeds):
+    assert seeds_for(effect * 0.01, 0.01) == n_seeds
+
+
+@pytest.mark.parametrize("n_seeds", [3, 5, 10])
+def test_the_gap_that_seeds_resolve_takes_that_many_seeds(n_seeds):
+    margin = margin_for(n_seeds, 0.01)
+    assert seeds_for(margin * 1.001, 0.01) == n_seeds
+    assert seeds_for(margin * 0.999, 0.01) == n_seeds + 1
+
+
+def test_power_is_what_simulation_gives():
+    rng = np.random.default_rng(0)
+    gaps = rng.normal(margin_for(5, 1.0), 1.0, (4000, 5))
+    assert (stats.ttest_1samp(gaps, 0, axis=1).pvalue < 0.05).mean() == pytest.approx(0.8, abs=0.02)
+
+
+def test_gaps_that_no_one_can_pay_for_and_gaps_without_spread():
+    assert seeds_for(1e-6, 0.1) is None
+    assert seeds_for(0.0001, 0.1) is None or seeds_for(0.0001, 0.1) <= MOST_SEEDS
+    assert seeds_for(0.01, 0.0) == 2
