@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from helpers.processes import run_command
-from helpers.training_runs import compose_config, last_of_each
-from omegaconf import OmegaConf
+from helpers.recorded_runs import make_pair, make_run
 
 from compare_directions import main
 from hindsight.analysis.given_runs import find_runs
@@ -19,45 +18,6 @@ from hindsight.command_line import run_script
 from hindsight.config.comparison import CompareConfig
 from hindsight.errors import InputError
 from hindsight.runs import read_lines
-
-METADATA = {
-    "git_commit": "a1",
-    "data_fingerprint": "d1",
-    "tokenizer_fingerprint": "t1",
-    "val_unigram_entropy_nats": 6.25,
-    "n_parameters": 1000,
-    "total_steps": 20,
-    "world_size": 1,
-    "versions": {"torch": "2.7.0"},
-}
-
-
-def evaluation(loss_nats: float) -> dict[str, float]:
-    values = {"loss_nats": loss_nats, "bits_per_byte": loss_nats / 2, "perplexity": 50.0, "accuracy": 0.25}
-    return {f"eval/{name}": value for name, value in values.items()}
-
-
-def make_run(folder: Path, direction: str, losses: list[float], *overrides: str, **metadata: Any) -> Path:
-    """Write a run folder as train_composer.py does, with an evaluation every 10 steps."""
-    given = last_of_each(["model=gpt_demo", "data.path=here", *overrides])
-    config = compose_config("train_composer", f"direction={direction}", f"run_name={folder.name}", *given)
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
-    (folder / "metadata.json").write_text(json.dumps(METADATA | metadata))
-    lines: list[dict[str, Any]] = []
-    for step in range(1, 10 * len(losses) + 1):
-        line: dict[str, Any] = {"step": step, "tokens": 64 * step, "seconds": step / 8}
-        line |= {"train/loss_nats": 5.0, "train/tokens_per_second": 100.0 * step}
-        lines.append(line | (evaluation(losses[step // 10 - 1]) if step % 10 == 0 else {}))
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    samples = [{"step": step, "prompt": "The", "text": f"{folder.name} wrote this at {step}"} for step in (10, 20)]
-    (folder / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
-    return folder
-
-
-def make_pair(root: Path, *overrides: str, losses: tuple[float, float] = (4.0, 4.1), suffix: str = "") -> list[Path]:
-    forward = make_run(root / f"fw{suffix}", "forward", [5.0, losses[0]], *overrides)
-    return [forward, make_run(root / f"bw{suffix}", "backward", [5.0, losses[1]], *overrides)]
 
 
 def compare(folders: list[Path], out: Path) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def _mean_lines(group: dict[str, Any]) -> list[str]:
         lines.append(
             labelled(
                 "sign flips",
-                f"{_p(gap['sign_flip_p'])}; with {n} seeds it is {gap['sign_flip_smallest_p']:.2g} at least",
+                f"{_p(gap['sign_flip_p'])}; with {n} seeds it is {gap['sign_flip_smallest_p']:.3g} at least",
             )
         )
     if gap["cohens_d"] is not None:
@@ -165,4 +165,4 @@ def _plus_minus(std: float | None) -> str:
 def _p(p: float | None) -> str:
     if p is None:
         return "no spread over seeds"
-    return f"p = {p:.2g}" if p >= 0.0001 else "p < 0.0001"
+    return f"p = {p:.3g}" if p >= 0.0001 else "p < 0.0001"
