@@ -56,7 +56,7 @@ def test_losses_are_summed_by_document_and_block(runs):
     assert texts.n_documents == len(LENGTHS)
     assert texts.tokens.tolist()[:8] == [256, 256, 188, 40, 256, 256, 256, 1]
     assert texts.tokens.sum() == sum(LENGTHS)
-    nats = [np.float32(each) for each in nats_of(4.01, 1)]
+    nats = [np.array(each, np.float32) for each in nats_of(4.01, 1)]
     assert texts.nats["forward"][1][1] == pytest.approx(nats[0][BLOCK_TOKENS : 2 * BLOCK_TOKENS].sum(dtype=float))
     assert texts.document_means("forward", 1) == pytest.approx([each.mean(dtype=float) for each in nats])
     blocks = texts.blocks("forward", "backward")

@@ -1,6 +1,7 @@
 """How many seeds resolve a gap, from the spread that was measured: Student's paired t, power 0.8, two-sided 5%.
 
-The spread is itself an estimate: from 3 seeds it may be a third of the true one, or two times as large.
+The spread is itself an estimate: from 3 seeds it may be a sixth of the true one, or twice it (95% of chi with 2 degrees
+of freedom).
 """
 
 from functools import cache

@@ -8,6 +8,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from helpers.training_runs import compose_config, last_of_each
+from hindsight import runs
 from hindsight.analysis.token_losses import TokenLossWriter
 
 METADATA = {
@@ -68,7 +69,7 @@ def write_token_losses(
     folder: Path, nats: list[list[float]], name: str = "token_losses.parquet", **changes: Any
 ) -> Path:
     """Write the losses of a run's documents, a list each; `changes` are of what the file says of itself."""
-    config, metadata = OmegaConf.load(folder / "config.yaml"), json.loads((folder / "metadata.json").read_text())
+    config, metadata = runs.read_config(folder), json.loads((folder / "metadata.json").read_text())
     steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     said = {"run": folder.name, "folder": str(folder), "order": config.get("order") or config["direction"]}
     said |= {"seed": config["seed"], "step": steps[-1], "split": "val", "data": "here", "git_commit": "a1"}
