@@ -181,12 +181,12 @@ class _Gathered:
 
     def left_out(self) -> list[dict[str, Any]]:
         """Give the gap without EOS or the tokens beside boundaries, and that of these."""
-        splits = [self._split("every EOS", self.sums["id"], self.is_eos_of_id)]
+        splits = [{"kind": "eos", "k": None} | self._split("every EOS", self.sums["id"], self.is_eos_of_id)]
         for name, label in BOUNDARIES.items():
             bins = np.arange(self.sums[name].n_bins)
             for number, k in enumerate(NEAR):
                 named = label.format(tokens="token" if k == 1 else f"{k} tokens", k=f"{k} token{'s' * (k > 1)}")
-                splits.append(self._split(named, self.sums[name], bins <= number))
+                splits.append({"kind": name, "k": k} | self._split(named, self.sums[name], bins <= number))
         return [split for split in splits if "rest" in split and "left_out" in split]
 
     def tokens(self) -> dict[str, Any]:

@@ -1,0 +1,150 @@
+"""How figures look, and how one is stored: as PNG and PDF, and as SVG inside a page that may be light or dark.
+
+A figure is drawn once. In the page, what is drawn in INK takes the colour of the text around it; the other colours have
+a contrast of at least 3 to 1 (WCAG 2.2, success criterion 1.4.11) both on white and on near black.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+from hindsight.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK = "#010203"
+"""Near black, as no other thing is, so that it is found and replaced."""
+REFERENCE, ORDER, GAP, MUTED = "#2e7fd0", "#d2601a", "#8c62d0", "#808080"
+"""Colours of the order that is compared with, of the other one, of their gap, and of the null."""
+WIDTH_INCHES = 4.6
+"""On a phone of 390 pixels a point of the figure then is about a pixel of the page."""
+FONT_POINTS = 10
+GAP_LABEL = "gap (nats/token)"
+STYLE = {
+    "font.size": FONT_POINTS,
+    "axes.labelsize": FONT_POINTS,
+    "axes.titlesize": FONT_POINTS,
+    "xtick.labelsize": FONT_POINTS - 1,
+    "ytick.labelsize": FONT_POINTS - 1,
+    "legend.fontsize": FONT_POINTS - 1,
+    "legend.frameon": False,
+    "legend.handlelength": 1.5,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": MUTED,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4,
+    "errorbar.capsize": 2,
+    "text.parse_math": False,  # a folder's name may have a $
+    "axes.unicode_minus": True,
+    "figure.constrained_layout.use": True,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "hindsight",
+    "pdf.fonttype": 42,
+    "savefig.dpi": 200,
+}
+NAMESPACES = {"": "http://www.w3.org/2000/svg", "xlink": "http://www.w3.org/1999/xlink"}
+"""Of SVG; an empty prefix makes its names those that HTML reads."""
+NOT_DRAWN = ("metadata", "style")
+"""Elements of matplotlib's SVG that would act on the whole page, or say when it was made."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, the name of its files, and what stands below it."""
+
+    name: str
+    caption: str
+    figure: "Figure"
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw in our style, on any machine and with any matplotlibrc the same."""
+    from matplotlib import rc_context, rcParamsDefault
+
+    with rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        import matplotlib
+
+        matplotlib.rcParams.update({**rcParamsDefault, "backend": "agg"})
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
+def new_figure(height_inches: float) -> "Figure":
+    """Make an empty figure, which belongs to no window."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(WIDTH_INCHES, height_inches))
+
+
+def save(figure: "Figure", path: Path) -> list[Path]:
+    """Write a figure as PNG and PDF beside each other; `path` has no ending."""
+    written: list[Path] = []
+    for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
+        content = io.BytesIO()
+        with styled():
+            figure.savefig(content, format=kind, metadata=metadata, facecolor="white")
+        written.append(path.with_name(f"{path.name}.{kind}"))
+        write_atomically(written[-1], content.getvalue())
+    return written
+
+
+def svg_of(figure: "Figure", name: str, label: str) -> str:
+    """Give a figure as an element of a page.
+
+    Args:
+        figure: what is shown.
+        name: prefix of its ids, by which they differ from those of other figures.
+        label: what is read aloud in its place.
+    """
+    content = io.BytesIO()
+    with styled():
+        figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    for prefix, address in NAMESPACES.items():
+        ElementTree.register_namespace(prefix, address)
+    root = ElementTree.fromstring(content.getvalue())  # noqa: S314 - written above
+    for parent in [*root.iter()]:
+        for child in [child for child in parent if _tag(child) in NOT_DRAWN]:
+            parent.remove(child)
+        for key, value in [*parent.attrib.items()]:
+            parent.attrib[key] = _attribute(key, value, name)
+    for key in ("width", "height", "version"):
+        root.attrib.pop(key, None)
+    root.attrib |= {"class": "figure", "role": "img", "aria-label": label}
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _tag(element: Any) -> str:
+    return str(element.tag).rsplit("}", 1)[-1]
+
+
+def _attribute(key: str, value: str, name: str) -> str:
+    """Prefix ids and references to them, and leave font and ink to the page."""
+    if key == "id":
+        return f"{name}-{value}"
+    if key.endswith("href"):
+        return value.replace("#", f"#{name}-", 1)
+    value = re.sub(r"url\(#", f"url(#{name}-", value).replace(INK, "currentColor")
+    # The page's own font, which no other than the size matters for: labels are anchored where they belong.
+    value = re.sub(r"font: [^;]*?([\d.]+px)[^;]*", r"font-size: \1", value)
+    return re.sub(r"font-family: [^;]*;? ?", "", value)
