@@ -79,14 +79,12 @@ class Drawing:
 @contextmanager
 def styled() -> Iterator[None]:
     """Draw in our style, on any machine and with any matplotlibrc the same."""
-    from matplotlib import rc_context, rcParamsDefault
+    from matplotlib import rc_context, rcParams, rcParamsDefault
 
     with rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        import matplotlib
-
-        matplotlib.rcParams.update({**rcParamsDefault, "backend": "agg"})
-        matplotlib.rcParams.update(STYLE)
+        changes: dict[Any, Any] = {**rcParamsDefault, "backend": "agg", **STYLE}
+        rcParams.update(changes)
         yield
 
 

@@ -1,0 +1,186 @@
+"""report.html, and the figures and tables beside it.
+
+The page is one file that loads nothing: figures are inside it, its one script moves a tooltip, and its policy (CSP)
+allows no other. All text of corpora, runs and folders is escaped by jinja2.
+"""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hindsight.analysis import report_views as views
+from hindsight.analysis.figure_style import Drawing, save, svg_of
+from hindsight.analysis.figures import draw_across, draw_group
+from hindsight.analysis.figures_of_cuts import draw_cuts
+from hindsight.analysis.report_tables import run_rows, tables_of
+from hindsight.analysis.tables import shown, write_tables
+from hindsight.files import write_atomically
+from hindsight.provenance import VERSION, git_commit
+from hindsight.shown_text import visible
+
+REPORT = "report.html"
+FIGURES, TABLES = "figures", "tables"
+"""Folders beside the page."""
+TEMPLATES = Path(__file__).parent / "templates"
+MAX_BYTES = 5_000_000
+"""Largest page; of many groups, the last ones then have their cuts in the tables and figures beside it alone."""
+RUN_COLUMNS = {
+    "folder": "run",
+    "order": "order",
+    "seed": "seed",
+    "model": "model",
+    "n_parameters": "parameters",
+    "tokens": "training tokens",
+    "loss_nats": "loss (nats/token)",
+    "perplexity": "perplexity",
+    "accuracy": "accuracy",
+    "bits_per_byte": "bits/byte",
+    "tokens_per_second": "tokens/s",
+}
+LEFT_ALIGNED = {
+    **dict.fromkeys(("folder", "order", "model", "label", "key", "what", "commit"), ""),
+    "value": "wide",
+    "spaced": "token",
+}
+"""Columns of text, and how their cells look."""
+WITHOUT_CUTS = (
+    "This needs the loss of every token, and at least one run has no such file. Make them with "
+    "`python evaluate_tokens.py run=FOLDER`, for each run, and compare again; nothing is trained for it."
+)
+Json = Mapping[str, Any]
+
+
+def write_report(out: Path, report: Json, cuts: Mapping[str, Json] | None = None) -> list[Path]:
+    """Write report.html, figures and tables into a folder that exists.
+
+    Args:
+        out: the folder.
+        report: the content of comparison.json.
+        cuts: what `cuts_of` says of groups, by their names; groups without are reported without.
+
+    Returns:
+        The files, the page first.
+    """
+    cuts = cuts or {}
+    runs = {run["folder"]: run for run in report["runs"]}
+    tables, columns = tables_of(report, cuts)
+    written = write_tables(out / TABLES, tables, columns)
+    (out / FIGURES).mkdir(exist_ok=True)
+    across = _stored(draw_across(report["groups"], runs), out, "all", written)
+    groups = []
+    for number, (group, row) in enumerate(zip(report["groups"], tables["groups"], strict=True)):
+        prefix = f"group{number}" if len(report["groups"]) > 1 else "gap"
+        of_group = cuts.get(group["name"])
+        view = _group_view(group, row, runs) | {"id": f"group{number}", "row": row, "cuts": None}
+        view["figures"] = _stored(draw_group(group, runs), out, prefix, written)
+        if of_group is not None:
+            view |= _cuts_view(of_group)
+            view["cut_figures"] = _stored(draw_cuts(of_group), out, prefix, written)
+        groups.append(view)
+    n_whole = len(groups)
+    while len((page := _page(report, groups, across, n_whole)).encode()) > MAX_BYTES and n_whole:
+        n_whole //= 2
+    write_atomically(out / REPORT, page)
+    return [out / REPORT, *written]
+
+
+def _stored(drawings: Sequence[Drawing], out: Path, prefix: str, written: list[Path]) -> list[dict[str, Any]]:
+    """Write figures, and give them as the page shows them; `written` gets the files."""
+    from markupsafe import Markup
+
+    shown_figures = []
+    for drawing in drawings:
+        name = f"{prefix}-{drawing.name}"
+        written += save(drawing.figure, out / FIGURES / name)
+        svg = Markup(svg_of(drawing.figure, name, drawing.caption))  # noqa: S704 - matplotlib escapes text in SVG
+        shown_figures.append({"svg": svg, "caption": drawing.caption, "path": f"{FIGURES}/{name}"})
+    return shown_figures
+
+
+def _group_view(group: Json, row: Json, runs: Mapping[str, Json]) -> dict[str, Any]:
+    of_group = [runs[folder] for order in group["runs"].values() for folder in order.values()]
+    return {
+        "name": visible(group["name"]),
+        "order": group["order"],
+        "verdict": visible(group["verdict"]),
+        "warnings": [*map(visible, group["warnings"])],
+        "facts": views.facts(group, row),
+        "method": views.method(group, row),
+        "settings": views.settings(of_group),
+        "power": views.power_rows(group),
+        "samples": views.samples(group, runs),
+        "without_cuts": WITHOUT_CUTS,
+    }
+
+
+def _cuts_view(cuts: Json) -> dict[str, Any]:
+    return {
+        "cuts": cuts,
+        "cut_tables": views.cut_tables(cuts),
+        "shown": views.tokens(cuts["passages"]["shown"]["tokens"], cuts),
+        "passages": views.passages(cuts),
+    }
+
+
+def _page(report: Json, groups: Sequence[Json], across: Sequence[Json], n_whole: int) -> str:
+    """Render the page, with the cuts of the first groups."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["shown"] = shown
+    script, css = ((TEMPLATES / name).read_text("utf-8").strip() for name in ("report.js", "report.css"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    orders = {(group["order"], group["reference"]) for group in report["groups"]}
+    differing = _differing(report)
+    run_table = run_rows(report)
+    for number, row in enumerate(run_table):
+        row |= {"commit": (row["git_commit"] or "")[:10], **{key: values[number] for key, values in differing.items()}}
+    return environment.get_template("report.html.jinja").render(
+        title="How much harder is it to predict text in another order?"
+        if len(orders) != 1
+        else "How much harder is it to predict text {} than {}?".format(*next(iter(orders))),
+        summary=_summary(report),
+        groups=[*groups[:n_whole], *map(_without_cuts, groups[n_whole:])],
+        across=across,
+        random_effects=(report.get("table") or {}).get("random_effects"),
+        runs=run_table,
+        run_columns=RUN_COLUMNS | {key: key for key in differing} | {"commit": "commit"},
+        left_out=[*map(visible, report["left_out"])],
+        text_columns=LEFT_ALIGNED,
+        script=Markup(script),  # noqa: S704 - files of ours, as is the next
+        script_hash=f"sha256-{digest}",
+        css=Markup(css),  # noqa: S704
+        version=VERSION,
+        commit=git_commit(),
+    )
+
+
+def _without_cuts(group: Json) -> dict[str, Any]:
+    """Leave out of a group what is large."""
+    full = f"This page is full: where the gap of this group lives is in {FIGURES}/ and {TABLES}/ beside it."
+    return {**group, "cuts": None, "without_cuts": full if group["cuts"] else group["without_cuts"]}
+
+
+def _summary(report: Json) -> str:
+    """Say of several groups in how many of them the order is harder, by the intervals over seeds."""
+    groups = report["groups"]
+    intervals = [group["gap"].get("paired_interval_nats") or (-1, 1) for group in groups]
+    harder, easier = sum(low > 0 for low, _ in intervals), sum(high < 0 for _, high in intervals)
+    orders = {group["order"] for group in groups}
+    order = orders.pop() if len(orders) == 1 else "the other order"
+    said = f"{order[:1].upper()}{order[1:]} is harder in {harder} of {len(groups)} groups, easier in {easier}"
+    n_open = len(groups) - harder - easier
+    return f"{said}, and not told apart in {n_open}." if n_open else f"{said}."
+
+
+def _differing(report: Json) -> dict[str, list[str]]:
+    """Give the settings in which the runs of all groups differ, by key, as they stand in the table of runs."""
+    all_runs = [*{run["folder"]: run for run in report["runs"]}.values()]
+    keys = dict.fromkeys(key for run in all_runs for key in run["config"] if key not in views.NOT_SETTINGS)
+    values = {key: [shown(run["config"].get(key)) for run in all_runs] for key in keys}
+    return {key: of for key, of in values.items() if len({*of}) > 1 and key != "model.name"}

@@ -1,0 +1,128 @@
+"""The tables of a comparison: its groups, its runs, and each cut, as rows with units in the names of their columns."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hindsight.runs import METRIC_NAMES
+
+Rows = list[dict[str, Any]]
+Json = Mapping[str, Any]
+GROUP_COLUMNS = {
+    "name": "group",
+    "order": "order",
+    "n_seeds": "seeds",
+    "gap_nats": "gap (nats/token)",
+    "interval_low_nats": "from",
+    "interval_high_nats": "to",
+    "relative_percent": "gap (%)",
+    "null_nats": "null (nats/token)",
+    "p_t": "p",
+}
+RUN_COLUMNS = {
+    "model": "model",
+    "order": "order",
+    "seed": "seed",
+    "n_parameters": "parameters",
+    "tokens": "training tokens",
+    "loss_nats": "loss (nats/token)",
+    "bits_per_byte": "bits/byte",
+}
+BIN_COLUMNS = {
+    "label": "tokens",
+    "n_tokens": "number",
+    "reference_nats": "reference (nats/token)",
+    "order_nats": "order (nats/token)",
+    "gap_nats": "gap (nats/token)",
+    "gap_std_nats": "std over seeds",
+    "contribution_nats": "contribution (nats)",
+}
+TOKEN_LISTS = {
+    "contribution_harder": "that add most to the gap",
+    "contribution_easier": "that take most from the gap",
+    "mean_harder": "on which ORDER is harder by most",
+    "mean_easier": "on which ORDER is easier by most",
+}
+PASSAGE_COLUMNS = {"text": "passage", "document": "document", "gap_nats": "gap (nats/token)"}
+
+
+def tables_of(report: Json, cuts: Mapping[str, Json]) -> tuple[dict[str, Rows], dict[str, Mapping[str, str]]]:
+    """Collect all tables.
+
+    Args:
+        report: the content of comparison.json.
+        cuts: what `cuts_of` says of groups, by their names.
+
+    Returns:
+        Rows by the name of the table, and the columns that its LaTeX has.
+    """
+    holm = {row["name"]: row.get("p_holm") for row in (report.get("table") or {}).get("holm") or []}
+    tables: dict[str, Rows] = {"groups": [group_row(group, holm.get(group["name"])) for group in report["groups"]]}
+    tables["runs"] = run_rows(report)
+    columns: dict[str, Mapping[str, str]] = {"groups": GROUP_COLUMNS, "runs": RUN_COLUMNS}
+    for group, of_group in cuts.items():
+        for name, rows in cut_rows(of_group).items():
+            table = f"cut_{name}"
+            tables.setdefault(table, []).extend({"group": group, **row} for row in rows)
+            columns[table] = PASSAGE_COLUMNS if name == "passages" else BIN_COLUMNS
+    if len(cuts) > 1:
+        columns = {name: {"group": "group", **of} if name.startswith("cut_") else of for name, of in columns.items()}
+    return tables, columns
+
+
+def group_row(group: Json, p_holm: float | None) -> dict[str, Any]:
+    """Make the row of a group."""
+    gap, null, bootstrap = group["gap"], group.get("null") or {}, group.get("bootstrap") or {}
+    row = {key: group[key] for key in ("name", "data", "model", "reference", "order")} | {
+        "n_seeds": len(group["seeds"])
+    }
+    row |= {"gap_nats": gap["mean_nats"], "std_nats": gap.get("std_nats")}
+    row |= _interval("interval", "nats", gap.get("paired_interval_nats"))
+    row |= _interval("welch", "nats", gap.get("welch_interval_nats"))
+    row |= {key: gap.get(key) for key in ("t", "degrees_of_freedom", "p_t")} | {"p_holm": p_holm}
+    row |= {key: gap.get(key) for key in ("sign_flip_p", "sign_flip_smallest_p", "cohens_d", "relative_percent")}
+    row |= _interval("relative", "percent", gap.get("relative_interval_percent"))
+    row |= {key: gap.get(key) for key in ("nats_per_document", "bits_per_byte")}
+    row |= {"null_nats": null.get("mean_absolute_nats"), "null_percent": null.get("mean_absolute_percent")}
+    row |= {"gap_over_null": null.get("ratio")} | _interval("bootstrap", "nats", bootstrap.get("interval_nats"))
+    return row | {"bootstrap_coverage": bootstrap.get("coverage"), "verdict": group["verdict"]}
+
+
+def _interval(name: str, unit: str, interval: Sequence[float] | None) -> dict[str, float | None]:
+    low, high = interval or (None, None)
+    return {f"{name}_low_{unit}": low, f"{name}_high_{unit}": high}
+
+
+def run_rows(report: Json) -> Rows:
+    """Make the row of each run that is in a group, each once."""
+    rows: Rows = []
+    orders = {f: (g["name"], order) for g in report["groups"] for order, of in g["runs"].items() for f in of.values()}
+    for run in {run["folder"]: run for run in report["runs"]}.values():
+        group, order = orders.get(run["folder"], (None, run.get("order", run["direction"])))
+        row = {"folder": run["folder"], "group": group, "order": order}
+        row |= {key: run.get(key) for key in ("seed", "data", "model", "n_parameters", "step", "tokens", *METRIC_NAMES)}
+        row |= {key: run.get(key) for key in ("tokens_per_second", "git_commit")}
+        rows.append(row | {key: run["metadata"].get(key) for key in ("data_fingerprint", "tokenizer_fingerprint")})
+    return rows
+
+
+def cut_rows(cuts: Json) -> dict[str, Rows]:
+    """Make the rows of each cut of a group, and of what is listed of tokens and passages."""
+    rows: dict[str, Rows] = {name: [*bins] for name, bins in cuts["cuts"].items()}
+    rows["left_out"] = [
+        {**split[part], "label": f"{split['label']}: {what}"}
+        for split in cuts["left_out"]
+        for part, what in (("rest", "the rest"), ("left_out", "left out"))
+    ]
+    rows["tokens"] = [{"list": key, **row} for key in TOKEN_LISTS for row in cuts["tokens"][key]]
+    passages = cuts["passages"]
+    rows["passages"] = [
+        {
+            "which": which,
+            **{key: each[key] for key in ("document", "document_place", "row", "gap_nats", "gap_sum_nats", "before")},
+            "text": "".join(token["text"] for token in each["tokens"]),
+            "after": each["after"],
+        }
+        for key, which in (("order_harder", "harder by most"), ("order_easier", "easier by most"))
+        for each in passages[key]
+    ]
+    return rows
