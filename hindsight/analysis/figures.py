@@ -36,15 +36,20 @@ def draw_group(group: Group, runs: Mapping[str, Mapping[str, Any]]) -> list[Draw
 def draw_across(groups: Sequence[Group], runs: Mapping[str, Mapping[str, Any]]) -> list[Drawing]:
     """Draw the gaps of all groups against the size of the model and its context, as far as these differ."""
     axes_of_groups = [
-        ("size", "parameters", lambda run: run["metadata"].get("n_parameters")),
-        ("context_length", "context (tokens)", lambda run: run["config"].get("data.context_length")),
+        ("size", "parameters", "the size of the model", lambda run: run["metadata"].get("n_parameters")),
+        (
+            "context_length",
+            "context (tokens)",
+            "the length of the context",
+            lambda run: run["config"].get("data.context_length"),
+        ),
     ]
     drawings: list[Drawing] = []
     with styled():
-        for name, label, value_of in axes_of_groups:
+        for name, label, what, value_of in axes_of_groups:
             values = [value_of(runs[_folders(group)[0]]) for group in groups]
             if len({*values} - {None}) > 1:
-                drawings.append(_against(groups, values, name, label))
+                drawings.append(_against(groups, values, name, label, what))
     return drawings
 
 
@@ -129,7 +134,7 @@ def _scale_to_the_end(axes: "Axes", values: Any) -> None:
         axes.set_ylim(low - 0.06 * (late - low), late + 0.06 * (late - low))
 
 
-def _against(groups: Sequence[Group], values: Sequence[Any], name: str, label: str) -> Drawing:
+def _against(groups: Sequence[Group], values: Sequence[Any], name: str, label: str, what: str) -> Drawing:
     """Draw the relative gap of each group against what the groups differ in, and the null below it."""
     from matplotlib.ticker import EngFormatter
 
@@ -156,4 +161,4 @@ def _against(groups: Sequence[Group], values: Sequence[Any], name: str, label: s
     axes.minorticks_off()
     axes.margins(x=0.12)
     axes.legend()
-    return Drawing(f"gap_against_{name}", f"The gap of each group against {label}.", figure)
+    return Drawing(f"gap_against_{name}", f"The gap of each group against {what}.", figure)

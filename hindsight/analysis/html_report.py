@@ -45,10 +45,7 @@ LEFT_ALIGNED = {
     "spaced": "token",
 }
 """Columns of text, and how their cells look."""
-WITHOUT_CUTS = (
-    "This needs the loss of every token, and at least one run has no such file. Make them with "
-    "`python evaluate_tokens.py run=FOLDER`, for each run, and compare again; nothing is trained for it."
-)
+WITHOUT_CUTS = "This needs the loss of every token, and at least one run has no file of them. These commands make them:"
 Json = Mapping[str, Any]
 
 
@@ -112,6 +109,7 @@ def _group_view(group: Json, row: Json, runs: Mapping[str, Json]) -> dict[str, A
         "power": views.power_rows(group),
         "samples": views.samples(group, runs),
         "without_cuts": WITHOUT_CUTS,
+        "commands": views.commands(group),
     }
 
 
@@ -163,7 +161,7 @@ def _page(report: Json, groups: Sequence[Json], across: Sequence[Json], n_whole:
 def _without_cuts(group: Json) -> dict[str, Any]:
     """Leave out of a group what is large."""
     full = f"This page is full: where the gap of this group lives is in {FIGURES}/ and {TABLES}/ beside it."
-    return {**group, "cuts": None, "without_cuts": full if group["cuts"] else group["without_cuts"]}
+    return {**group, "cuts": None} | ({"without_cuts": full, "commands": []} if group["cuts"] else {})
 
 
 def _summary(report: Json) -> str:

@@ -1,5 +1,6 @@
 """What report.html says of a group, in words and in rows: how it was measured, what was equal, where the gap is."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -61,10 +62,10 @@ def method(group: Json, row: Json) -> list[str]:
     """Say how the gap was measured, what it is compared with, and what is not used, in whole sentences."""
     order, reference = group["order"], group["reference"]
     lines = [
-        f"Models were trained {order} and {reference} with the same {row['n_seeds']} seeds. Runs of one seed begin "
-        "with the same weights and see the same windows in the same batches; all are evaluated on the same tokens, "
-        "each once. They differ in the order in which they read, and in nothing else that may change a loss. The gap is "
-        f"{order} minus {reference}."
+        f"Models were trained in two orders, {order} and {reference}, with the same {row['n_seeds']} seeds. Runs of "
+        "one seed begin with the same weights and see the same windows in the same batches; all are evaluated on the "
+        "same tokens, each once. They differ in the order in which they read, and in nothing else that may change a "
+        f"loss. The gap is {order} minus {reference}."
     ]
     gap = group["gap"]
     if gap.get("paired_interval_nats"):
@@ -118,6 +119,12 @@ def _beside(group: Json) -> list[str]:
 
 def _range(interval: Sequence[float]) -> str:
     return f"{shown(interval[0], '+')} to {shown(interval[1], '+')}"
+
+
+def commands(group: Json) -> list[str]:
+    """Give the commands that make the files of losses by token."""
+    folders = [folder for order in group["runs"].values() for folder in order.values()]
+    return [visible(shlex.join(["python", "evaluate_tokens.py", f"run={folder}"])) for folder in folders]
 
 
 def power_rows(group: Json) -> list[dict[str, str]]:
@@ -195,7 +202,7 @@ def _tip(row: Json, cuts: Json) -> str:
         (cuts["reference"], cuts["order"]), row["nats"], row["ranks"], row["context"], strict=True
     ):
         ranked = f"rank{'s' * (len(ranks) > 1)} {', '.join(map(shown, ranks))}"
-        lines.append(f"{name}: {shown(nats)} nats, {ranked}, {shown(context)} tokens of context")
+        lines.append(f"{name}: {shown(nats)} nats; {ranked}; context {shown(context)}")
     lines.append(f"{cuts['order']} \u2212 {cuts['reference']}: {shown(row['nats'][1] - row['nats'][0], '+')} nats")
     return "\n".join(map(visible, lines))
 
