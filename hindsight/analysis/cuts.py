@@ -41,30 +41,38 @@ BEGINNING = 12
 """Tokens of a document's beginning by which it is known."""
 
 
-def token_files_of(group: Mapping[str, Any]) -> dict[str, dict[int, Path]] | None:
-    """Find the files of token losses of a group of comparison.json, by order and seed; None if a run has none."""
-    found: dict[str, dict[int, Path]] = {}
-    for order in (group["reference"], group["order"]):
-        for seed in group["seeds"]:
-            folder = Path(group["runs"][order][str(seed)])
-            plain = folder / runs.TOKEN_LOSSES
-            paths = [plain, plain.with_name(f"{plain.stem}-{order}{plain.suffix}")]
-            path = next((path for path in paths if path.exists()), None)
-            if path is None:
-                return None
-            found.setdefault(order, {})[seed] = path
-    return found if found else None
+def cuts_of_groups(report: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """Cut the gap of every group of comparison.json whose runs all have a file of token losses.
 
+    Returns:
+        What `cuts_of` says of a group, by its number in the list.
 
-def cuts_of_groups(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Cut the gap of every group of comparison.json that has files of token losses, by the group's name."""
-    cuts: dict[str, dict[str, Any]] = {}
-    for group in report["groups"]:
+    Raises:
+        InputError: a file is damaged, or of other data.
+    """
+    cuts: dict[int, dict[str, Any]] = {}
+    for number, group in enumerate(report["groups"]):
         paths = token_files_of(group)
         if paths is not None:
             opened = {o: {seed: TokenLosses.open(path) for seed, path in of.items()} for o, of in paths.items()}
-            cuts[group["name"]] = cuts_of(opened)
+            cuts[number] = cuts_of(opened)
     return cuts
+
+
+def token_files_of(group: Mapping[str, Any]) -> dict[str, dict[int, Path]] | None:
+    """Find the files of token losses of a group of comparison.json, by order and by the seeds that both orders have.
+
+    Returns:
+        None if a run has none, if one is not of the step that is compared, or if the orders share no seed.
+    """
+    if group["notes"] or not group["seeds"]:
+        return None
+    name = Path(runs.TOKEN_LOSSES)
+    found: dict[str, dict[int, Path]] = {}
+    for order in (group["reference"], group["order"]):
+        own = f"{name.stem}-{order}{name.suffix}" if group["is_both"] else name
+        found[order] = {seed: Path(group["runs"][order][str(seed)]) / own for seed in group["seeds"]}
+    return found if all(path.exists() for of in found.values() for path in of.values()) else None
 
 
 def cuts_of(files: Mapping[str, Mapping[int, TokenLosses]]) -> dict[str, Any]:

@@ -11,29 +11,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hindsight.analysis.figure_style import GAP, GAP_LABEL, INK, MUTED, ORDER, REFERENCE, Drawing, new_figure, styled
-from hindsight.runs import EVAL, EVAL_LOSS
+from hindsight.runs import EVAL_LOSS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Group = Mapping[str, Any]
+Runs = Mapping[tuple[str, str], Mapping[str, Any]]
+"""The runs of comparison.json by folder and order: one of both orders is there twice."""
 MOST_POINTS = 200
 """Evaluations of a curve that are drawn."""
 
 
-def draw_group(group: Group, runs: Mapping[str, Mapping[str, Any]]) -> list[Drawing]:
+def draw_group(group: Group, runs: Runs) -> list[Drawing]:
     """Draw the gaps over seeds beside the null, and over training.
 
     Args:
         group: one of comparison.json.
-        runs: all its runs, by folder.
+        runs: all runs, by folder and order.
     """
     with styled():
         drawings = [_seeds(group), _curves(group, runs)]
     return [drawing for drawing in drawings if drawing is not None]
 
 
-def draw_across(groups: Sequence[Group], runs: Mapping[str, Mapping[str, Any]]) -> list[Drawing]:
+def draw_across(groups: Sequence[Group], runs: Runs) -> list[Drawing]:
     """Draw the gaps of all groups against the size of the model and its context, as far as these differ."""
     axes_of_groups = [
         ("size", "parameters", "the size of the model", lambda run: run["metadata"].get("n_parameters")),
@@ -47,14 +49,15 @@ def draw_across(groups: Sequence[Group], runs: Mapping[str, Mapping[str, Any]]) 
     drawings: list[Drawing] = []
     with styled():
         for name, label, what, value_of in axes_of_groups:
-            values = [value_of(runs[_folders(group)[0]]) for group in groups]
+            values = [value_of(next(iter(runs_of(group, group["reference"], runs)))) for group in groups]
             if len({*values} - {None}) > 1:
                 drawings.append(_against(groups, values, name, label, what))
     return drawings
 
 
-def _folders(group: Group) -> list[str]:
-    return [folder for order in (group["reference"], group["order"]) for folder in group["runs"][order].values()]
+def runs_of(group: Group, order: str, runs: Runs) -> list[Mapping[str, Any]]:
+    """Give the runs of one order of a group, by their seeds."""
+    return [runs[folder, order] for folder in group["runs"][order].values()]
 
 
 def _seeds(group: Group) -> Drawing:
@@ -86,11 +89,11 @@ def _seeds(group: Group) -> Drawing:
     return Drawing("seeds", caption, figure)
 
 
-def _curves(group: Group, runs: Mapping[str, Mapping[str, Any]]) -> Drawing | None:
+def _curves(group: Group, runs: Runs) -> Drawing | None:
     """Draw validation losses over training, and the gap, each with a band over seeds."""
     from matplotlib.ticker import EngFormatter
 
-    curves = {order: [_loss_curve(runs[f], order) for f in group["runs"][order].values()] for order in group["runs"]}
+    curves = {order: [*map(_loss_curve, runs_of(group, order, runs))] for order in group["runs"]}
     shared = sorted(set.intersection(*({*curve} for of in curves.values() for curve in of)))
     if not shared:
         return None
@@ -100,7 +103,7 @@ def _curves(group: Group, runs: Mapping[str, Mapping[str, Any]]) -> Drawing | No
     loss_of = {order: np.array([[curve[tokens] for tokens in shared] for curve in of]) for order, of in curves.items()}
     for order, color, dashes in ((group["reference"], REFERENCE, "-"), (group["order"], ORDER, "--")):
         _banded(losses, shared, loss_of[order], color, dashes, order)
-    if loss_of[group["order"]].shape == loss_of[group["reference"]].shape:
+    if [*group["runs"][group["order"]]] == [*group["runs"][group["reference"]]]:
         _banded(gaps, shared, loss_of[group["order"]] - loss_of[group["reference"]], GAP, "-", "")
     gaps.axhline(0, color=INK, linewidth=0.8)
     _scale_to_the_end(losses, np.concatenate([*loss_of.values()]))
@@ -112,11 +115,9 @@ def _curves(group: Group, runs: Mapping[str, Mapping[str, Any]]) -> Drawing | No
     return Drawing("curves", f"Validation loss over training, and the gap between the orders.{band}", figure)
 
 
-def _loss_curve(run: Mapping[str, Any], order: str) -> dict[int, float]:
-    """Map training tokens to validation loss; that in one order where a run was trained in both."""
-    own = f"{EVAL}{order}/loss_nats"
-    lines = [(line["tokens"], line.get(own, line[EVAL_LOSS])) for line in run["evaluations"]]
-    return {tokens: loss for tokens, loss in lines if loss is not None}
+def _loss_curve(run: Mapping[str, Any]) -> dict[int, float]:
+    """Map training tokens to validation loss."""
+    return {line["tokens"]: line[EVAL_LOSS] for line in run["evaluations"] if line.get(EVAL_LOSS) is not None}
 
 
 def _banded(axes: "Axes", x: Sequence[float], values_SX: Any, color: str, dashes: str, label: str) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 
 from hindsight.analysis import report_views as views
 from hindsight.analysis.figure_style import Drawing, save, svg_of
-from hindsight.analysis.figures import draw_across, draw_group
+from hindsight.analysis.figures import Runs, draw_across, draw_group, runs_of
 from hindsight.analysis.figures_of_cuts import draw_cuts
-from hindsight.analysis.report_tables import run_rows, tables_of
+from hindsight.analysis.report_tables import TOKENIZER_COLUMNS, tables_of
 from hindsight.analysis.tables import shown, write_tables
 from hindsight.files import write_atomically
 from hindsight.provenance import VERSION, git_commit
@@ -40,28 +40,29 @@ RUN_COLUMNS = {
     "tokens_per_second": "tokens/s",
 }
 LEFT_ALIGNED = {
-    **dict.fromkeys(("folder", "order", "model", "label", "key", "what", "commit"), ""),
+    **dict.fromkeys(("folder", "order", "model", "data", "text_order", "label", "key", "what", "commit"), ""),
     "value": "wide",
     "spaced": "token",
 }
 """Columns of text, and how their cells look."""
 WITHOUT_CUTS = "This needs the loss of every token, and at least one run has no file of them. These commands make them:"
+WITHOUT_PAIRS = "This needs runs of both orders with the same seed, and there are none."
 Json = Mapping[str, Any]
 
 
-def write_report(out: Path, report: Json, cuts: Mapping[str, Json] | None = None) -> list[Path]:
+def write_report(out: Path, report: Json, cuts: Mapping[int, Json] | None = None) -> list[Path]:
     """Write report.html, figures and tables into a folder that exists.
 
     Args:
         out: the folder.
         report: the content of comparison.json.
-        cuts: what `cuts_of` says of groups, by their names; groups without are reported without.
+        cuts: what `cuts_of` says of groups, by their numbers; groups without are reported without.
 
     Returns:
         The files, the page first.
     """
     cuts = cuts or {}
-    runs = {run["folder"]: run for run in report["runs"]}
+    runs = {(run["folder"], run["direction"]): run for run in report["runs"]}
     tables, columns = tables_of(report, cuts)
     written = write_tables(out / TABLES, tables, columns)
     (out / FIGURES).mkdir(exist_ok=True)
@@ -69,15 +70,15 @@ def write_report(out: Path, report: Json, cuts: Mapping[str, Json] | None = None
     groups = []
     for number, (group, row) in enumerate(zip(report["groups"], tables["groups"], strict=True)):
         prefix = f"group{number}" if len(report["groups"]) > 1 else "gap"
-        of_group = cuts.get(group["name"])
-        view = _group_view(group, row, runs) | {"id": f"group{number}", "row": row, "cuts": None}
+        of_group = cuts.get(number)
+        view = _group_view(report, group, row, runs) | {"id": f"group{number}", "row": row, "cuts": None}
         view["figures"] = _stored(draw_group(group, runs), out, prefix, written)
         if of_group is not None:
             view |= _cuts_view(of_group)
             view["cut_figures"] = _stored(draw_cuts(of_group), out, prefix, written)
         groups.append(view)
     n_whole = len(groups)
-    while len((page := _page(report, groups, across, n_whole)).encode()) > MAX_BYTES and n_whole:
+    while len((page := _page(report, tables, groups, across, n_whole)).encode()) > MAX_BYTES and n_whole:
         n_whole //= 2
     write_atomically(out / REPORT, page)
     return [out / REPORT, *written]
@@ -96,20 +97,21 @@ def _stored(drawings: Sequence[Drawing], out: Path, prefix: str, written: list[P
     return shown_figures
 
 
-def _group_view(group: Json, row: Json, runs: Mapping[str, Json]) -> dict[str, Any]:
-    of_group = [runs[folder] for order in group["runs"].values() for folder in order.values()]
+def _group_view(report: Json, group: Json, row: Json, runs: Runs) -> dict[str, Any]:
+    of_group = [run for order in group["runs"] for run in runs_of(group, order, runs)]
     return {
         "name": visible(group["name"]),
         "order": group["order"],
         "verdict": visible(group["verdict"]),
-        "warnings": [*map(visible, group["warnings"])],
+        "warnings": [*map(visible, views.warnings(group, report))],
         "facts": views.facts(group, row),
-        "method": views.method(group, row),
+        "method": [*map(visible, views.method(group))],
         "settings": views.settings(of_group),
         "power": views.power_rows(group),
         "samples": views.samples(group, runs),
-        "without_cuts": WITHOUT_CUTS,
-        "commands": views.commands(group),
+        "without_cuts": WITHOUT_CUTS if group["seeds"] else WITHOUT_PAIRS,
+        "notes": [*map(visible, group["notes"])],
+        "commands": views.commands(group) if group["seeds"] else [],
     }
 
 
@@ -122,7 +124,7 @@ def _cuts_view(cuts: Json) -> dict[str, Any]:
     }
 
 
-def _page(report: Json, groups: Sequence[Json], across: Sequence[Json], n_whole: int) -> str:
+def _page(report: Json, tables: Json, groups: Sequence[Json], across: Sequence[Json], n_whole: int) -> str:
     """Render the page, with the cuts of the first groups."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -135,9 +137,10 @@ def _page(report: Json, groups: Sequence[Json], across: Sequence[Json], n_whole:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     orders = {(group["order"], group["reference"]) for group in report["groups"]}
     differing = _differing(report)
-    run_table = run_rows(report)
-    for number, row in enumerate(run_table):
-        row |= {"commit": (row["git_commit"] or "")[:10], **{key: values[number] for key, values in differing.items()}}
+    run_table = [
+        {**row, "commit": (row["git_commit"] or "")[:10], **{key: of[number] for key, of in differing.items()}}
+        for number, row in enumerate(tables["runs"])
+    ]
     return environment.get_template("report.html.jinja").render(
         title="How much harder is it to predict text in another order?"
         if len(orders) != 1
@@ -145,7 +148,9 @@ def _page(report: Json, groups: Sequence[Json], across: Sequence[Json], n_whole:
         summary=_summary(report),
         groups=[*groups[:n_whole], *map(_without_cuts, groups[n_whole:])],
         across=across,
-        random_effects=(report.get("table") or {}).get("random_effects"),
+        random_effects=report["table"]["random_effects"],
+        tokenizers=tables.get("tokenizers"),
+        tokenizer_columns=TOKENIZER_COLUMNS,
         runs=run_table,
         run_columns=RUN_COLUMNS | {key: key for key in differing} | {"commit": "commit"},
         left_out=[*map(visible, report["left_out"])],
@@ -167,7 +172,8 @@ def _without_cuts(group: Json) -> dict[str, Any]:
 def _summary(report: Json) -> str:
     """Say of several groups in how many of them the order is harder, by the intervals over seeds."""
     groups = report["groups"]
-    intervals = [group["gap"].get("paired_interval_nats") or (-1, 1) for group in groups]
+    gaps = [group["gap"] for group in groups]
+    intervals = [gap["paired_interval_nats"] or gap["welch_interval_nats"] or (-1, 1) for gap in gaps]
     harder, easier = sum(low > 0 for low, _ in intervals), sum(high < 0 for _, high in intervals)
     orders = {group["order"] for group in groups}
     order = orders.pop() if len(orders) == 1 else "the other order"
@@ -178,7 +184,7 @@ def _summary(report: Json) -> str:
 
 def _differing(report: Json) -> dict[str, list[str]]:
     """Give the settings in which the runs of all groups differ, by key, as they stand in the table of runs."""
-    all_runs = [*{run["folder"]: run for run in report["runs"]}.values()]
+    all_runs = report["runs"]
     keys = dict.fromkeys(key for run in all_runs for key in run["config"] if key not in views.NOT_SETTINGS)
     values = {key: [shown(run["config"].get(key)) for run in all_runs] for key in keys}
     return {key: of for key, of in values.items() if len({*of}) > 1 and key != "model.name"}

@@ -11,9 +11,9 @@ from hindsight.analysis.groups import Group
 from hindsight.analysis.pairs import Pair, family_of
 from hindsight.analysis.recorded import RecordedRun
 from hindsight.analysis.statistics import over_seeds
+from hindsight.analysis.tables import cell
 from hindsight.analysis.text_blocks import read_texts
 from hindsight.runs import EVAL, METRIC_NAMES
-from hindsight.shown_text import visible
 
 ABOUT = ("val_unigram_entropy_nats", "n_parameters", "data_fingerprint", "tokenizer_fingerprint", "git_commit")
 """Keys of metadata.json that comparison.csv repeats for each run."""
@@ -94,12 +94,5 @@ def csv_text(report: dict[str, Any]) -> str:
     rows, table = [{key: run[key] for key in run if key not in long} for run in report["runs"]], io.StringIO()
     writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+    writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)
     return table.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    """A cell that a spreadsheet does not compute: a folder may be called =1+1."""
-    if not isinstance(value, str):
-        return value
-    return f"'{visible(value)}" if value.startswith(("=", "+", "-", "@", "\t")) else visible(value)

@@ -16,7 +16,7 @@ GROUP_COLUMNS = {
     "interval_high_nats": "to",
     "relative_percent": "gap (%)",
     "null_nats": "null (nats/token)",
-    "p_t": "p",
+    "p": "p",
 }
 RUN_COLUMNS = {
     "model": "model",
@@ -26,6 +26,18 @@ RUN_COLUMNS = {
     "tokens": "training tokens",
     "loss_nats": "loss (nats/token)",
     "bits_per_byte": "bits/byte",
+}
+TOKENIZER_COLUMNS = {
+    "data": "data",
+    "model": "model",
+    "order": "order",
+    "text_order": "text",
+    "vocab_size": "vocabulary",
+    "seeds": "seeds",
+    "nats_per_document": "nats/document",
+    "nats_per_document_std": "std",
+    "bits_per_byte": "bits/byte",
+    "bits_per_byte_std": "std",
 }
 BIN_COLUMNS = {
     "label": "tokens",
@@ -45,12 +57,12 @@ TOKEN_LISTS = {
 PASSAGE_COLUMNS = {"text": "passage", "document": "document", "gap_nats": "gap (nats/token)"}
 
 
-def tables_of(report: Json, cuts: Mapping[str, Json]) -> tuple[dict[str, Rows], dict[str, Mapping[str, str]]]:
+def tables_of(report: Json, cuts: Mapping[int, Json]) -> tuple[dict[str, Rows], dict[str, Mapping[str, str]]]:
     """Collect all tables.
 
     Args:
         report: the content of comparison.json.
-        cuts: what `cuts_of` says of groups, by their names.
+        cuts: what `cuts_of` says of groups, by their numbers.
 
     Returns:
         Rows by the name of the table, and the columns that its LaTeX has.
@@ -59,7 +71,15 @@ def tables_of(report: Json, cuts: Mapping[str, Json]) -> tuple[dict[str, Rows], 
     tables: dict[str, Rows] = {"groups": [group_row(group, holm.get(group["name"])) for group in report["groups"]]}
     tables["runs"] = run_rows(report)
     columns: dict[str, Mapping[str, str]] = {"groups": GROUP_COLUMNS, "runs": RUN_COLUMNS}
-    for group, of_group in cuts.items():
+    if report["across_tokenizers"]:
+        tables["tokenizers"] = [
+            {"documents": text["documents"], "bytes": text["bytes"], **row, "seeds": len(row["seeds"])}
+            for text in report["across_tokenizers"]
+            for row in text["rows"]
+        ]
+        columns["tokenizers"] = TOKENIZER_COLUMNS
+    for number, of_group in cuts.items():
+        group = report["groups"][number]["name"]
         for name, rows in cut_rows(of_group).items():
             table = f"cut_{name}"
             tables.setdefault(table, []).extend({"group": group, **row} for row in rows)
@@ -76,9 +96,10 @@ def group_row(group: Json, p_holm: float | None) -> dict[str, Any]:
         "n_seeds": len(group["seeds"])
     }
     row |= {"gap_nats": gap["mean_nats"], "std_nats": gap.get("std_nats")}
-    row |= _interval("interval", "nats", gap.get("paired_interval_nats"))
-    row |= _interval("welch", "nats", gap.get("welch_interval_nats"))
-    row |= {key: gap.get(key) for key in ("t", "degrees_of_freedom", "p_t")} | {"p_holm": p_holm}
+    row |= {"is_paired": group["is_paired"]}
+    row |= _interval("interval", "nats", gap["paired_interval_nats"] or gap["welch_interval_nats"])
+    row |= _interval("welch", "nats", gap["welch_interval_nats"])
+    row |= {key: gap.get(key) for key in ("t", "degrees_of_freedom", "p", "p_welch")} | {"p_holm": p_holm}
     row |= {key: gap.get(key) for key in ("sign_flip_p", "sign_flip_smallest_p", "cohens_d", "relative_percent")}
     row |= _interval("relative", "percent", gap.get("relative_interval_percent"))
     row |= {key: gap.get(key) for key in ("nats_per_document", "bits_per_byte")}
@@ -93,12 +114,10 @@ def _interval(name: str, unit: str, interval: Sequence[float] | None) -> dict[st
 
 
 def run_rows(report: Json) -> Rows:
-    """Make the row of each run that is in a group, each once."""
+    """Make the row of each run; one of both orders has two."""
     rows: Rows = []
-    orders = {f: (g["name"], order) for g in report["groups"] for order, of in g["runs"].items() for f in of.values()}
-    for run in {run["folder"]: run for run in report["runs"]}.values():
-        group, order = orders.get(run["folder"], (None, run.get("order", run["direction"])))
-        row = {"folder": run["folder"], "group": group, "order": order}
+    for run in report["runs"]:
+        row = {"folder": run["folder"], "order": run["direction"]}
         row |= {key: run.get(key) for key in ("seed", "data", "model", "n_parameters", "step", "tokens", *METRIC_NAMES)}
         row |= {key: run.get(key) for key in ("tokens_per_second", "git_commit")}
         rows.append(row | {key: run["metadata"].get(key) for key in ("data_fingerprint", "tokenizer_fingerprint")})

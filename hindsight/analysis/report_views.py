@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hindsight.analysis.figures import Runs, runs_of
 from hindsight.analysis.report_tables import BIN_COLUMNS, TOKEN_LISTS
 from hindsight.analysis.tables import shown
 from hindsight.shown_text import visible
@@ -41,7 +42,7 @@ def facts(group: Json, row: Json) -> list[dict[str, str]]:
         ratio = f"the gap is {shown(row['gap_over_null'])} times that" if row["gap_over_null"] is not None else ""
         found.append(_fact("null (nats/token)", shown(row["null_nats"]), ratio))
     seeds = ", ".join(map(str, group["seeds"]))
-    found.append(_fact("seeds", str(row["n_seeds"]), seeds if len(seeds) < 24 else f"{seeds[:20]}\u2026"))
+    found.append(_fact("pairs of runs", str(row["n_seeds"]), f"seeds {seeds}" if 0 < len(seeds) < 24 else ""))
     if row["nats_per_document"] is not None:
         found.append(_fact("gap (nats/document)", shown(row["nats_per_document"], "+"), ""))
     if row["bits_per_byte"] is not None:
@@ -55,64 +56,85 @@ def _fact(name: str, value: str, detail: str) -> dict[str, str]:
 
 def _interval(row: Json, name: str, unit: str) -> str:
     low, high = row[f"{name}_low_{unit}"], row[f"{name}_high_{unit}"]
-    return "no interval from so few seeds" if low is None else f"95%: {shown(low, '+')} to {shown(high, '+')}"
+    return "no interval from so few runs" if low is None else f"95%: {shown(low, '+')} to {shown(high, '+')}"
 
 
-def method(group: Json, row: Json) -> list[str]:
+def method(group: Json) -> list[str]:
     """Say how the gap was measured, what it is compared with, and what is not used, in whole sentences."""
+    return [_trained(group), *_tests(group), *_beside(group)]
+
+
+def _trained(group: Json) -> str:
     order, reference = group["order"], group["reference"]
-    lines = [
-        f"Models were trained in two orders, {order} and {reference}, with the same {row['n_seeds']} seeds. Runs of "
-        "one seed begin with the same weights and see the same windows in the same batches; all are evaluated on the "
-        "same tokens, each once. They differ in the order in which they read, and in nothing else that may change a "
-        f"loss. The gap is {order} minus {reference}."
-    ]
-    gap = group["gap"]
-    if gap.get("paired_interval_nats"):
-        welch = gap.get("welch_interval_nats")
-        line = f"The unit of inference is the trained run. Paired t over seeds: t = {shown(gap['t'])}"
-        line += f", p = {shown(gap['p_t'])}, 95% interval {_range(gap['paired_interval_nats'])} nats/token."
-        line += f" Welch, which does not pair the seeds: {_range(welch)}." if welch else ""
-        lines.append(line + f" Mean over standard deviation (Cohen's d): {shown(gap.get('cohens_d'))}.")
-        if gap.get("sign_flip_p") is not None:
-            lines.append(
-                f"Exact sign-flip test: p = {shown(gap['sign_flip_p'])}; with {row['n_seeds']} seeds it can be no "
-                f"smaller than {shown(gap['sign_flip_smallest_p'])}."
-            )
+    evaluated = f"evaluated on the same tokens, each once. The gap is {order} minus {reference}."
+    if group["is_both"]:
+        return f"Every model was trained in both orders, and in each by itself {evaluated}"
+    same = (
+        f"They differ in the order in which they read, and in nothing else that may change a loss. All are {evaluated}"
+    )
+    if not group["is_paired"]:
+        n, m = (len(group["runs"][each]) for each in (order, reference))
+        return (
+            f"Models were trained in two orders, {order} ({n}) and {reference} ({m}), with seeds of their own. {same}"
+        )
+    alike = "Runs of one seed begin with the same weights and see the same windows in the same batches."
+    n_seeds = len(group["seeds"])
+    return f"Models were trained in two orders, {order} and {reference}, with the same {n_seeds} seeds. {alike} {same}"
+
+
+def _tests(group: Json) -> list[str]:
+    """Say what the tests over seeds find."""
+    gap, n_seeds = group["gap"], len(group["seeds"])
+    paired, welch = gap["paired_interval_nats"], gap["welch_interval_nats"]
+    lines: list[str] = []
+    if paired:
+        line = f"The unit of inference is the trained run. Paired t over seeds: t = {shown(gap['t'])}, "
+        line += f"p = {shown(gap['p'])}, 95% interval {_range(paired)} nats/token."
+        lines.append(line + (f" Welch, which does not pair the seeds: {_range(welch)}." if welch else ""))
+    elif welch and not group["is_paired"]:
+        line = "The unit of inference is the trained run. Welch's t test, because the orders share too few seeds: "
+        lines.append(f"{line}t = {shown(gap['t'])}, p = {shown(gap['p'])}, 95% interval {_range(welch)} nats/token.")
     else:
         lines.append("The unit of inference is the trained run: with fewer than 3 seeds there is no interval.")
-    if equivalence := gap.get("equivalence"):
+    if gap["cohens_d"] is not None:
+        lines[-1] += f" Mean over standard deviation (Cohen's d): {shown(gap['cohens_d'])}."
+    if gap["sign_flip_p"] is not None:
+        least = f"with {n_seeds} seeds it can be no smaller than {shown(gap['sign_flip_smallest_p'])}"
+        lines.append(f"Exact sign-flip test: p = {shown(gap['sign_flip_p'])}; {least}.")
+    if equivalence := gap["equivalence"]:
         shows = "the orders are alike" if equivalence["is_equivalent"] else "that the orders are alike is not shown"
         margin = f"{equivalence['margin_nats']:g}"
-        lines.append(f"Equivalence within ±{margin} nats/token (TOST): p = {shown(equivalence['p'])}; {shows}.")
-    return lines + _beside(group)
+        lines.append(f"Equivalence within \u00b1{margin} nats/token (TOST): p = {shown(equivalence['p'])}; {shows}.")
+    return lines
 
 
 def _beside(group: Json) -> list[str]:
     """Say what stands beside the gap: the null, the bootstrap, the components of its variance, the test not used."""
     lines: list[str] = []
-    if null := group.get("null"):
+    if null := group["null"]:
         n_pairs = sum(null[order]["n_pairs"] for order in (group["order"], group["reference"]) if null.get(order))
         lines.append(
             f"The null: runs of one order that differ in the seed alone lie {shown(null['mean_absolute_nats'])} "
             f"nats/token apart ({shown(null['mean_absolute_percent'])}%; mean over {n_pairs} pairs)."
         )
-    if bootstrap := group.get("bootstrap"):
+    if bootstrap := group["bootstrap"]:
         nominal = f"{100 * bootstrap['nominal']:.0f}%"
         lines.append(
             f"Bootstrap of seeds, documents in them, and blocks of text in these: {_range(bootstrap['interval_nats'])} "
-            f"nats/token. In simulations with as many seeds, such an interval held the true gap in "
-            f"{100 * bootstrap['coverage']:.1f}% of cases, where {nominal} is asked for."
+            f"nats/token. In simulations with {len(group['seeds'])} seeds and the spread found here, such an interval "
+            f"held the true gap in {100 * bootstrap['coverage']:.1f}% of cases, where {nominal} is asked for."
         )
-    if components := group.get("components"):
+    if components := group["components"]:
         lines.append(
-            f"Standard deviations of the gap: over seeds {shown(components['seed_nats'])}, over documents "
+            f"Standard deviations of a document's gap: over seeds {shown(components['seed_nats'])}, over documents "
             f"{shown(components['document_nats'])}, the rest {shown(components['residual_nats'])} nats/token."
         )
-    if test := group.get("documents_test"):
-        figures = f"t = {shown(test['t'])}, p = {shown(test['p'])}"
+    if test := group["documents_test"]:
+        seeds = " and ".join(map(str, test["seeds"]))
         lines.append(
-            f"A t test over documents of one pair of runs gives {figures}. It is not used: {test['why_not_used']}"
+            f"No test over documents is used. Between the {test['order']} runs of seeds {seeds}, a t test over "
+            f"{shown(test['n_documents'])} documents gives t = {shown(test['t'])}, p = {shown(test['p'])}, and "
+            f"{test['why_not_used']}."
         )
     return lines
 
@@ -131,7 +153,10 @@ def power_rows(group: Json) -> list[dict[str, str]]:
     """Say how many seeds resolve a margin, and which margin so many seeds resolve."""
     power = group.get("power") or {}
     rows = [
-        {"what": f"seeds that resolve a gap of {margin} nats/token", "answer": shown(n)}
+        {
+            "what": f"seeds that resolve a gap of {margin} nats/token",
+            "answer": "over a million" if n is None else shown(n),
+        }
         for margin, n in (power.get("seeds_for_margin") or {}).items()
     ]
     return rows + [
@@ -228,11 +253,18 @@ def passages(cuts: Json) -> list[tuple[str, list[dict[str, Any]]]]:
     ]
 
 
-def samples(group: Json, runs: Mapping[str, Json]) -> list[dict[str, str]]:
+def warnings(group: Json, report: Json) -> list[str]:
+    """Give what the comparison warns of, for the group and for its pairs, each once."""
+    folders = {folder for order in group["runs"].values() for folder in order.values()}
+    alike = [p for p in report["pairs"] if {p[p["reference"]], p[p["order"]]} <= folders]
+    return [*dict.fromkeys([*group["warnings"], *(warning for pair in alike for warning in pair["warnings"])])]
+
+
+def samples(group: Json, runs: Runs) -> list[dict[str, str]]:
     """Give what the first run of each order wrote last."""
     found: list[dict[str, str]] = []
     for order in (group["reference"], group["order"]):
-        sample = next((runs[folder].get("sample") for folder in group["runs"][order].values()), None)
+        sample = runs_of(group, order, runs)[0]["sample"]
         if sample:
             given = {key: visible(str(sample.get(key))) for key in ("step", "prompt", "text")}
             found.append({"order": order, **given})

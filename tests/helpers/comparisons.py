@@ -45,7 +45,7 @@ def make_run(folder: str, order: str, seed: int, loss_nats: float, **changes: An
     config = CONFIG | {"direction": order, "order": order, "seed": seed}
     config |= {key: value for key, value in changes.items() if "." in key or key in CONFIG}
     metadata = METADATA | {key: value for key, value in changes.items() if key in METADATA}
-    row = {"pair": f"eltec gpt_small seed {seed}", "data": "eltec", "direction": order, "order": order}
+    row: dict[str, Any] = {"pair": f"eltec gpt_small seed {seed}", "data": "eltec", "direction": order}
     row |= {"model": config["model.name"], "seed": seed, "folder": folder, "step": 2000, "tokens": 8192 * 2000}
     row |= {"loss_nats": loss_nats, "perplexity": float(np.exp(loss_nats)), "accuracy": 0.31, "bits_per_byte": 1.62}
     row |= {
@@ -87,6 +87,8 @@ def make_group(
         "model": "gpt_small",
         "reference": reference,
         "order": order,
+        "is_both": False,
+        "is_paired": True,
         "seeds": [*seeds],
         "runs": folders,
         "losses_nats": {o: dict(zip(map(str, seeds), of, strict=True)) for o, of in losses.items()},
@@ -99,7 +101,9 @@ def make_group(
             "welch_interval_nats": half and [mean - 1.1 * half, mean + 1.1 * half],
             "t": mean / error if error else None,
             "degrees_of_freedom": len(seeds) - 1,
+            "p": None if few else 0.0123,
             "p_t": None if few else 0.0123,
+            "p_welch": None if few else 0.0345,
             "sign_flip_p": 2 / 2 ** len(seeds),
             "sign_flip_smallest_p": 2 / 2 ** len(seeds),
             "cohens_d": mean / std if std else None,
@@ -117,7 +121,10 @@ def make_group(
         "documents_test": {
             "t": 19.4,
             "p": 1e-9,
-            "why_not_used": "Documents of one pair of runs share that pair's seeds.",
+            "order": reference,
+            "seeds": [*seeds[:2]],
+            "n_documents": 60,
+            "why_not_used": "these two runs differ in the seed alone",
         },
         "power": None
         if few
@@ -127,6 +134,7 @@ def make_group(
         },
         "verdict": verdict,
         "warnings": [],
+        "notes": [],
     }
 
 
@@ -164,4 +172,13 @@ def make_comparison(
     table = {"holm": holm, "random_effects": None}
     if len(groups) > 1:
         table["random_effects"] = {"mean_percent": 0.71, "interval_percent": [0.31, 1.11], "tau2": 0.02, "i2": 0.4}
-    return {"runs": all_runs, "pairs": [], "over_seeds": [], "left_out": [], "groups": groups, "table": table}
+        table["random_effects"]["groups"] = [group["name"] for group in groups]
+    return {
+        "runs": all_runs,
+        "pairs": [],
+        "over_seeds": [],
+        "left_out": [],
+        "groups": groups,
+        "table": table,
+        "across_tokenizers": [],
+    }
