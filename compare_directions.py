@@ -21,8 +21,10 @@ import json
 import logging
 from pathlib import Path
 
+from hindsight.analysis.cuts import cuts_of_groups
 from hindsight.analysis.given_runs import find_runs
 from hindsight.analysis.groups import groups_of
+from hindsight.analysis.html_report import write_report
 from hindsight.analysis.pairs import pair_runs
 from hindsight.analysis.plots import draw_comparison
 from hindsight.analysis.recorded import read_runs
@@ -37,7 +39,7 @@ log = logging.getLogger("hindsight")
 
 
 def main(config: CompareConfig) -> None:
-    """Read and group the runs, write the report as csv, json and png, and show it."""
+    """Read and group the runs, write the report as a page, csv, json and png, and show it."""
     given, unread = read_runs(find_runs(config.runs))
     if config.reference is not None and config.reference not in {run.order for run in given}:
         raise InputError(f"reference={config.reference}: none of runs= has that order; leave it out, or name another.")
@@ -47,6 +49,7 @@ def main(config: CompareConfig) -> None:
     if not pairs and not groups:
         raise InputError(left_out[0])
     report = make_report(given, pairs, groups, left_out, config.margin_nats)
+    cuts = cuts_of_groups(report)
     out = Path(config.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -55,7 +58,9 @@ def main(config: CompareConfig) -> None:
     write_atomically(out / "comparison.csv", csv_text(report))
     write_atomically(out / "comparison.json", json.dumps(report, indent=2))
     write_atomically(out / "comparison.png", draw_comparison(report))
+    page, *_ = write_report(out, report, cuts)
     log.info("%s\n", screen_text(report))
+    log.info("Report:  %s (figures and tables beside it)", page)
     log.info("Plot:    %s", out / "comparison.png")
     log.info("Numbers: %s\n         %s", out / "comparison.csv", out / "comparison.json")
     log.info("Runs:    %s", "\n         ".join(dict.fromkeys(run["folder"] for run in report["runs"])))
