@@ -7,7 +7,7 @@ a contrast of at least 3 to 1 (WCAG 2.2, success criterion 1.4.11) both on white
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +93,13 @@ def new_figure(height_inches: float) -> "Figure":
     from matplotlib.figure import Figure
 
     return Figure(figsize=(WIDTH_INCHES, height_inches))
+
+
+def lay_out(drawings: Sequence[Drawing]) -> None:
+    """Find the place of everything once, rather than in every format anew."""
+    for drawing in drawings:
+        drawing.figure.draw_without_rendering()
+        drawing.figure.set_layout_engine("none")
 
 
 def save(figure: "Figure", path: Path) -> list[Path]:

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hindsight.analysis.figure_style import GAP, GAP_LABEL, INK, MUTED, ORDER, REFERENCE, Drawing, new_figure, styled
+from hindsight.analysis.figure_style import (
+    GAP,
+    GAP_LABEL,
+    INK,
+    MUTED,
+    ORDER,
+    REFERENCE,
+    Drawing,
+    lay_out,
+    new_figure,
+    styled,
+)
 from hindsight.runs import EVAL_LOSS
 
 if TYPE_CHECKING:
@@ -31,8 +42,9 @@ def draw_group(group: Group, runs: Runs) -> list[Drawing]:
         runs: all runs, by folder and order.
     """
     with styled():
-        drawings = [_seeds(group), _curves(group, runs)]
-    return [drawing for drawing in drawings if drawing is not None]
+        drawings = [drawing for drawing in (_seeds(group), _curves(group, runs)) if drawing is not None]
+        lay_out(drawings)
+    return drawings
 
 
 def draw_across(groups: Sequence[Group], runs: Runs) -> list[Drawing]:
@@ -52,6 +64,7 @@ def draw_across(groups: Sequence[Group], runs: Runs) -> list[Drawing]:
             values = [value_of(next(iter(runs_of(group, group["reference"], runs)))) for group in groups]
             if len({*values} - {None}) > 1:
                 drawings.append(_against(groups, values, name, label, what))
+        lay_out(drawings)
     return drawings
 
 

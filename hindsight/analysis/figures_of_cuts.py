@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hindsight.analysis.cuts import BOUNDARIES, NEAR
-from hindsight.analysis.figure_style import GAP, GAP_LABEL, INK, MUTED, ORDER, REFERENCE, Drawing, new_figure, styled
+from hindsight.analysis.figure_style import (
+    GAP,
+    GAP_LABEL,
+    INK,
+    MUTED,
+    ORDER,
+    REFERENCE,
+    Drawing,
+    lay_out,
+    new_figure,
+    styled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,8 +36,9 @@ def draw_cuts(cuts: Cuts) -> list[Drawing]:
     """Draw every cut that has more than one bin."""
     draws = (_context, _window_place, _document_place, _classes, _frequency, _left_out, _documents)
     with styled():
-        drawings = [draw(cuts) for draw in draws]
-    return [drawing for drawing in drawings if drawing is not None]
+        drawings = [drawing for drawing in (draw(cuts) for draw in draws) if drawing is not None]
+        lay_out(drawings)
+    return drawings
 
 
 def _rows(cuts: Cuts, name: str) -> list[dict[str, Any]]:
