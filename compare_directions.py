@@ -60,7 +60,7 @@ def main(config: CompareConfig) -> None:
     write_atomically(out / "comparison.png", draw_comparison(report))
     page, *_ = write_report(out, report, cuts)
     log.info("%s\n", screen_text(report))
-    log.info("Report:  %s (figures and tables beside it)", page)
+    log.info("Report:  %s", page)
     log.info("Plot:    %s", out / "comparison.png")
     log.info("Numbers: %s\n         %s", out / "comparison.csv", out / "comparison.json")
     log.info("Runs:    %s", "\n         ".join(dict.fromkeys(run["folder"] for run in report["runs"])))

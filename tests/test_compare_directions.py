@@ -474,7 +474,8 @@ def test_only_whole_outputs_are_left(tmp_path):
     out = tmp_path / "out"
     compare(make_pair(tmp_path), out)
     compare([tmp_path / "fw", tmp_path / "bw"], out)
-    assert sorted(path.name for path in out.iterdir()) == ["comparison.csv", "comparison.json", "comparison.png"]
+    files = ["comparison.csv", "comparison.json", "comparison.png", "figures", "report.html", "tables"]
+    assert sorted(path.name for path in out.iterdir()) == files
     png = (out / "comparison.png").read_bytes()
     assert png.startswith(b"\x89PNG")
     assert b"IEND" in png[-12:]
