@@ -252,10 +252,29 @@ def test_help_shows_every_key_with_its_docstring(script):
 def test_bad_settings_end_with_one_line_that_names_the_key_and_status_2(
     arguments, words, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("sys.argv", ["train_composer.py", *arguments])
+    check_refused("train_composer", arguments, words, tmp_path, capsys, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "words"),
+    [
+        ("train_tokenizer", ["out=b", "vocab_size=lots"], ["vocab_size=lots must be a number of token ids, or bytes."]),
+        ("train_tokenizer", ["out=b"], ["corpus= is required", "Only vocab_size=bytes needs none"]),
+        ("train_tokenizer", ["out=b", "corpus=a", "vocab_size=0"], ["vocab_size=0 must be greater than 0"]),
+        ("train_tokenizer", ["corpus=a", "out=b", "text_order=backward"], ["text_order", "reading, reversed"]),
+        ("convert_to_mds", [*REQUIRED["convert_to_mds"], "text_order=1"], ["text_order", "reading, reversed"]),
+        ("convert_to_h5", [*REQUIRED["convert_to_h5"], "text_oder=reversed"], ["did you mean text_order=?"]),
+    ],
+)
+def test_bad_settings_of_other_commands_do_too(script, arguments, words, tmp_path, capsys, monkeypatch):
+    check_refused(script, arguments, words, tmp_path, capsys, monkeypatch)
+
+
+def check_refused(script, arguments, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", [f"{script}.py", *arguments])
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
-        run_script("train_composer", lambda _: pytest.fail("main was called"))
+        run_script(script, lambda _: pytest.fail("main was called"))
     assert ended.value.code == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1, captured.err
