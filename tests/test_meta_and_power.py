@@ -59,6 +59,13 @@ def test_the_gap_that_seeds_resolve_takes_that_many_seeds(n_seeds):
     assert seeds_for(margin * 0.999, 0.01) == n_seeds + 1
 
 
+def test_a_larger_gap_never_takes_more_seeds():
+    found = [seeds_for(effect, 1.0) for effect in np.geomspace(0.05, 200, 400)]
+    assert None not in found
+    assert found == sorted(found, reverse=True)
+    assert found[-1] == 2
+
+
 def test_power_is_what_simulation_gives():
     rng = np.random.default_rng(0)
     gaps = rng.normal(margin_for(5, 1.0), 1.0, (4000, 5))

@@ -9,7 +9,7 @@ import convert_to_mds
 from compare_directions import main as compare
 from hindsight.config.comparison import CompareConfig
 from hindsight.errors import InputError
-from hindsight.training.setup import RunSetup, check_setup, locate_data
+from hindsight.training.setup import RunSetup, check_setup, locate_data, metadata_of
 
 
 def setup_of(shards, runs, *changes: str) -> RunSetup:
@@ -39,6 +39,17 @@ def test_a_run_that_was_begun_with_such_a_batch_goes_on(shards, tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "config.yaml").touch()
     assert setup_of(shards, tmp_path, *changes).config.batch_size == 1000
+
+
+def test_a_run_records_the_text_that_it_is_validated_on_whatever_the_tokenizer(shards, tmp_path):
+    metadata = metadata_of(setup_of(shards, tmp_path), n_parameters=1, world_size=1)
+    manifest = json.loads((shards / "manifest.json").read_text())
+    val = manifest["splits"]["val"]
+    assert {name: metadata[f"val_{name}"] for name in ("documents", "tokens", "bytes")} == {
+        name: val[name] for name in ("documents", "tokens", "bytes")
+    }
+    assert metadata["corpus_fingerprint"] == manifest["corpus_fingerprint"]
+    assert (metadata["vocab_size"], metadata["text_order"]) == (manifest["vocab_size"], None)
 
 
 def test_settings_that_fit_the_data_are_not_noted(shards, tmp_path):

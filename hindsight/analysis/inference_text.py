@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hindsight.analysis.layout import aligned, labelled, wrapped
+from hindsight.analysis.layout import aligned, counted, labelled, wrapped
 from hindsight.analysis.verdict import ONE_PAIR, digits_of
 
 NOTICED = 0.02
@@ -37,8 +37,10 @@ def inference_text(group: dict[str, Any]) -> str:
     """
     gap = group["gap"]
     n, m = (len(group["runs"][order]) for order in (group["reference"], group["order"]))
-    how = f"{len(group['seeds'])} pairs" if group["is_paired"] else "not paired"
-    lines = [wrapped(f"{group['name']}: {group['order']} ({m} seeds) against {group['reference']} ({n}), {how}")]
+    how = counted(len(group["seeds"]), "pair") if group["is_paired"] else "not paired"
+    lines = [
+        wrapped(f"{group['name']}: {group['order']} ({counted(m, 'seed')}) against {group['reference']} ({n}), {how}")
+    ]
     if gap["per_seed_nats"]:
         listed = ", ".join(
             f"{value:+.4f} (seed {seed})" for seed, value in zip(group["seeds"], gap["per_seed_nats"], strict=True)
@@ -111,7 +113,7 @@ def _null_lines(group: dict[str, Any]) -> list[str]:
         if order in null
     )
     ratio = "" if null["ratio"] is None else f"; the gap is {null['ratio']:.1f} times that"
-    of = f"{each}; {pairs} {'pair' if pairs == 1 else 'pairs'} of seeds"
+    of = f"{each}; {counted(pairs, 'pair')} of seeds"
     said = f"{null['mean_absolute_nats']:.4f} nats, {null['mean_absolute_percent']:.2f}% ({of}){ratio}"
     return [labelled("null, other seeds", said)]
 

@@ -11,6 +11,11 @@ LABEL = 20
 """Columns of a label and the indentation before it."""
 
 
+def counted(n: int, noun: str) -> str:
+    """Write a number of things."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def labelled(label: str, text: str) -> str:
     """Write a text behind its label, the lines of it below each other."""
     indent = " " * LABEL
