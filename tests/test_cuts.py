@@ -13,7 +13,7 @@ from helpers.token_files import CONTEXT_LENGTH, losses_of, tokens_of, write_grou
 from hindsight.analysis import cuts, side_by_side
 from hindsight.analysis.cut_sums import power_of_two, power_of_two_labels
 from hindsight.analysis.cuts import cuts_of, token_files_of
-from hindsight.analysis.token_classes import CLASSES, TokenClasses
+from hindsight.analysis.token_classes import CLASSES, TokenClasses, text_of, texts_of
 from hindsight.errors import InputError
 
 DOCUMENTS = make_text(n_documents=60, seed=1).split("\n\n")
@@ -255,6 +255,12 @@ def test_classes_of_tokens_in_a_text(tokens, expected):
     # In pieces of one token, the last one of the piece before is all that is known of it.
     singly = [classes.of(ids[i : i + 1], int(ids[i - 1]) if i else None)[0] for i in range(len(ids))]
     assert [CLASSES[k] for k in singly] == expected
+
+
+def test_a_character_that_lies_across_tokens_is_whole_in_a_text_and_bytes_in_a_token():
+    token_bytes, special = [b"", b"\xc3", b"\x84L", b"\xff"], {0: "<|eos|>"}
+    assert text_of([1, 2, 0, 3], token_bytes, special) == "\u00c4L<|eos|>\\xff"
+    assert [*texts_of([1, 2, 0], token_bytes, special)] == ["\\xc3", "\\x84L", "<|eos|>"]
 
 
 def test_powers_of_two_bound_the_bins_that_are_named_by_them():

@@ -16,7 +16,7 @@ from hindsight import runs
 from hindsight.analysis.cut_sums import Array, Sums, power_of_two, power_of_two_labels
 from hindsight.analysis.passages import Passages
 from hindsight.analysis.side_by_side import CHUNK_ROWS, Chunk, check_same, side_by_side
-from hindsight.analysis.token_classes import CLASSES, TokenClasses, texts_of
+from hindsight.analysis.token_classes import CLASSES, TokenClasses, text_of, texts_of
 from hindsight.analysis.token_losses import TokenLosses
 
 NEAR = (1, 4, 16, 64)
@@ -239,7 +239,7 @@ class _Gathered:
         group_of_document = np.full(sums.n_bins, len(largest))
         group_of_document[largest] = np.arange(len(largest))
         beginnings = [
-            "".join(texts_of(self.beginnings[k][self.beginnings[k] >= 0].tolist(), self.token_bytes, self.special))
+            text_of(self.beginnings[k][self.beginnings[k] >= 0].tolist(), self.token_bytes, self.special)
             for k in largest
         ]
         labels = [f"{k}: {text.strip()}" for k, text in zip(largest.tolist(), beginnings, strict=True)]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hindsight.analysis.side_by_side import Chunk
-from hindsight.analysis.token_classes import texts_of
+from hindsight.analysis.token_classes import text_of, texts_of
 
 PASSAGE_TOKENS = 64
 """Length of the passages among which the largest gaps are looked for."""
@@ -83,12 +83,13 @@ class Passages:
             "gap_sum_nats": gap,
             "gap_nats": gap / PASSAGE_TOKENS,
             "before": self._text(chunk.ids[max(0, start - AROUND_TOKENS) : start]),
+            "text": self._text(chunk.ids[start:stop]),
             "tokens": self._tokens(chunk, start, stop),
             "after": self._text(chunk.ids[stop : stop + AROUND_TOKENS]),
         }
 
     def _text(self, ids: NDArray[Any]) -> str:
-        return "".join(texts_of(ids.tolist(), self.token_bytes, self.special))
+        return text_of(ids.tolist(), self.token_bytes, self.special)
 
     def _tokens(self, chunk: Chunk, start: int, stop: int) -> list[dict[str, Any]]:
         nats_OI = chunk.nats[:, :, start:stop].mean(1)

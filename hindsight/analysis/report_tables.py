@@ -137,9 +137,8 @@ def cut_rows(cuts: Json) -> dict[str, Rows]:
     rows["passages"] = [
         {
             "which": which,
-            **{key: each[key] for key in ("document", "document_place", "row", "gap_nats", "gap_sum_nats", "before")},
-            "text": "".join(token["text"] for token in each["tokens"]),
-            "after": each["after"],
+            **{key: each[key] for key in ("document", "document_place", "row", "gap_nats", "gap_sum_nats")},
+            **{key: each[key] for key in ("before", "text", "after")},
         }
         for key, which in (("order_harder", "harder by most"), ("order_easier", "easier by most"))
         for each in passages[key]

@@ -50,6 +50,13 @@ def texts_of(ids: Sequence[int], token_bytes: Sequence[bytes], special: Mapping[
         yield special[i] if i in special else token_bytes[i].decode(errors="backslashreplace")
 
 
+def text_of(ids: Sequence[int], token_bytes: Sequence[bytes], special: Mapping[int, str]) -> str:
+    """Text of consecutive tokens, in which characters are whole that lie across tokens."""
+    return b"".join(special[i].encode() if i in special else token_bytes[i] for i in ids).decode(
+        errors="backslashreplace"
+    )
+
+
 def _kind(text: bytes) -> int:
     if not text:
         return SPECIAL
