@@ -94,7 +94,7 @@ def show_windows(config: InspectConfig, source: ConvertedTokens, tokenizer: Toke
     Text that was reversed before it was tokenized is reversed again: of each document for
     order=forward, else of each token.
     """
-    order = open_order(order_of(config), config.context_length)
+    order = open_order(order_of(config), config.context_length, tokenizer)
     is_reversed = source.manifest.is_reversed
     shown = f"{order.name}{', text_order=reversed, shown in reading order' if is_reversed else ''}"
     n_windows = max(1, source.manifest.splits[config.split].tokens // config.context_length)

@@ -1,4 +1,4 @@
-"""Let a model write text: after a prompt (forward), before it (backward), or all over a window (other orders).
+"""Let a model write text: after a prompt (forward), before it (backward, units), or all over a window (other orders).
 
 Shapes: B sequences, T tokens, V token ids.
 """
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hindsight.orders.order import Order
+from hindsight.orders.units import UnitOrder
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,10 @@ def generate(
     context_length: int,
     sampling: Sampling,
 ) -> Tensor:
-    """Write on from a prompt: after it, or before it (backward).
+    """Write on from a prompt: after it, or before it (backward, and orders of units).
+
+    A model of words writes one word behind the other: what it wrote is split into words again, and these are put into
+    reading order before the prompt; so are sentences. Segments cannot be told apart, and stay as they were written.
 
     In any other order, the model fills a window that begins with the prompt, and the tokens of the prompt stand where
     they are; what is behind the first end of a document is left out.
@@ -69,6 +73,10 @@ def generate(
     if order.name in ("forward", "backward"):
         step = 1 if order.name == "forward" else -1
         written = _write_on(module, prompt[::step], bos_id, eos_id, length, context_length, sampling)[::step]
+    elif isinstance(order, UnitOrder):
+        read = [prompt[position] for position in order.permutation(prompt_1T[0].numpy())]
+        added = _write_on(module, read, bos_id, eos_id, length, context_length, sampling)[len(read) :]
+        written = [added[position] for position in order.reading_order(np.array(added, np.int64))] + prompt
     else:
         n_tokens = min(len(prompt) + length, context_length)
         written = _fill(module, prompt[:n_tokens], order, bos_id, n_tokens, sampling)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hindsight.config.direction import Direction
-from hindsight.config.order import NUMBERED, PUBLISHED, order_of
+from hindsight.config.order import NUMBERED, PUBLISHED, UNITS, order_of
 from hindsight.errors import InputError
 from hindsight.orders import known
 from hindsight.orders.examples import IGNORED, make_example, permutations, turn, turn_back
@@ -47,7 +47,8 @@ def test_random_orders_are_those_of_the_published_code():
 
 def test_every_named_order_is_known_and_no_other():
     assert [*known.FORMULAS] == ["forward", "backward", *PUBLISHED]
-    assert known.NUMBERED.keys() == NUMBERED.keys()
+    assert [*known.UNITS] == [*UNITS]
+    assert {*known.NUMBERED, known.SEGMENTS} == NUMBERED.keys()
 
 
 @given(st.sampled_from(FIXED), st.integers(1, 12), st.data())

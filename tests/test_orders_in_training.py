@@ -15,8 +15,10 @@ import convert_to_mds
 from hindsight.config.model import Block, Cell, GPTConfig, RNNConfig
 from hindsight.loading.mds_reader import WindowStream
 from hindsight.loading.windows import SplitWindows
-from hindsight.orders.known import FORMULAS, open_order
-from hindsight.shards.manifest import SPLITS, Manifest
+from hindsight.orders.known import FORMULAS, UNITS, open_order
+from hindsight.orders.order import Order
+from hindsight.shards.manifest import SPLITS, TOKENIZER_FOLDER, Manifest
+from hindsight.tokenization.tokenizer import Tokenizer
 from language_model import LanguageModel, build_model
 from load_text_streaming import TextStreamingDataset, build_loader
 
@@ -27,7 +29,7 @@ MODELS = {
     "gru": RNNConfig(name="tiny", n_layers=2, d_model=16, cell=Cell.gru, dropout=0.1),
     "lstm": RNNConfig(name="tiny", n_layers=1, d_model=16, cell=Cell.lstm),
 }
-ORDERS = [*FORMULAS, "random_chunk:3", "uniform_random:3", "blocks:5"]
+ORDERS = [*FORMULAS, "random_chunk:3", "uniform_random:3", "blocks:5", *UNITS, "segments:3"]
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +40,15 @@ def unsigned(corpus: Path, tokenizer_dir: Path, tmp_path_factory: pytest.TempPat
     return out
 
 
+def opened_for(folder: Path, order: str) -> Order:
+    """An order for windows of T tokens of a corpus."""
+    return open_order(order, T, Tokenizer.load(folder / TOKENIZER_FOLDER))
+
+
 def permute_shards(folder: Path, copy: Path, order: str) -> Path:
     """Copy shards, with the tokens of each window of T in an order."""
     shutil.copytree(folder, copy)
-    manifest, opened = Manifest.load(folder), open_order(order, T)
+    manifest, opened = Manifest.load(folder), opened_for(folder, order)
     for split in SPLITS:
         left = manifest.splits[split].tokens
         for path in sorted((copy / split).glob("*.mds")):
@@ -72,13 +79,14 @@ def trace(folder: Path, order: str, model: Any) -> list[Any]:
     """Losses, gradients and weights of a few steps on the training split, and the sums of the validation split."""
     manifest = Manifest.load(folder)
     module = LanguageModel(build_model(model, manifest.vocab_size, seed=3), np.ones(manifest.vocab_size, np.int64))
+    opened = opened_for(folder, order)
     optimizer, seen = torch.optim.AdamW(module.parameters(), lr=1e-2), []
     torch.manual_seed(5)
     for split in SPLITS:
         windows = SplitWindows.of(str(folder), split, manifest, T, 8)
         dataset = TextStreamingDataset(WindowStream(windows), windows, 8, split == "train", seed=7)
         module.train(split == "train")
-        for step, batch in enumerate(build_loader(dataset, open_order(order, T), 0, 0, seed=7).dataloader):
+        for step, batch in enumerate(build_loader(dataset, opened, 0, 0, seed=7).dataloader):
             if split == "val":
                 seen.append(module.eval_forward(batch))
             elif step < 3:
@@ -101,7 +109,7 @@ def test_training_in_an_order_is_training_forward_on_windows_in_that_order(order
         assert not all(torch.equal(one, other) for one, other in zip(turned, straight, strict=True))
 
 
-@pytest.mark.parametrize("order", ["backward", "quarter_middle_out_interleave"])
+@pytest.mark.parametrize("order", ["backward", "quarter_middle_out_interleave", "words", "segments:2"])
 def test_a_run_in_an_order_has_the_losses_and_weights_of_a_forward_run_on_such_shards(
     order, unsigned, permuted, tmp_path
 ):
@@ -110,4 +118,4 @@ def test_a_run_in_an_order_has_the_losses_and_weights_of_a_forward_run_on_such_s
     assert losses(turned) == losses(forward)
     weights, others = load_file(turned / "model.safetensors"), load_file(forward / "model.safetensors")
     assert all(torch.equal(weights[name], others[name]) for name in others)
-    assert turned.name == f"gpt_nano-l2-d24-ctx64-h2-t32-shards-{order}-seed0"
+    assert turned.name == f"gpt_nano-l2-d24-ctx64-h2-t32-shards-{order.replace(':', '')}-seed0"

@@ -20,9 +20,13 @@ PUBLISHED = (
     "quarter_end_in_concat",
 )
 """Orders of the code of arXiv:2401.17505, by its names."""
-NUMBERED = {"random_chunk": "SEED", "uniform_random": "SEED", "blocks": "K"}
+UNITS = ("words", "sentences")
+"""Orders of units of text."""
+NUMBERED = {"random_chunk": "SEED", "uniform_random": "SEED", "blocks": "K", "segments": "SEED"}
 """Orders with a number behind a colon, and what it stands for."""
-SHOWN = ", ".join([*DIRECTIONS, *PUBLISHED, *(f"{name}:{number}" for name, number in NUMBERED.items())])
+PLAIN = (*DIRECTIONS, *PUBLISHED, *UNITS)
+"""Orders without a number."""
+SHOWN = ", ".join([*PLAIN, *(f"{name}:{number}" for name, number in NUMBERED.items())])
 
 
 def split_order(text: str) -> tuple[str, int | None]:
@@ -34,11 +38,11 @@ def split_order(text: str) -> tuple[str, int | None]:
         if name == "blocks" and int(number) == 0:
             raise InputError(f"order={text}: blocks have at least 1 token, which is order=backward.")
         return name, int(number)
-    if name in (*DIRECTIONS, *PUBLISHED):
+    if name in PLAIN:
         if colon:
             raise InputError(f"order={text}: {name} has no number; write order={name}.")
         return name, None
-    near = difflib.get_close_matches(name, [*DIRECTIONS, *PUBLISHED, *NUMBERED], 1)
+    near = difflib.get_close_matches(name, [*PLAIN, *NUMBERED], 1)
     hint = f"did you mean order={near[0]}? " if near else ""
     raise InputError(f"order={text} is not known; {hint}Choose one of {SHOWN}.")
 

@@ -143,8 +143,8 @@ class TrainConfig:
     order: str | None = None
     """Another order in which a window is read: even_odd, odd_even, middle_out, end_in, half_back_forward,
     half_forward_back, quarter_middle_out_interleave, quarter_middle_out_concat, quarter_end_in_interleave,
-    quarter_end_in_concat, random_chunk:SEED, uniform_random:SEED, blocks:K; forward and backward are the same as
-    direction. docs/training.md says what they are."""
+    quarter_end_in_concat, random_chunk:SEED, uniform_random:SEED, blocks:K, words, sentences, segments:SEED; forward
+    and backward are the same as direction. docs/training.md says what they are."""
     model: ModelConfig = MISSING
     """Named model of conf/model/; its fields are model.KEY."""
     data: DataConfig = field(default_factory=DataConfig)

@@ -30,12 +30,8 @@ def permutations(window_BT: Tensor, order: Order) -> Tensor:
     T = window_BT.shape[1]
     if isinstance(order, FixedOrder) and len(order.positions_T) == T and not _has_padding(window_BT):
         return torch.as_tensor(order.positions_T).expand_as(window_BT)
-    positions_BT = np.tile(np.arange(T), (len(window_BT), 1))
     rows_BT = cast("NDArray[np.int64]", np.asarray(window_BT))
-    for positions_T, window_T in zip(positions_BT, rows_BT, strict=True):
-        tokens_n = window_T[window_T != IGNORED]
-        positions_T[: len(tokens_n)] = order.permutation(tokens_n)
-    return torch.as_tensor(positions_BT)
+    return torch.as_tensor(order.permutations(rows_BT, (rows_BT != IGNORED).sum(axis=1)))
 
 
 def turn(window_BT: Tensor, order: Order) -> Tensor:

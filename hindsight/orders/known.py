@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from hindsight.config.order import split_order
 from hindsight.orders import blocks, direction, halves, middle, parity, quarters, shuffled
 from hindsight.orders.order import FixedOrder, Order
+from hindsight.orders.segments import Segments
+from hindsight.orders.units import TokenTexts
+from hindsight.orders.words import Sentences, Words
 
 FORMULAS: dict[str, tuple[Callable[[int], NDArray[np.int64]], int]] = {
     "forward": (direction.forward, 1),
@@ -32,11 +35,26 @@ NUMBERED: dict[str, tuple[Callable[[int, int], NDArray[np.int64]], int]] = {
 """Orders with a number, which their formula takes behind the length."""
 
 
-def open_order(name: str, context_length: int) -> Order:
-    """Make an order for windows of `context_length` tokens; InputError if there is none, or it does not fit them."""
+UNITS: dict[str, Callable[[str, TokenTexts], Order]] = {"words": Words, "sentences": Sentences}
+"""Orders of units of text."""
+SEGMENTS = "segments"
+"""The order of random segments, which has a number and needs the tokenizer."""
+
+
+def open_order(name: str, context_length: int, texts: TokenTexts | None = None) -> Order:
+    """Make an order for windows of `context_length` tokens; InputError if there is none, or it does not fit them.
+
+    Args:
+        name: the value of order= that means it.
+        context_length: tokens in a full window.
+        texts: the tokenizer; only orders of units of text need it.
+    """
     kind, number = split_order(name)
-    if number is None:
+    if number is None and kind in FORMULAS:
         formula, multiple = FORMULAS[kind]
         return FixedOrder(name, formula, context_length, multiple)
-    numbered, multiple = NUMBERED[kind]
-    return FixedOrder(name, lambda length: numbered(length, number), context_length, multiple)
+    if number is not None and kind in NUMBERED:
+        numbered, multiple = NUMBERED[kind]
+        return FixedOrder(name, lambda length: numbered(length, number), context_length, multiple)
+    assert texts is not None, f"order={name} depends on the text of the tokens"
+    return Segments(name, texts, number) if number is not None else UNITS[kind](name, texts)

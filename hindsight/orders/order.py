@@ -29,6 +29,13 @@ class Order(ABC):
     def permutation(self, window_T: NDArray[np.int64]) -> NDArray[np.int64]:
         """Give the positions of a window's n tokens in the order in which the model reads them, (n,) int64."""
 
+    def permutations(self, window_BT: NDArray[np.int64], lengths_B: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Give `permutation` of each window, (B, T) int64; what is behind its tokens, in number lengths_B, stays."""
+        positions_BT = np.repeat(arange(window_BT.shape[1])[None], len(window_BT), axis=0)
+        for positions_T, window_T, length in zip(positions_BT, window_BT, lengths_B.tolist(), strict=True):
+            positions_T[:length] = self.permutation(window_T[:length])
+        return positions_BT
+
 
 class FixedOrder(Order):
     """An order of positions, whatever the tokens are.
@@ -71,3 +78,8 @@ def inverse(permutation_n: NDArray[np.int64]) -> NDArray[np.int64]:
     steps_n = np.empty_like(permutation_n)
     steps_n[permutation_n] = np.arange(len(permutation_n))
     return steps_n
+
+
+def arange(length: int) -> NDArray[np.int64]:
+    """0, 1, 2, ... as int64."""
+    return np.arange(length, dtype=np.int64)

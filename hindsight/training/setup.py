@@ -128,7 +128,6 @@ def check_setup(config: TrainConfig, locations: dict[str, Location]) -> RunSetup
             f"data.context_length={context_length} exceeds model.context_length={config.model.context_length}; "
             "lower the first or raise the second."
         )
-    order = open_order(order_of(config), context_length)
     manifests = {split: Manifest.load(place.folder, place.key) for split, place in locations.items()}
     for split, place in locations.items():
         if place.remote is not None and manifests[split].format != MDS:
@@ -136,6 +135,7 @@ def check_setup(config: TrainConfig, locations: dict[str, Location]) -> RunSetup
                 f"{place.key}={place.remote.url} is h5, which is read here only; copy it, or convert it to MDS."
             )
     tokenizer = _load_tokenizer(config, locations, manifests)
+    order = open_order(order_of(config), context_length, tokenizer)
     batch_sizes = {"train": config.batch_size, "val": config.batch_size}
     if config.device_eval_batch_size is not None:
         devices = int(os.environ.get("WORLD_SIZE", "1"))
