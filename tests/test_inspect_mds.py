@@ -72,6 +72,16 @@ def test_windows_are_shown_in_either_direction(name, request, caplog):
         assert forward == repr("⏎EOS⏎".join(documents))
 
 
+def test_windows_are_shown_in_an_order_of_units(shards, caplog):
+    shown = {}
+    for order in ("forward", "words", "sentences", "segments:1"):
+        text, _ = look(shards, caplog, windows=3, context_length=64, order=order, verify=False)
+        shown[order] = [line.split(f"{order}: ", 1)[1] for line in text.splitlines() if "train window" in line]
+    for forward, words in zip(shown["forward"], shown["words"], strict=True):
+        assert words[1:-1].replace("\\n", " ").split()[0] == forward[1:-1].replace("\\n", " ").split()[-1]
+    assert len({tuple(lines) for lines in shown.values()}) == 4
+
+
 def damage(path, at=-1):
     data = bytearray(path.read_bytes())
     data[at] ^= 1

@@ -8,7 +8,8 @@
   dictionary tells them apart.
 
 A boundary inside a token lies at the end of that token if only white space follows in it, and is none otherwise. A
-character may be in several tokens: its bytes are put together. Shapes: B windows, T tokens, V token ids.
+character may be in several tokens: its bytes are put together. Shapes as in
+`units`.
 """
 
 import re
@@ -24,6 +25,8 @@ WHITE_SPACE = b" \t\n\r\v\f"
 ENDS, WIDE_ENDS = ".!?…", "\u3002\uff01\uff1f"
 CLOSERS = "\"'\u2019\u201d\xbb\u203a)]}\u300d\u300f\uff09\u3011\u300b\u3009"
 """Quotes and brackets that close."""
+BEGINS_WHITE, ENDS_WHITE, MIXED = 1, 2, 4
+"""White space of a token: it begins with it; it ends with it; it ends with it, and holds other characters."""
 _TAIL = re.compile(f"(?:([{ENDS}])|([{WIDE_ENDS}]))?[{re.escape(CLOSERS)}]*\\Z")
 
 
@@ -49,18 +52,18 @@ class Words(UnitOrder):
 
     def __init__(self, name: str, texts: TokenTexts) -> None:
         super().__init__(name, texts)
-        tokens = [texts.bytes_of(token) for token in range(texts.vocab_size)]
-        self.begins_white_V = np.array([token[:1] in WHITE_SPACE and token != b"" for token in tokens])
-        self.ends_white_V = np.array([token[-1:] in WHITE_SPACE and token != b"" for token in tokens])
-        self.is_white_V = np.array([not token.strip(WHITE_SPACE) for token in tokens]) & self.ends_white_V
+        begins_V = np.array([token[:1] in WHITE_SPACE and token != b"" for token in self.tokens])
+        ends_V = np.array([token[-1:] in WHITE_SPACE and token != b"" for token in self.tokens])
+        is_mixed_V = ends_V & np.array([token.strip(WHITE_SPACE) != b"" for token in self.tokens])
+        self.white_V = (BEGINS_WHITE * begins_V | ENDS_WHITE * ends_V | MIXED * is_mixed_V).astype(np.int8)
 
-    def begins(self, window_BT: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Tell at which tokens a word begins, (B, T), but for special tokens and the first of a document."""
-        begins_BT = self.begins_white_V[window_BT]
-        before_BT = window_BT[:, :-1]
-        begins_BT[:, 1:] &= ~self.ends_white_V[before_BT]
-        begins_BT[:, 1:] |= (self.ends_white_V & ~self.is_white_V)[before_BT]
-        return begins_BT
+    def begins(self, window_BT: NDArray[np.int64], is_edge_N: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Tell at which tokens a word begins, (N,), is_edge_N included."""
+        white_N = self.white_V[window_BT.ravel()]
+        begins_N = is_edge_N.copy()
+        before_N = white_N[:-1]
+        begins_N[1:] |= ((white_N[1:] & ~(before_N >> 1)) | (before_N >> 2)) & BEGINS_WHITE != 0
+        return begins_N
 
 
 class Sentences(Words):
@@ -73,16 +76,12 @@ class Sentences(Words):
 
     def __init__(self, name: str, texts: TokenTexts) -> None:
         super().__init__(name, texts)
-        tokens = [texts.bytes_of(token) for token in range(texts.vocab_size)]
+        tokens = self.tokens
         self.mark_V = np.array([mark_of(token) for token in tokens], np.int8)
-        stripped = [token.lstrip(WHITE_SPACE) for token in tokens]
-        self.breaks_before_V = np.array(
-            [token[: len(token) - len(rest)].count(b"\n") for token, rest in zip(tokens, stripped, strict=True)]
-        )
-        stripped = [token.rstrip(WHITE_SPACE) for token in tokens]
-        self.breaks_behind_V = np.array(
-            [token[len(rest) :].count(b"\n") for token, rest in zip(tokens, stripped, strict=True)]
-        )
+        first = [token[: len(token) - len(token.lstrip(WHITE_SPACE))] for token in tokens]
+        last = [token[len(token.rstrip(WHITE_SPACE)) :] if token.strip(WHITE_SPACE) else b"" for token in tokens]
+        self.breaks_before_V = np.array([space.count(b"\n") for space in first])
+        self.breaks_behind_V = np.array([space.count(b"\n") for space in last])
         self.begins_inside_V = np.array([is_inside(token[:1]) for token in tokens])
         self.last_bytes_V = np.array([int.from_bytes(token[-3:], "big") for token in tokens])
         self.n_bits_V = 8 * np.array([min(len(token), 3) for token in tokens])
@@ -92,54 +91,45 @@ class Sentences(Words):
         self.keys = np.array(sorted(keys))
         self.marks_of_keys = np.array([keys[key] for key in sorted(keys)], np.int8)
 
-    def begins(self, window_BT: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Tell at which tokens a sentence begins, (B, T), but for special tokens and the first of a document."""
-        words_BT = super().begins(window_BT)
-        mark_BT = self._marks(window_BT)
-        goes_on_BT = (mark_BT == Mark.closer) & ~words_BT
-        goes_on_BT[:, :1] = False
-        mark_BT[mark_BT == Mark.closer] = Mark.other
-        last_BT = np.maximum.accumulate(np.where(goes_on_BT, 0, arange(window_BT.shape[1])), axis=1)
-        ended_BT = np.take_along_axis(mark_BT, last_BT, axis=1)
-        begins_BT = words_BT & self._has_empty_line(window_BT, words_BT)
-        begins_BT[:, 1:] |= words_BT[:, 1:] & (ended_BT[:, :-1] != Mark.other)
-        stays_BT = goes_on_BT | self.begins_inside_V[window_BT]
-        begins_BT[:, 1:] |= (ended_BT[:, :-1] == Mark.wide_end) & ~stays_BT[:, 1:]
-        return begins_BT
+    def begins(self, window_BT: NDArray[np.int64], is_edge_N: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Tell at which tokens a sentence begins, (N,), is_edge_N included."""
+        window_N = window_BT.ravel()
+        is_word_N = super().begins(window_BT, is_edge_N)
+        mark_N = self._marks(window_N)
+        goes_on_N = (mark_N == Mark.closer) & ~is_word_N
+        last_N = arange(len(window_N))
+        last_N[goes_on_N] = 0
+        mark_N[(mark_N == Mark.closer) & is_word_N] = Mark.other
+        ended_N = mark_N[np.maximum.accumulate(last_N)]
+        begins_N = is_edge_N.copy()
+        words = np.flatnonzero(is_word_N)
+        breaks = np.add.reduceat(self.breaks_before_V[window_N], words)  # other tokens of a word have none
+        breaks[1:] += self.breaks_behind_V[window_N[words[1:] - 1]]
+        begins_N[words[(breaks >= 2) | (ended_N[words - 1] != Mark.other)]] = True
+        behind = np.flatnonzero(ended_N[:-1] == Mark.wide_end) + 1
+        begins_N[behind[~(goes_on_N | self.begins_inside_V[window_N])[behind]]] = True
+        return begins_N
 
-    def _marks(self, window_BT: NDArray[np.int64]) -> NDArray[np.int8]:
+    def _marks(self, window_N: NDArray[np.int64]) -> NDArray[np.int8]:
         """Look up what each token says; to the parts of a character, what the character says."""
-        mark_BT = self.mark_V[window_BT]
-        is_part_BT = mark_BT == Mark.part
-        if not is_part_BT.any():
-            return mark_BT
-        last_BT, bits_BT = self.last_bytes_V[window_BT], self.n_bits_V[window_BT]
-        bytes_BT = last_BT.copy()  # the last three bytes up to each token
-        bytes_BT[:, 1:] |= last_BT[:, :-1] << bits_BT[:, 1:]
-        bytes_BT[:, 2:] |= last_BT[:, :-2] << (bits_BT[:, 1:-1] + bits_BT[:, 2:])
-        found_BT = np.full(window_BT.shape, Mark.other, np.int8)
+        mark_N = self.mark_V[window_N]
+        is_part_N = mark_N == Mark.part
+        if not is_part_N.any():
+            return mark_N
+        last_N, bits_N = self.last_bytes_V[window_N], self.n_bits_V[window_N]
+        bytes_N = last_N.copy()  # the last three bytes up to each token
+        bytes_N[1:] |= last_N[:-1] << bits_N[1:]
+        bytes_N[2:] |= last_N[:-2] << (bits_N[1:-1] + bits_N[2:])
+        found_N = np.full(len(window_N), Mark.other, np.int8)
         for n_bits in (24, 16):
-            key_BT = bytes_BT & ((1 << n_bits) - 1)
-            at_BT = np.searchsorted(self.keys, key_BT).clip(max=len(self.keys) - 1)
-            found_BT = np.where(self.keys[at_BT] == key_BT, self.marks_of_keys[at_BT], found_BT)
-        T = window_BT.shape[1]
-        end_BT = np.full(window_BT.shape, T - 1)  # the last token of each character
-        goes_on_BT = is_part_BT & self.begins_inside_V[window_BT]
-        end_BT[:, :-1] = np.where(goes_on_BT[:, 1:], T - 1, arange(T - 1))
-        end_BT = np.minimum.accumulate(end_BT[:, ::-1], axis=1)[:, ::-1]
-        return np.where(is_part_BT, np.take_along_axis(found_BT, end_BT, axis=1), mark_BT)
-
-    def _has_empty_line(self, window_BT: NDArray[np.int64], words_BT: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Tell where the white space that begins at a token, or in the one before, holds two line breaks or more."""
-        T = window_BT.shape[1]
-        before_BT = self.breaks_before_V[window_BT]
-        total_BT = np.cumsum(before_BT, axis=1)
-        text_BT = np.where(self.is_white_V[window_BT], T - 1, arange(T))
-        text_BT = np.minimum.accumulate(text_BT[:, ::-1], axis=1)[:, ::-1]  # the next token with more than white space
-        breaks_BT = np.take_along_axis(total_BT, text_BT, axis=1) - total_BT + before_BT
-        ends_white_V = self.ends_white_V & ~self.is_white_V
-        breaks_BT[:, 1:] += (self.breaks_behind_V * ends_white_V)[window_BT[:, :-1]]
-        return breaks_BT >= 2
+            key_N = bytes_N & ((1 << n_bits) - 1)
+            at_N = np.searchsorted(self.keys, key_N).clip(max=len(self.keys) - 1)
+            found_N = np.where(self.keys[at_N] == key_N, self.marks_of_keys[at_N], found_N)
+        goes_on_N = is_part_N & self.begins_inside_V[window_N]
+        end_N = arange(len(window_N))  # the last token of each character
+        end_N[:-1][goes_on_N[1:]] = len(window_N) - 1
+        end_N = np.minimum.accumulate(end_N[::-1])[::-1]
+        return np.where(is_part_N, found_N[end_N], mark_N)
 
 
 def is_inside(content: bytes) -> bool:
