@@ -11,6 +11,7 @@ init=torch make the GPT of arXiv:2401.17505 (tests/test_published_models.py).
 """
 
 import math
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +19,15 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from hindsight.config.model import Activation, Block, GPTConfig, Init
+from hindsight.document_attention import attend_within, mask_of
 from hindsight.errors import InputError
+from hindsight.orders.documents import places_within
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 INIT_STD = 0.02
+Mask: TypeAlias = "Tensor | BlockMask | None"
 
 
 class Attention(nn.Module):
@@ -36,12 +43,13 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.d_model, (self.n_heads + 2 * self.n_kv_heads) * self.d_head, bias=bias)
         self.out = nn.Linear(config.d_model, config.d_model, bias=bias)
 
-    def forward(self, x_BTD: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotation: tuple[Tensor, Tensor] | None, mask: Mask = None) -> Tensor:
         """Let each position attend to itself and to those before it.
 
         Args:
             x_BTD: the residual stream after the norm.
             rotation: cos_TK and sin_TK of `rotary_angles`; None if positions are learned.
+            mask: what each position attends to, from `mask_of`; None for all before it.
 
         Returns:
             out_BTD, to be added to the residual stream.
@@ -59,7 +67,10 @@ class Attention(nn.Module):
         k_BHTK = k_BGTK.repeat_interleave(repeats, dim=1) if repeats > 1 else k_BGTK
         v_BHTK = v_BGTK.repeat_interleave(repeats, dim=1) if repeats > 1 else v_BGTK
         dropout = self.dropout if self.training else 0.0
-        mixed_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, dropout_p=dropout, is_causal=True)
+        if mask is None:
+            mixed_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, dropout_p=dropout, is_causal=True)
+        else:
+            mixed_BHTK = attend_within(q_BHTK, k_BHTK, v_BHTK, mask, dropout)
         return self.out(mixed_BHTK.transpose(1, 2).flatten(2))
 
 
@@ -104,9 +115,9 @@ class Layer(nn.Module):
         self.mlp = GELUMLP(config) if config.block is Block.gpt2 else SwiGLUMLP(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x_BTD: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotation: tuple[Tensor, Tensor] | None, mask: Mask = None) -> Tensor:
         """Return the residual stream after this block."""
-        x_BTD = x_BTD + self.dropout(self.attention(self.attention_norm(x_BTD), rotation))
+        x_BTD = x_BTD + self.dropout(self.attention(self.attention_norm(x_BTD), rotation, mask))
         return x_BTD + self.dropout(self.mlp(self.mlp_norm(x_BTD)))
 
 
@@ -155,8 +166,13 @@ class GPT(nn.Module):
             elif name.endswith(".bias"):
                 nn.init.zeros_(weight)
 
-    def hidden(self, inputs_BT: Tensor) -> Tensor:
-        """Return hidden_BTD, the residual stream after the final norm, which is the head's input."""
+    def hidden(self, inputs_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
+        """Return hidden_BTD, the residual stream after the final norm, which is the head's input.
+
+        Args:
+            inputs_BT: token ids.
+            documents_BT: the document of each, which attends to itself alone, with positions of its own; None for one.
+        """
         T = inputs_BT.shape[1]
         x_BTD = self.embedding(inputs_BT)
         if self.positions is not None:
@@ -166,21 +182,29 @@ class GPT(nn.Module):
                     f"model.block=gpt2 has no positions beyond; set model.context_length={T} or shorten the window "
                     "(in training, data.context_length)."
                 )
-            x_BTD = x_BTD + self.positions(torch.arange(T, device=inputs_BT.device))
+            places = torch.arange(T, device=inputs_BT.device) if documents_BT is None else places_within(documents_BT)
+            x_BTD = x_BTD + self.positions(places)
             rotation = None
         else:
             rotation = rotary_angles(T, self.config, inputs_BT.device)
+            if documents_BT is not None:
+                places_BT = places_within(documents_BT)
+                rotation = rotation[0][places_BT][:, None], rotation[1][places_BT][:, None]
+        mask = None
+        if documents_BT is not None:
+            dropout = self.config.dropout if self.training else 0.0
+            mask = mask_of(documents_BT, self.config.d_model // self.config.n_heads, dropout)
         x_BTD = self.dropout(x_BTD)
         for block in self.blocks:
             if self.activation_checkpointing and self.training:
-                x_BTD = checkpoint(block, x_BTD, rotation, use_reentrant=False)
+                x_BTD = checkpoint(block, x_BTD, rotation, mask, use_reentrant=False)
             else:
-                x_BTD = block(x_BTD, rotation)
+                x_BTD = block(x_BTD, rotation, mask)
         return self.norm(x_BTD)
 
-    def forward(self, inputs_BT: Tensor) -> Tensor:
+    def forward(self, inputs_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
         """Return logits_BTV."""
-        return self.head(self.hidden(inputs_BT))
+        return self.head(self.hidden(inputs_BT, documents_BT))
 
 
 def mlp_width(config: GPTConfig) -> int:

@@ -89,13 +89,13 @@ class LanguageModel(ComposerModel):
 
     def logits(self, batch: dict[str, Tensor]) -> Tensor:
         """Predict the targets of a batch, (B, T, V)."""
-        return self.module(batch["input_ids"])
+        return self.module(batch["input_ids"], batch.get("documents"))
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Score a batch.
 
         Args:
-            batch: {"input_ids", "targets"}, each (B, T) int64.
+            batch: {"input_ids", "targets"}, each (B, T) int64, and "documents" with document_mask=true.
 
         Returns:
             {"loss": mean nats of the targets, shape (); "sums": see `loss_utils.sums`, shape (4,)}; training without

@@ -34,7 +34,8 @@ from hindsight.interrupts import giving_up_after, leave_with_parent
 from hindsight.loading.mds_reader import WindowStream
 from hindsight.loading.shard_files import Shards
 from hindsight.loading.windows import SplitWindows, window_order
-from hindsight.orders.examples import IGNORED, make_example
+from hindsight.orders.documents import documents_of, shift_within
+from hindsight.orders.examples import IGNORED, make_example, permutations
 from hindsight.orders.order import Order
 from hindsight.ranks import on_each_node
 from hindsight.shards.h5 import HASH_KEY
@@ -186,11 +187,12 @@ class TextStreamingDataset(IterableDataset[dict[str, Any]]):
 
 @dataclass(frozen=True)
 class Collate:
-    """Windows -> {"input_ids", "targets"}, each (B, T) int64."""
+    """Windows -> {"input_ids", "targets"}, each (B, T) int64, and "documents" if an eos_id tells them apart."""
 
     order: Order
     bos_id: int
     context_length: int
+    eos_id: int | None = None
 
     def __call__(self, samples: list[dict[str, NDArray]]) -> "Batch":
         """Stack windows, pad short ones with IGNORED, and shift them into inputs and targets."""
@@ -199,7 +201,14 @@ class Collate:
             tokens = sample["tokens"]
             row_T[: len(tokens)] = tokens
             row_T[len(tokens) :] = IGNORED
-        inputs_BT, targets_BT = make_example(torch.from_numpy(window_BT), self.order, self.bos_id)
+        windows_BT = torch.from_numpy(window_BT)
+        if self.eos_id is not None:
+            positions_BT = permutations(windows_BT, self.order)
+            targets_BT = windows_BT.gather(1, positions_BT)
+            documents_BT = documents_of(windows_BT, self.eos_id).gather(1, positions_BT)
+            inputs_BT = shift_within(targets_BT, documents_BT, self.bos_id)
+            return Batch(input_ids=inputs_BT, targets=targets_BT, documents=documents_BT)
+        inputs_BT, targets_BT = make_example(windows_BT, self.order, self.bos_id)
         return Batch(input_ids=inputs_BT, targets=targets_BT)
 
 
@@ -264,7 +273,9 @@ def count_targets(batch: dict[str, Tensor]) -> int:
     return int((batch["targets"] != IGNORED).sum())
 
 
-def build_loader(dataset: TextStreamingDataset, order: Order, bos_id: int, num_workers: int, seed: int) -> DataSpec:
+def build_loader(
+    dataset: TextStreamingDataset, order: Order, bos_id: int, num_workers: int, seed: int, eos_id: int | None = None
+) -> DataSpec:
     """Build the loader of a dataset, which yields batches of `Collate`, and counts tokens as `count_targets`.
 
     Args:
@@ -274,11 +285,12 @@ def build_loader(dataset: TextStreamingDataset, order: Order, bos_id: int, num_w
         num_workers: data workers; 0 reads in this process.
         seed: seed of the workers. The loader draws from a generator of its own, so that reading data does not change
             the random state on which dropout depends.
+        eos_id: id that ends every document, if each is to be read by itself; None to read a window as one.
     """
     loader = TextLoader(
         dataset,
         batch_size=dataset.batch_size,
-        collate_fn=Collate(order, bos_id, dataset.windows.context_length),
+        collate_fn=Collate(order, bos_id, dataset.windows.context_length, eos_id),
         num_workers=num_workers,
         worker_init_fn=leave_with_parent,
         generator=torch.Generator().manual_seed(seed),
@@ -340,7 +352,8 @@ def has_hashes(manifest: Manifest, dataset: TextStreamingDataset) -> bool:
 def build_loaders(setup: RunSetup) -> dict[str, DataSpec]:
     """Build the loaders of train and val."""
     config, bos_id = setup.config, setup.tokenizer.bos_id
+    eos_id = setup.tokenizer.eos_id if config.document_mask else None
     return {
-        name: build_loader(dataset, setup.order, bos_id, config.data.num_workers, config.seed)
+        name: build_loader(dataset, setup.order, bos_id, config.data.num_workers, config.seed, eos_id)
         for name, dataset in build_datasets(setup).items()
     }

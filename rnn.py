@@ -1,16 +1,21 @@
 """GRU and LSTM language models: embedding, stacked recurrent layers, head. The state starts at zero in each window.
 
-Shapes: B sequences, T tokens, D d_model (width of the embedding and of every layer's hidden state), V vocab_size.
+Shapes: B sequences, T tokens, N = B * T, D d_model (width of the embedding and of every layer's hidden state), V
+vocab_size.
 Sources: GRU is from arXiv:1406.1078, LSTM from Hochreiter and Schmidhuber, 1997; torch.nn documents the equations. With
 final_norm they are those of arXiv:2401.17505 (tests/test_published_models.py).
 """
 
+from dataclasses import dataclass
 from typing import cast
 
+import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.checkpoint import checkpoint
 
 from hindsight.config.model import Cell, RNNConfig
+from hindsight.orders.documents import places_within
 
 
 class RNN(nn.Module):
@@ -50,23 +55,67 @@ class RNN(nn.Module):
             nn.init.normal_(self.embedding.weight, std=config.d_model**-0.5)
             self.head.weight = self.embedding.weight
 
-    def hidden(self, inputs_BT: Tensor) -> Tensor:
-        """Return hidden_BTD, the hidden states of the last layer, normed on demand, which are the head's input."""
+    def hidden(self, inputs_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
+        """Return hidden_BTD, the hidden states of the last layer, normed on demand, which are the head's input.
+
+        Args:
+            inputs_BT: token ids.
+            documents_BT: the document of each, for each of which the state starts at zero; None for one.
+        """
         x_BTD = self.embedding_dropout(self.embedding(inputs_BT))
+        packing = None if documents_BT is None else Packing.of(documents_BT)
+        x = x_BTD if packing is None else packing.pack(x_BTD)
         for i, layer in enumerate(self.layers):
             if i > 0:
-                x_BTD = self.dropout(x_BTD)
+                x = self.dropout(x)
             if self.activation_checkpointing and self.training:
-                x_BTD = cast(Tensor, checkpoint(run_layer, layer, x_BTD, use_reentrant=False))
+                x = cast(Tensor, checkpoint(run_layer, layer, x, packing, use_reentrant=False))
             else:
-                x_BTD = run_layer(layer, x_BTD)
+                x = run_layer(layer, x, packing)
+        x_BTD = x if packing is None else packing.unpack(x, x_BTD.shape)
         return x_BTD if self.norm is None else self.norm(x_BTD)
 
-    def forward(self, inputs_BT: Tensor) -> Tensor:
+    def forward(self, inputs_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
         """Return logits_BTV."""
-        return self.head(self.hidden(inputs_BT))
+        return self.head(self.hidden(inputs_BT, documents_BT))
 
 
-def run_layer(layer: nn.Module, x_BTD: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Packing:
+    """Documents of any lengths as PyTorch's PackedSequence: their first tokens, then their second ones, and so on.
+
+    Args:
+        steps: which of the B * T steps comes first, second, ...
+        sizes: how many documents have a first token, a second one, ..., on the CPU.
+    """
+
+    steps: Tensor
+    sizes: Tensor
+
+    @classmethod
+    def of(cls, documents_BT: Tensor) -> "Packing":
+        """Pack the documents of a batch, longest first."""
+        B, T = documents_BT.shape
+        rows_B1 = torch.arange(B, device=documents_BT.device)[:, None]
+        documents_N = (documents_BT + rows_B1 * (T + 1)).flatten()
+        lengths = documents_N.bincount(minlength=1)
+        places_N = places_within(documents_BT).flatten()
+        rank = torch.empty_like(lengths)
+        rank[lengths.argsort(descending=True, stable=True)] = torch.arange(len(lengths), device=lengths.device)
+        steps = (places_N * len(lengths) + rank[documents_N]).argsort()
+        return cls(steps, places_N.bincount().cpu())
+
+    def pack(self, x_BTD: Tensor) -> Tensor:
+        """Put the steps into the order of the packing, (B * T, D)."""
+        return x_BTD.flatten(0, 1)[self.steps]
+
+    def unpack(self, x_ND: Tensor, shape: torch.Size) -> Tensor:
+        """Put the steps back into their places, (B, T, D)."""
+        return torch.empty_like(x_ND).index_copy(0, self.steps, x_ND).view(shape)
+
+
+def run_layer(layer: nn.Module, x: Tensor, packing: Packing | None = None) -> Tensor:
     """Return the hidden states of a recurrent layer at each position; the first output of nn.GRU and nn.LSTM."""
-    return layer(x_BTD)[0]
+    if packing is None:
+        return layer(x)[0]
+    return layer(PackedSequence(x, packing.sizes))[0].data

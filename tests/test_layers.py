@@ -27,7 +27,7 @@ LAYERS = [
     },
     {"text", "tokenization", "shards"},
     {"conversion", "synthetic", "orders", "ranks"},
-    {"loading", "generation", "hf_weights"},
+    {"loading", "generation", "hf_weights", "document_attention"},
     {"training", "evaluation", "analysis", "studies"},
 ]
 """Rooms of hindsight/; an import goes to the same layer or one above it in this list."""

@@ -1,5 +1,6 @@
 import json
 import logging
+import shutil
 
 import pytest
 from helpers.small_data import convert_config, make_text
@@ -32,6 +33,16 @@ def test_the_batch_that_the_message_names_divides_among_the_devices(shards, tmp_
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(InputError, match="at most batch_size=232,"):
         setup_of(shards, tmp_path, "batch_size=1000")
+
+
+def test_documents_are_not_masked_where_the_data_does_not_know_them(shards, tmp_path):
+    copy = shutil.copytree(shards, tmp_path / "shards")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["splits"]["val"]["documents"] = None
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"document_mask=true: data.path=.* does not say where its documents end"):
+        setup_of(copy, tmp_path / "runs", "document_mask=true")
+    setup_of(copy, tmp_path / "runs")
 
 
 def test_a_run_that_was_begun_with_such_a_batch_goes_on(shards, tmp_path):

@@ -57,6 +57,7 @@ _RECORD = KeyRoles(ResumeRole.may_change, PairRole.free, SpeedRole.same)
 KEY_ROLES = {
     "direction": KeyRoles(ResumeRole.fixed, PairRole.compared, SpeedRole.same),
     "order": KeyRoles(ResumeRole.fixed, PairRole.compared, SpeedRole.same),
+    "document_mask": _MODEL,
     "model.name": _MODEL,
     "model.n_layers": _MODEL,
     "model.d_model": _MODEL,

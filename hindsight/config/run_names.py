@@ -35,7 +35,7 @@ LONGEST = 60
 
 
 def default_run_name(model: ModelConfig, data: DataConfig, order: str, seed: int, runs_dir: str) -> str:
-    """Name a run by its model, data, order and seed.
+    """Name a run by its model, data, order (and document_mask) and seed.
 
     Earlier versions left out what differs from the named model. A run that one of them began is found by that name.
     """

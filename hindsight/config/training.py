@@ -145,6 +145,9 @@ class TrainConfig:
     half_forward_back, quarter_middle_out_interleave, quarter_middle_out_concat, quarter_end_in_interleave,
     quarter_end_in_concat, random_chunk:SEED, uniform_random:SEED, blocks:K, words, sentences, segments:SEED; forward
     and backward are the same as direction. docs/training.md says what they are."""
+    document_mask: bool = False
+    """Whether each document's part of a window is a window of its own: no attention to others, positions from 0, and
+    the state of a GRU or LSTM from zero. A control: by default a model reads across the ends of documents."""
     model: ModelConfig = MISSING
     """Named model of conf/model/; its fields are model.KEY."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -231,4 +234,5 @@ class TrainConfig:
         """Give run_name, or what it is by default."""
         if self.run_name is not None:
             return self.run_name
-        return default_run_name(self.model, self.data, order_of(self), self.seed, self.runs_dir)
+        mask = "-docmask" if self.document_mask else ""
+        return default_run_name(self.model, self.data, order_of(self) + mask, self.seed, self.runs_dir)

@@ -136,6 +136,12 @@ def check_setup(config: TrainConfig, locations: dict[str, Location]) -> RunSetup
             )
     tokenizer = _load_tokenizer(config, locations, manifests)
     order = open_order(order_of(config), context_length, tokenizer)
+    for split, place in locations.items():
+        if config.document_mask and manifests[split].splits[split].documents is None:
+            raise InputError(
+                f"document_mask=true: {place.key}={place.folder} does not say where its documents end; convert their "
+                "text, or leave it out."
+            )
     batch_sizes = {"train": config.batch_size, "val": config.batch_size}
     if config.device_eval_batch_size is not None:
         devices = int(os.environ.get("WORLD_SIZE", "1"))
