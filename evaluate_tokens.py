@@ -72,11 +72,18 @@ def open_split(setup: "RunSetup") -> "TokenStream":
 
 
 def passes(run: TrainedRun, data: "EvaluatedData") -> "list[Pass]":
-    """Say how the model reads the windows: as it was trained."""
+    """Say how the model reads the windows: as it was trained, with order=both once in each direction."""
     from hindsight.evaluation.scoring import Pass
+    from hindsight.orders.both import Both, Reading
     from load_text_streaming import Collate
 
-    return [Pass("", data.order, Collate(data.order, data.tokenizer.bos_id, run.context_length))]
+    order, tokenizer = data.order, data.tokenizer
+    readings = {each.order.name: each for each in order.readings} if isinstance(order, Both) else None
+    eos_id = tokenizer.eos_id if run.config.document_mask else None
+    return [
+        Pass(name, each.order, Collate(each.order, each.start_id, run.context_length, eos_id))
+        for name, each in (readings or {"": Reading(order, tokenizer.bos_id)}).items()
+    ]
 
 
 def score_by(run: TrainedRun, data: "EvaluatedData", weights: "StoredWeights", precision: "Precision") -> "Score":
@@ -86,11 +93,12 @@ def score_by(run: TrainedRun, data: "EvaluatedData", weights: "StoredWeights", p
     from composer.core.precision import get_precision_context
     from composer.utils import get_device
 
+    from hindsight.orders.both import vocab_size_for
     from language_model import LanguageModel, build_model
     from loss_utils import target_nats, target_ranks
 
     config, device = run.config, get_device(None)
-    module = build_model(config.model, data.tokenizer.vocab_size, config.seed)
+    module = build_model(config.model, vocab_size_for(data.order, data.tokenizer.vocab_size), config.seed)
     model = device.module_to_device(LanguageModel(module, data.tokenizer.bytes_per_token)).eval()
     weights.load(model)
     composers = ComposerPrecision({"fp32": "fp32", "bf16": "amp_bf16", "fp16": "amp_fp16"}[precision.name])

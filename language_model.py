@@ -75,11 +75,19 @@ class LanguageModel(ComposerModel):
         module: the model, inputs_BT -> logits_BTV.
         bytes_per_token: (V,) UTF-8 bytes of each token id.
         train_metrics: whether to take all the sums in training too, or only the loss.
+        ways: names of the readings of order=both, of which each is evaluated by itself, too.
     """
 
-    def __init__(self, module: GPT | RNN, bytes_per_token: NDArray[np.int64], train_metrics: bool = True) -> None:
+    def __init__(
+        self,
+        module: GPT | RNN,
+        bytes_per_token: NDArray[np.int64],
+        train_metrics: bool = True,
+        ways: tuple[str, ...] = (),
+    ) -> None:
         super().__init__()
         self.module = module
+        self.ways = ways
         self.train_metrics = train_metrics
         vocab_size = module.head.weight.shape[0]
         bytes_V = torch.zeros(vocab_size, dtype=torch.int64)
@@ -119,11 +127,17 @@ class LanguageModel(ComposerModel):
 
     def get_metrics(self, is_train: bool) -> dict[str, Metric]:
         """Metrics of an evaluation; in training, `logging_composer.TrainMetrics` takes the sums as they come."""
-        return {} if is_train else {name: TokenMetric(name) for name in METRIC_NAMES}
+        if is_train:
+            return {}
+        metrics = {name: TokenMetric(name) for name in METRIC_NAMES}
+        for number, way in enumerate(self.ways):
+            metrics |= {f"{way}/{name}": TokenMetric(name, number) for name in METRIC_NAMES}
+        return {**metrics}
 
     def update_metric(self, batch: Any, outputs: Tensor, metric: Metric) -> None:
-        """Add the sums of a batch to a metric."""
-        metric.update(outputs)
+        """Add the sums of a batch to a metric; a batch of an evaluation is in one way."""
+        way = metric.way if isinstance(metric, TokenMetric) else None
+        metric.update(outputs if way is None else outputs * (batch["way"][0] == way))
 
     def _bytes_on(self, device: torch.device) -> Tensor:
         if self.bytes_V.device != device:

@@ -33,7 +33,8 @@ from hindsight.errors import InputError
 from hindsight.interrupts import giving_up_after, leave_with_parent
 from hindsight.loading.mds_reader import WindowStream
 from hindsight.loading.shard_files import Shards
-from hindsight.loading.windows import SplitWindows, window_order
+from hindsight.loading.windows import SplitWindows, both_ways, in_turns, window_order
+from hindsight.orders.both import Both
 from hindsight.orders.documents import documents_of, shift_within
 from hindsight.orders.examples import IGNORED, make_example, permutations
 from hindsight.orders.order import Order
@@ -69,6 +70,7 @@ class TextStreamingDataset(IterableDataset[dict[str, Any]]):
         shuffle: whether to shuffle.
         seed: seed of the shuffle.
         cache_limit: most bytes of fetched shards that stay, such as 20gb; None for no limit.
+        n_ways: ways in which each window is read, one batch after the other without shuffle; see `both_ways`.
     """
 
     def __init__(
@@ -79,7 +81,9 @@ class TextStreamingDataset(IterableDataset[dict[str, Any]]):
         shuffle: bool,
         seed: int,
         cache_limit: str | None = None,
+        n_ways: int = 1,
     ) -> None:
+        self.n_ways = n_ways
         self.stream, self.windows, self.batch_size = stream, windows, device_batch_size
         self.shuffle, self.seed = shuffle, seed
         self.shards = stream.get_shards(World.detect(), False)
@@ -99,15 +103,28 @@ class TextStreamingDataset(IterableDataset[dict[str, Any]]):
         self.stream.set_up_local(self.shards, np.zeros(len(self.shards), np.int64))
 
     def __len__(self) -> int:
-        """Windows that one device takes in an epoch."""
-        return self.windows.n_padded // dist.get_world_size()
+        """Windows that one device takes in an epoch, in whatever ways."""
+        return self.n_samples // dist.get_world_size()
+
+    @property
+    def n_samples(self) -> int:
+        """Windows of an epoch on all devices, the empty ones that pad the last batch included."""
+        return self.windows.n_padded * (self.n_ways // self.windows.passes)
+
+    def _order(self) -> NDArray[np.int64]:
+        """Order of the epoch: n_ways * window + way."""
+        if self.n_ways == 1:
+            return window_order(self.windows, self.shuffle, self.seed, self.epoch)
+        if self.windows.passes == 1:
+            return in_turns(self.windows)
+        return both_ways(self.windows, self.shuffle, self.seed, self.epoch)
 
     def begin_epoch(self) -> None:
         """Make this device's share of the epoch that comes next; data workers inherit it by a fork."""
         if self.has_begun:
             self.epoch, self.offset = self.epoch + 1, 0
         self.has_begun, self.taken = True, 0
-        order = window_order(self.windows, self.shuffle, self.seed, self.epoch)[self.offset :]
+        order = self._order()[self.offset :]
         n_local = dist.get_local_world_size()
         node, rank_of_node = divmod(dist.get_global_rank(), n_local)
         n_nodes = dist.get_world_size() // n_local
@@ -124,13 +141,17 @@ class TextStreamingDataset(IterableDataset[dict[str, Any]]):
 
     def _windows(self, numbers: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
         for start in range(0, len(numbers), CHUNK_WINDOWS):
-            yield from map(self.get_item, numbers[start : start + CHUNK_WINDOWS].tolist())
+            yield from map(self._sample, numbers[start : start + CHUNK_WINDOWS].tolist())
+
+    def _sample(self, number: int) -> dict[str, Any]:
+        window, way = divmod(number, self.n_ways)
+        return self.get_item(window) if self.n_ways == 1 else {**self.get_item(window), "way": way}
 
     def _fetched_windows(self, numbers: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
         """Yield windows, while a thread prefetches the next shards; an error is raised when the shard is needed."""
         if not len(numbers):
             return
-        shards = np.searchsorted(self.first_windows, numbers, "right") - 1
+        shards = np.searchsorted(self.first_windows, numbers // self.n_ways, "right") - 1
         firsts = np.sort(np.unique(shards, return_index=True)[1])
         permits, ended = Semaphore(PREFETCHED_SHARDS), False
 
@@ -187,7 +208,10 @@ class TextStreamingDataset(IterableDataset[dict[str, Any]]):
 
 @dataclass(frozen=True)
 class Collate:
-    """Windows -> {"input_ids", "targets"}, each (B, T) int64, and "documents" if an eos_id tells them apart."""
+    """Windows -> {"input_ids", "targets"}, each (B, T) int64, and "documents" if an eos_id tells them apart.
+
+    With order=both there is "way" too, (B,) int64: the number of the reading.
+    """
 
     order: Order
     bos_id: int
@@ -202,14 +226,26 @@ class Collate:
             row_T[: len(tokens)] = tokens
             row_T[len(tokens) :] = IGNORED
         windows_BT = torch.from_numpy(window_BT)
+        if not isinstance(self.order, Both):
+            return Batch(self._read(windows_BT, self.order, self.bos_id))
+        way_B = torch.tensor([sample["way"] for sample in samples])
+        batch = Batch(way=way_B)
+        for way, reading in enumerate(self.order.readings):
+            rows = way_B == way
+            for name, values_BT in self._read(windows_BT[rows], reading.order, reading.start_id).items():
+                batch.setdefault(name, torch.empty_like(windows_BT))[rows] = values_BT
+        return batch
+
+    def _read(self, windows_BT: Tensor, order: Order, start_id: int) -> dict[str, Tensor]:
+        """Shift windows into inputs and targets in an order."""
         if self.eos_id is not None:
-            positions_BT = permutations(windows_BT, self.order)
+            positions_BT = permutations(windows_BT, order)
             targets_BT = windows_BT.gather(1, positions_BT)
             documents_BT = documents_of(windows_BT, self.eos_id).gather(1, positions_BT)
-            inputs_BT = shift_within(targets_BT, documents_BT, self.bos_id)
-            return Batch(input_ids=inputs_BT, targets=targets_BT, documents=documents_BT)
-        inputs_BT, targets_BT = make_example(windows_BT, self.order, self.bos_id)
-        return Batch(input_ids=inputs_BT, targets=targets_BT)
+            inputs_BT = shift_within(targets_BT, documents_BT, start_id)
+            return {"input_ids": inputs_BT, "targets": targets_BT, "documents": documents_BT}
+        inputs_BT, targets_BT = make_example(windows_BT, order, start_id)
+        return {"input_ids": inputs_BT, "targets": targets_BT}
 
 
 class Batch(dict[str, Tensor]):
@@ -296,7 +332,7 @@ def build_loader(
         generator=torch.Generator().manual_seed(seed),
         pin_memory=torch.cuda.is_available(),
     )
-    return DataSpec(loader, num_samples=dataset.windows.n_padded, get_num_tokens_in_batch=count_targets)
+    return DataSpec(loader, num_samples=dataset.n_samples, get_num_tokens_in_batch=count_targets)
 
 
 def build_dataset(setup: RunSetup, split_name: str, shuffle: bool) -> TextStreamingDataset:
@@ -311,7 +347,8 @@ def build_dataset(setup: RunSetup, split_name: str, shuffle: bool) -> TextStream
     else:
         stream = WindowStream(windows, remote, is_bounded=limit is not None)
     device_batch_size = windows.batch_size // dist.get_world_size()
-    return TextStreamingDataset(stream, windows, device_batch_size, shuffle, setup.config.seed, limit)
+    n_ways = len(setup.order.readings) if isinstance(setup.order, Both) else 1
+    return TextStreamingDataset(stream, windows, device_batch_size, shuffle, setup.config.seed, limit, n_ways)
 
 
 def check_h5(setup: RunSetup) -> None:

@@ -4,6 +4,7 @@ Names are train/... for one optimizer step and eval/... for an evaluation. A ste
 made: train/loss_nats at step n is the loss of the n-th batch before its update, eval/loss_nats that of the model after.
 """
 
+import itertools
 import json
 import os
 import resource
@@ -20,11 +21,12 @@ from hindsight import runs
 from hindsight.config.training import WandbMode
 from hindsight.generation import Sampling, generate
 from hindsight.json_lines import keep_until
+from hindsight.orders.both import Reading
 from hindsight.text.graphemes import reverse_text
 from hindsight.training.callback_order import Phase
 from hindsight.training.console import Console
 from hindsight.training.gradient import TOTAL_LOSS, ClipGradient
-from hindsight.training.loggers import SAMPLE_COLUMNS, TensorboardFiles, WandbRun, own_metrics
+from hindsight.training.loggers import SAMPLE_COLUMNS, SAMPLE_WAY, TensorboardFiles, WandbRun, own_metrics
 from hindsight.training.run_folder import OpenRun
 from hindsight.training.setup import RunSetup
 from hindsight.training.speed import Speed
@@ -177,7 +179,8 @@ class Samples(Callback):
             model,
             setup.tokenizer,
         )
-        self.order, self.seed = setup.order, setup.config.seed
+        self.readings = setup.readings or {"": Reading(setup.order, setup.tokenizer.bos_id)}
+        self.seed = setup.config.seed
         self.as_read: Callable[[str], str] = reverse_text if setup.manifests["train"].is_reversed else str
         self.context_length = setup.windows["train"].context_length
         self.written = 0
@@ -211,19 +214,19 @@ class Samples(Callback):
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         sampling = Sampling(self.config.temperature, self.config.top_k, generator)
         rows = []
-        for prompt in self.config.prompts:
+        for prompt, (way, reading) in itertools.product(self.config.prompts, self.readings.items()):
             ids_1T = generate(
                 self.model.module,
                 self.tokenizer.tokenize(self.as_read(prompt)),
-                self.order,
-                self.tokenizer.bos_id,
+                reading.order,
+                reading.start_id,
                 self.tokenizer.eos_id,
                 self.config.length,
                 self.context_length,
                 sampling,
             )
-            rows.append([step, prompt, self.as_read(self.tokenizer.detokenize(ids_1T))])
-        columns = SAMPLE_COLUMNS
+            rows.append([step, prompt, self.as_read(self.tokenizer.detokenize(ids_1T)), *([way] if way else [])])
+        columns = [*SAMPLE_COLUMNS, SAMPLE_WAY][: len(rows[0])] if rows else SAMPLE_COLUMNS
         with self.path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows)
         logger.log_table(columns, rows, name="samples", step=step)

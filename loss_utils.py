@@ -93,17 +93,18 @@ class TokenMetric(Metric):
 
     Args:
         name: which of METRIC_NAMES.
+        way: with order=both, the number of the reading whose batches count; None for all.
     """
 
     full_state_update = False
     higher_is_better = None
     total: Tensor
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, way: int | None = None) -> None:
         super().__init__()
         if name not in METRIC_NAMES:
             raise ValueError(f"name={name!r} is no metric; choose one of {METRIC_NAMES}.")
-        self.name = name
+        self.name, self.way = name, way
         zero_4 = torch.zeros(4, dtype=torch.float64)
         self.add_state("total", default=zero_4, dist_reduce_fx="sum")  # pyright: ignore[reportUnknownMemberType]
 

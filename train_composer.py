@@ -170,8 +170,8 @@ def prepare(config: TrainConfig) -> RunSetup:
 def build_language_model(setup: RunSetup) -> LanguageModel:
     """Build the model, with its loss and metrics, from the seed."""
     config, tokenizer = setup.config, setup.tokenizer
-    module = build_model(config.model, tokenizer.vocab_size, config.seed, config.activation_checkpointing)
-    return LanguageModel(module, tokenizer.bytes_per_token, config.metrics)
+    module = build_model(config.model, setup.vocab_size, config.seed, config.activation_checkpointing)
+    return LanguageModel(module, tokenizer.bytes_per_token, config.metrics, tuple(setup.readings))
 
 
 def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSaver]:
@@ -204,7 +204,7 @@ def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSa
             eval_dataloader=Evaluator(
                 label="eval",
                 dataloader=loaders["val"],
-                subset_num_batches=config.eval_batches or -1,
+                subset_num_batches=config.eval_batches * max(len(setup.readings), 1) if config.eval_batches else -1,
                 eval_interval=plain_duration(config.eval_interval),
                 device_eval_microbatch_size=eval_microbatch_size,
             ),

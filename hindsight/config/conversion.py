@@ -16,7 +16,7 @@ from hindsight.config.checks import (
 )
 from hindsight.config.corpus import CorpusConfig
 from hindsight.config.direction import Direction
-from hindsight.config.order import settle_order
+from hindsight.config.order import BOTH, settle_order
 
 MAX_WORKERS = 1024
 
@@ -122,6 +122,7 @@ class InspectConfig:
         if self.direction is None and self.order is None:
             self.direction = Direction.forward
         settle_order(self)
+        require(self.order != BOTH, "order=both: look at direction=forward and at direction=backward.")
         require_no_credentials("", self)
         require_text("", self, "path")
         require_positive("", self, "context_length")

@@ -24,7 +24,9 @@ UNITS = ("words", "sentences")
 """Orders of units of text."""
 NUMBERED = {"random_chunk": "SEED", "uniform_random": "SEED", "blocks": "K", "segments": "SEED"}
 """Orders with a number behind a colon, and what it stands for."""
-PLAIN = (*DIRECTIONS, *PUBLISHED, *UNITS)
+BOTH = "both"
+"""Every window in each direction, by one model."""
+PLAIN = (*DIRECTIONS, *PUBLISHED, *UNITS, BOTH)
 """Orders without a number."""
 SHOWN = ", ".join([*PLAIN, *(f"{name}:{number}" for name, number in NUMBERED.items())])
 

@@ -144,7 +144,8 @@ class TrainConfig:
     """Another order in which a window is read: even_odd, odd_even, middle_out, end_in, half_back_forward,
     half_forward_back, quarter_middle_out_interleave, quarter_middle_out_concat, quarter_end_in_interleave,
     quarter_end_in_concat, random_chunk:SEED, uniform_random:SEED, blocks:K, words, sentences, segments:SEED; forward
-    and backward are the same as direction. docs/training.md says what they are."""
+    and backward are the same as direction; both: one model, every window once in each direction. docs/training.md says
+    what they are."""
     document_mask: bool = False
     """Whether each document's part of a window is a window of its own: no attention to others, positions from 0, and
     the state of a GRU or LSTM from zero. A control: by default a model reads across the ends of documents."""
@@ -173,7 +174,7 @@ class TrainConfig:
     eval_interval: str = "100ba"
     """Steps, tokens or epochs between two evaluations; one is always made at the end."""
     eval_batches: int | None = None
-    """Batches of an evaluation; null for the whole validation set."""
+    """Batches of an evaluation (order=both: in each direction); null for the whole validation set."""
     device_eval_batch_size: int | None = None
     """Windows that one device takes at once in an evaluation; null for those of training.
     No more than there are."""

@@ -118,7 +118,7 @@ def load_tokenizer(run: TrainedRun, path: str, key: str) -> Tokenizer:
 
 
 def _order(run: TrainedRun, tokenizer: Tokenizer) -> Order:
-    return open_order(order_of(run.config), run.context_length)
+    return open_order(order_of(run.config), run.context_length, tokenizer)
 
 
 def _locate(run: TrainedRun, path: str, key: str, out: str) -> Location:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hindsight.errors import InputError
 from hindsight.evaluation.token_stream import TokenStream
+from hindsight.orders.documents import places_within
 from hindsight.orders.examples import IGNORED, permutations
 from hindsight.orders.order import Order
 
@@ -149,4 +150,6 @@ def score_windows(
 def context_of(batch: Batch) -> Tensor:
     """Count, for each target, the tokens of context that the model has, BOS not counted; (B, T) int64."""
     targets_BT = batch["targets"]
+    if "documents" in batch:
+        return places_within(batch["documents"])
     return torch.arange(targets_BT.shape[1]).expand_as(targets_BT)

@@ -8,7 +8,7 @@ batch of an epoch: all batches have one size, and no window is seen twice.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isqrt
 
@@ -40,6 +40,7 @@ class SplitWindows:
         vocab_size: number of token ids.
         stride: tokens from the start of a window to that of the next in its block; None for context_length, with which
             each token is in one window.
+        passes: times that an epoch sees each window; 2 with order=both.
     """
 
     folder: str
@@ -51,6 +52,7 @@ class SplitWindows:
     batch_size: int
     vocab_size: int = 1 << 32
     stride: int | None = None
+    passes: int = 1
 
     @classmethod
     def of(
@@ -61,6 +63,7 @@ class SplitWindows:
         context_length: int,
         batch_size: int,
         stride: int | None = None,
+        passes: int = 1,
     ) -> "SplitWindows":
         """Look up a split in the manifest of its dataset; InputError if windows cannot be cut from its blocks."""
         block_length = manifest.block_length
@@ -87,6 +90,7 @@ class SplitWindows:
             batch_size,
             manifest.vocab_size,
             stride,
+            passes,
         )
 
     @cached_property
@@ -108,12 +112,12 @@ class SplitWindows:
     def epoch_tokens(self) -> int:
         """Targets in an epoch: the tokens of the split, those in several windows as often as they are."""
         last = self.n_windows - 1
-        return last * self.context_length + min(self.context_length, self.n_tokens - self.start(last))
+        return self.passes * (last * self.context_length + min(self.context_length, self.n_tokens - self.start(last)))
 
     @property
     def n_padded(self) -> int:
-        """Windows with the empty ones that pad the last batch."""
-        return -(-self.n_windows // self.batch_size) * self.batch_size
+        """Windows of an epoch, all passes together, with the empty ones that pad the last batch."""
+        return -(-self.n_windows * self.passes // self.batch_size) * self.batch_size
 
     @property
     def n_batches(self) -> int:
@@ -184,6 +188,29 @@ def window_order(windows: SplitWindows, shuffle: bool, seed: int, epoch: int) ->
         end += len(numbers)
     order[end:] = np.arange(windows.n_windows, windows.n_padded)
     return order
+
+
+def both_ways(windows: SplitWindows, shuffle: bool, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Order of an epoch that sees each window in two ways: a pass over all, each in one of the ways, then another.
+
+    Returns:
+        (n_padded,) 2 * window + way, which is 0 or 1; windows from n_windows on are empty.
+    """
+    once = replace(windows, passes=1)
+    first, second = (window_order(once, shuffle, seed, 2 * epoch + i)[: windows.n_windows] for i in range(2))
+    ways = np.random.default_rng((seed, epoch, 2)).integers(2, size=windows.n_windows)
+    empty = np.arange(windows.n_windows, windows.n_padded - windows.n_windows)
+    return np.concatenate([2 * first + ways[first], 2 * second + 1 - ways[second], 2 * empty])
+
+
+def in_turns(windows: SplitWindows) -> NDArray[np.int64]:
+    """Order of an evaluation in two ways: each batch in the first, and at once in the second.
+
+    Returns:
+        (2 * n_padded,) 2 * window + way, which is 0 or 1.
+    """
+    batches = np.arange(windows.n_padded).reshape(-1, windows.batch_size)
+    return np.stack([2 * batches, 2 * batches + 1], axis=1).ravel()
 
 
 def shard_extent(windows: SplitWindows, number: int) -> tuple[int, int]:

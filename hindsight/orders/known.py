@@ -1,12 +1,14 @@
 """All orders by the name that order= gives them."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hindsight.config.order import split_order
+from hindsight.config.order import BOTH, split_order
 from hindsight.orders import blocks, direction, halves, middle, parity, quarters, shuffled
+from hindsight.orders.both import Both, SpecialTokens
 from hindsight.orders.order import FixedOrder, Order
 from hindsight.orders.segments import Segments
 from hindsight.orders.units import TokenTexts
@@ -41,13 +43,17 @@ SEGMENTS = "segments"
 """The order of random segments, which has a number and needs the tokenizer."""
 
 
-def open_order(name: str, context_length: int, texts: TokenTexts | None = None) -> Order:
+class OrderTokenizer(TokenTexts, SpecialTokens, Protocol):
+    """What orders ask of a tokenizer."""
+
+
+def open_order(name: str, context_length: int, texts: OrderTokenizer | None = None) -> Order:
     """Make an order for windows of `context_length` tokens; InputError if there is none, or it does not fit them.
 
     Args:
         name: the value of order= that means it.
         context_length: tokens in a full window.
-        texts: the tokenizer; only orders of units of text need it.
+        texts: the tokenizer; only orders of units of text, and `both`, need it.
     """
     kind, number = split_order(name)
     if number is None and kind in FORMULAS:
@@ -56,5 +62,7 @@ def open_order(name: str, context_length: int, texts: TokenTexts | None = None) 
     if number is not None and kind in NUMBERED:
         numbered, multiple = NUMBERED[kind]
         return FixedOrder(name, lambda length: numbered(length, number), context_length, multiple)
-    assert texts is not None, f"order={name} depends on the text of the tokens"
+    assert texts is not None, f"order={name} depends on the tokens"
+    if kind == BOTH:
+        return Both(texts, context_length)
     return Segments(name, texts, number) if number is not None else UNITS[kind](name, texts)

@@ -15,6 +15,7 @@ from hindsight.command_line import configuration_of, keys_of_texts, one_line_err
 from hindsight.config.defaults import with_defaults
 from hindsight.config.key_roles import SpeedRole, roles_of
 from hindsight.config.keys import flatten
+from hindsight.config.order import BOTH
 from hindsight.config.training import TrainConfig
 from hindsight.config.typed_text import as_typed
 from hindsight.durations import parse_duration, tokens_in
@@ -60,6 +61,7 @@ def tokens_of(run: TrainConfig) -> int | None:
         if run.data.stride is not None:
             place = run.data.path, "train", manifest
             epoch_tokens = SplitWindows.of(*place, context_length, run.batch_size, run.data.stride).epoch_tokens
+        epoch_tokens *= 2 if run.order == BOTH else 1
     return tokens_in(run.max_duration, run.batch_size * context_length, epoch_tokens)
 
 

@@ -140,6 +140,11 @@ class Tokenizer:
         except UnicodeDecodeError:
             return repr(content)
 
+    def special_id(self, name: str) -> int | None:
+        """Give the id of a special token; None if there is none of this name."""
+        special = {token["content"]: token["id"] for token in self.spec["added_tokens"] if token["special"]}
+        return special.get(name)
+
     def is_fragment(self, token_id: int) -> bool:
         """Whether an id stands for bytes that are not complete UTF-8 characters."""
         try:

@@ -178,7 +178,7 @@ def check_for_run(tree: Any, step: int, setup: RunSetup, model: nn.Module) -> No
     time = state["timestamp"]["Timestamp"]
     require(time["batch"] == step, f"its name says step {step}, its content step {time['batch']}")
     within, size, n = time["batch_in_epoch"], windows.batch_size, windows.n_batches
-    short = windows.n_windows * windows.context_length - windows.epoch_tokens  # tokens that the last window lacks
+    short = windows.passes * windows.n_windows * windows.context_length - windows.epoch_tokens  # of the last window
     full = within * windows.batch_tokens
     fewest, most = (windows.epoch_tokens, windows.epoch_tokens) if within == n else (full - short, full)
     is_so = {

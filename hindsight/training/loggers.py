@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 SAMPLE_COLUMNS = ["step", "prompt", "text"]
 """Keys of a line of samples.jsonl."""
+SAMPLE_WAY = "direction"
+"""One more key with order=both: which of its directions a text was written in."""
 
 
 def own_metrics(metrics: dict[str, Any]) -> dict[str, float]:
@@ -86,18 +88,15 @@ class WandbRun(LoggerDestination):
         # Both in the order of their steps, and metrics of a step before its samples.
         metrics = ((line["step"], own_metrics(line)) for line in _lines_of(self.folder / runs.METRICS))
         samples = groupby(_lines_of(self.folder / runs.SAMPLES), key=lambda line: line["step"])
-        tables = ((step, [*map(self._row, rows)]) for step, rows in samples)
+        tables = ((step, [*rows]) for step, rows in samples)
         for step, values in merge(metrics, tables, key=lambda of_step: of_step[0]):
             if isinstance(values, dict):
                 self._log(values, step)
             else:
-                self.log_table(SAMPLE_COLUMNS, values, "samples", step)
+                columns = [*SAMPLE_COLUMNS, *([SAMPLE_WAY] if SAMPLE_WAY in values[0] else [])]
+                self.log_table(columns, [[line.get(key) for key in columns] for line in values], "samples", step)
         now = int(state.timestamp.batch)
         self.logged = {step: names for step, names in self.logged.items() if step >= now}
-
-    @staticmethod
-    def _row(line: dict[str, Any]) -> list[Any]:
-        return [line.get(column) for column in SAMPLE_COLUMNS]
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Log the metrics of a step."""

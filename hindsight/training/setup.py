@@ -17,6 +17,7 @@ from hindsight.durations import steps_in
 from hindsight.errors import InputError
 from hindsight.loading.remote import Remote, cache_folder
 from hindsight.loading.windows import SplitWindows
+from hindsight.orders.both import Both, Reading, vocab_size_for
 from hindsight.orders.known import open_order
 from hindsight.orders.order import Order
 from hindsight.provenance import git_commit, versions
@@ -73,6 +74,16 @@ class RunSetup:
         """Optimizer steps in the run."""
         train = self.windows["train"]
         return steps_in(self.config.max_duration, train.n_batches, train.epoch_tokens, train.batch_tokens)
+
+    @property
+    def readings(self) -> dict[str, Reading]:
+        """The ways in which one model reads each window, by name; {} but for order=both."""
+        return {each.order.name: each for each in self.order.readings} if isinstance(self.order, Both) else {}
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids of the model."""
+        return vocab_size_for(self.order, self.tokenizer.vocab_size)
 
     @property
     def notes(self) -> list[str]:
@@ -148,9 +159,10 @@ def check_setup(config: TrainConfig, locations: dict[str, Location]) -> RunSetup
         needed = -(-manifests["val"].splits["val"].tokens // (context_length * devices))
         batch_sizes["val"] = devices * min(config.device_eval_batch_size, needed)
     strides = {"train": config.data.stride, "val": None}  # each token is evaluated once
+    passes = {"train": 2 if isinstance(order, Both) else 1, "val": 1}
     windows = {
         split: SplitWindows.of(
-            locations[split].folder, split, manifest, context_length, batch_sizes[split], strides[split]
+            locations[split].folder, split, manifest, context_length, batch_sizes[split], strides[split], passes[split]
         )
         for split, manifest in manifests.items()
     }
@@ -197,7 +209,7 @@ def _notes(
 ) -> list[str]:
     train, val, optim = windows["train"], windows["val"], config.optim
     notes: list[str] = []
-    if config.batch_size > train.n_windows:
+    if config.batch_size > train.n_windows * train.passes:
         notes.append(
             f"batch_size={config.batch_size} is more than an epoch: each step is made of its {train.n_windows} windows"
         )
