@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from composer.utils import dist
 from helpers.training_runs import compose_config, losses, records, settings, train
 from safetensors.torch import load_file
 
@@ -20,6 +21,7 @@ from hindsight.orders.known import open_order
 from hindsight.runs import METRIC_NAMES
 from hindsight.tokenization.tokenizer import Tokenizer
 from hindsight.training.setup import RunSetup, check_setup, locate_data
+from hindsight.training.summary import end_lines
 from language_model import LanguageModel, build_model
 from load_text_streaming import build_dataset, build_loader
 
@@ -65,8 +67,8 @@ def test_a_batch_of_an_evaluation_has_one_direction_and_both_have_the_same_windo
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_each_direction_is_that_of_a_run_of_its_own_but_for_the_first_input(shards, tmp_path, num_workers):
     setup = setup_of(shards, tmp_path, "order=both")
-    starts = [setup.tokenizer.special_id(f"<|{way}|>") for way in WAYS]
-    assert None not in starts
+    starts = [reading.start_id for reading in setup.readings.values()]
+    assert starts == [setup.tokenizer.special_id(f"<|{way}|>") for way in WAYS]
     found = batches_of(setup, "val", num_workers=num_workers)
     for number, way in enumerate(WAYS):
         alone = batches_of(setup_of(shards, tmp_path, f"direction={way}"), "val", starts[number])
@@ -88,6 +90,29 @@ def test_training_has_the_examples_of_both_directions_each_once(shards, tmp_path
     assert sorted(found) == sorted(expected)
     mixed = [batch["way"].float().mean() for batch in batches_of(setup, "train")]
     assert sum(0 < share < 1 for share in mixed) > 50, "a batch has both"
+
+
+@pytest.mark.parametrize(("ranks", "ranks_per_node"), [(4, 2), (2, 2)])
+def test_a_global_batch_is_the_same_part_of_the_epoch_on_any_number_of_devices(
+    ranks, ranks_per_node, shards, tmp_path, monkeypatch
+):
+    setup = setup_of(shards, tmp_path, "order=both")
+    datasets = {split: build_dataset(setup, split, split == "train") for split in ("train", "val")}
+    whole = {}
+    for split, dataset in datasets.items():
+        dataset.begin_epoch()
+        whole[split] = dataset.share.reshape(-1, 8)
+    monkeypatch.setattr(dist, "get_world_size", lambda: ranks)
+    monkeypatch.setattr(dist, "get_local_world_size", lambda: ranks_per_node)
+    for split, dataset in datasets.items():
+        parts = []
+        for rank in range(ranks):
+            monkeypatch.setattr(dist, "get_global_rank", lambda rank=rank: rank)
+            dataset.load_state_dict({"epoch": 0, "sample_in_epoch": 0, "shuffle_seed": setup.config.seed})
+            dataset.begin_epoch()
+            parts.append(dataset.share.reshape(-1, 8 // ranks))
+            assert len(dataset) == len(dataset.share)
+        assert (np.sort(np.concatenate(parts, axis=1)) == np.sort(whole[split])).all()
 
 
 def rows_of(batch: dict[str, torch.Tensor]) -> list[tuple[int, ...]]:
@@ -112,6 +137,7 @@ def test_a_run_is_evaluated_in_each_direction_and_writes_samples_in_both(shards,
     assert [(sample["direction"], sample["prompt"]) for sample in samples] == [(way, "In the") for way in WAYS]
     assert samples[0]["text"].startswith("In the")
     assert samples[1]["text"].endswith("In the")
+    assert end_lines(setup)[-1].endswith(f"python evaluate_tokens.py {run}")
 
 
 def evaluated_alone(run: Path, shards: Path, runs: Path, setup: RunSetup, number: int) -> dict[str, float]:

@@ -81,6 +81,11 @@ def test_windows_are_shown_in_an_order_of_units(shards, caplog):
     assert all(len(line) > 64 for lines in shown.values() for line in lines)
 
 
+def test_both_directions_at_once_are_not_shown(shards):
+    with pytest.raises(InputError, match="order=both: look at direction=forward and at direction=backward"):
+        InspectConfig(path=str(shards), order="both")
+
+
 def damage(path, at=-1):
     data = bytearray(path.read_bytes())
     data[at] ^= 1
