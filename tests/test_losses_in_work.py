@@ -1,6 +1,7 @@
 """Evaluations that are shared, interrupted, repeated: the same rows, and nothing of another evaluation."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from helpers.killed_runs import kill_group
 from helpers.processes import ROOT
-from helpers.token_runs import names, score
+from helpers.token_runs import T, names, score
 from helpers.training_runs import compose_config
 
 import evaluate_tokens
@@ -17,6 +18,9 @@ from hindsight.analysis.token_losses import COLUMNS, TokenLosses
 from hindsight.errors import InputError
 from hindsight.evaluation import losses_in_work
 from hindsight.evaluation.losses_in_work import IDENTITY, Work
+from hindsight.evaluation.scoring import Pass
+from hindsight.orders.known import open_order
+from load_text_streaming import Collate
 
 
 def assert_same(one: TokenLosses, other: TokenLosses) -> None:
@@ -150,6 +154,40 @@ def test_what_is_killed_or_asked_to_stop_goes_on_with_any_number_of_processes(fo
     assert os.listdir(tmp_path) == ["a.parquet"]
     assert fork_server.run(arguments, 1, script="evaluate_tokens") == [0], fork_server.output()
     assert "already there, nothing to do." in fork_server.output()
+
+
+@pytest.mark.dist
+def test_damage_that_one_of_two_processes_meets_ends_both_with_one_line(fork_server, trained, shards, tmp_path):
+    data = shutil.copytree(shards, tmp_path / "shards")
+    last = max((data / "val").glob("*.mds"))
+    content = bytearray(last.read_bytes())
+    content[-60] ^= 1
+    last.write_bytes(content)
+    arguments = [f"run={trained['forward']}", f"out={tmp_path / 'a.parquet'}", f"data={data}"]
+    assert fork_server.run(arguments, 2, script="evaluate_tokens") == [2, 2]
+    assert f"evaluate_tokens.py: {last} is damaged" in fork_server.output()
+    assert "Traceback" not in fork_server.output()
+    assert not (tmp_path / "a.parquet").exists()
+
+
+def test_a_run_that_reads_each_window_in_several_ways_has_a_file_for_each(trained, tmp_path, monkeypatch, caplog):
+    def two_passes(run, data):
+        orders = {name: open_order(name, T) for name in ("forward", "backward")}
+        return [Pass(name, order, Collate(order, data.tokenizer.bos_id, T)) for name, order in orders.items()]
+
+    forward = score(trained["forward"], tmp_path / "one.parquet")
+    monkeypatch.setattr(evaluate_tokens, "passes", two_passes)
+    config = compose_config("evaluate_tokens", f"run={trained['forward']}", f"out={tmp_path / 'a.parquet'}")
+    with caplog.at_level("INFO", "hindsight"):
+        evaluate_tokens.main(config)
+        evaluate_tokens.main(config)
+    assert caplog.text.count("nats/document") == 4
+    assert caplog.text.count("already there") == 1
+    files = [TokenLosses.open(tmp_path / f"a-{name}.parquet") for name in ("forward", "backward")]
+    assert [file.metadata["order"] for file in files] == ["forward", "backward"]
+    assert_same(files[0], forward)
+    assert files[1].read(["context"])["context"][0] == T - 1
+    assert len([*tmp_path.iterdir()]) == 3
 
 
 def test_a_second_evaluation_into_the_same_file_is_refused_while_the_first_goes_on(trained, tmp_path):

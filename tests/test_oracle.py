@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers import oracle
 from helpers.small_data import convert_config
+from helpers.token_runs import score
 from helpers.training_runs import TINY, compose_config, last_of_each, train
 
 import compare_directions
@@ -51,6 +52,11 @@ def test_the_gap_of_a_known_source_is_its_mutual_information(backward, source, t
         oracle_run(source, tmp_path / "runs", "forward", oracle.exact_logits("forward")),
         oracle_run(source, tmp_path / "runs", "backward", logits),
     ]
+    backward_nats = oracle.UNIGRAM_NATS if backward == "unigram" else oracle.FORWARD_NATS
+    for run, nats in zip(pair, (oracle.FORWARD_NATS, backward_nats), strict=True):
+        rows = score(run, tmp_path / f"{run.name}.parquet").read(["context", "nats"])
+        np.testing.assert_allclose(rows["nats"][rows["context"] > 0], nats, atol=1e-5)
+        np.testing.assert_allclose(rows["nats"][rows["context"] == 0], oracle.UNIGRAM_NATS, atol=1e-5)
     out = tmp_path / "comparison"
     compare_directions.main(
         compose_config("compare_directions", f"runs=[{pair[0]},{pair[1]}]", f"out={out}"),

@@ -99,8 +99,7 @@ class Work:
 
     def _load(self, part: int) -> dict[str, NDArray[Any]] | None:
         """Read the rows of a part; None unless they are there and whole."""
-        windows = [window for batch in self.batches(part) for window in self.plan.batch(batch)]
-        n_rows = sum(window.last - window.first for window in windows)
+        n_rows = self.plan.n_scored(self.batches(part))
         try:
             with self._path(part).open("rb") as file, np.load(file) as stored:
                 rows = {name: stored[name] for name in ROWS}

@@ -26,8 +26,7 @@ class Progress:
     """
 
     def __init__(self, work: Work, parts: list[int], n_ranks: int, is_shown: bool) -> None:
-        windows = (window for part in parts for batch in work.batches(part) for window in work.plan.batch(batch))
-        self.total = sum(window.last - window.first for window in windows)
+        self.total = sum(work.plan.n_scored(work.batches(part)) for part in parts)
         self.share = f"scoring, 1 of {n_ranks} processes" if n_ranks > 1 else "scoring"
         self.is_shown, self.done = is_shown, 0
         self.has_bar = is_shown and sys.stderr.isatty() and sys.stdout.isatty()

@@ -94,6 +94,11 @@ class Plan:
         first = number * self.batch_size
         return [self.window(each) for each in range(first, min(first + self.batch_size, self.n_windows))]
 
+    def n_scored(self, batches: range) -> int:
+        """Count the tokens that are scored in batches that follow each other."""
+        ends = self.batch(batches[0])[0], self.batch(batches[-1])[-1]
+        return max(window.last for window in ends) - min(window.first for window in ends)
+
 
 @dataclass(frozen=True)
 class Pass:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from hindsight import runs
+from hindsight.config.evaluation import WINDOWS
 from hindsight.evaluation.trained_run import TrainedRun
 from hindsight.json_lines import read_backward, step_of
 
@@ -24,8 +25,9 @@ def metric_lines(run: TrainedRun, file: dict[str, Any], values: dict[str, float]
         f"{values['accuracy']:.4%} · {values['bits_per_byte']:.6f} bits/byte · "
         f"{sums['nats'] / documents:.4f} nats/document",
     ]
-    is_own = file.get("data_fingerprint") == run.metadata[runs.FINGERPRINTS[0]] and file["split"] == "val"
-    if is_own and run.folder is not None and (loss := _recorded_loss(run, file["step"])) is not None:
+    is_own = file["data_fingerprint"] == run.metadata[runs.FINGERPRINTS[0]] and file["split"] == "val"
+    loss = _recorded_loss(run, file["step"]) if is_own and file["context"] == WINDOWS else None
+    if loss is not None:
         part = run.config.eval_batches
         of_what = f", on its first {part} batches" if part is not None else ""
         lines.append(f"its own  {loss:.6f} nats/token, in the run's evaluation at this step{of_what}")
@@ -33,10 +35,8 @@ def metric_lines(run: TrainedRun, file: dict[str, Any], values: dict[str, float]
 
 
 def _recorded_loss(run: TrainedRun, step: int) -> float | None:
-    """Loss of the run's own evaluation at a step; None if there was none."""
-    assert run.folder is not None
-    path = run.folder / runs.METRICS
-    for record in read_backward(path) if path.exists() else ():
+    """Loss of the run's own evaluation at a step; None if there was none, or its folder is not here."""
+    for record in read_backward(run.folder / runs.METRICS) if run.folder is not None else ():
         if step_of(record) == step:
             loss = record.get(runs.EVAL_LOSS)
             return loss if runs.is_number(loss) else None
