@@ -54,9 +54,13 @@ def test_the_gap_of_a_known_source_is_its_mutual_information(backward, source, t
     ]
     backward_nats = oracle.UNIGRAM_NATS if backward == "unigram" else oracle.FORWARD_NATS
     for run, nats in zip(pair, (oracle.FORWARD_NATS, backward_nats), strict=True):
-        rows = score(run, tmp_path / f"{run.name}.parquet").read(["context", "nats"])
+        rows = score(run, run / runs.TOKEN_LOSSES).read(["context", "nats"])
         np.testing.assert_allclose(rows["nats"][rows["context"] > 0], nats, atol=1e-5)
         np.testing.assert_allclose(rows["nats"][rows["context"] == 0], oracle.UNIGRAM_NATS, atol=1e-5)
+        sliding = score(run, tmp_path / f"{run.name}.parquet", "context=sliding:8").read(["context", "nats"])
+        assert (sliding["context"] == 0).sum() == 1, "one token of the stream has nothing before it"
+        assert sorted(set(sliding["context"]))[-8:] == [*range(T - 8, T)]
+        np.testing.assert_allclose(sliding["nats"][sliding["context"] > 0], nats, atol=1e-5)
     out = tmp_path / "comparison"
     compare_directions.main(
         compose_config("compare_directions", f"runs=[{pair[0]},{pair[1]}]", f"out={out}"),
@@ -65,3 +69,11 @@ def test_the_gap_of_a_known_source_is_its_mutual_information(backward, source, t
     # The first token of a window has no context, which costs both the same.
     expected = (T - 1) / T * math.log(oracle.K / oracle.M) if backward == "unigram" else 0.0
     assert gap["gap_nats"] == pytest.approx(expected, abs=1e-5)
+    # The gap lives wherever there is context, all of it.
+    first, *others = json.loads((out / "tables" / "cut_context.json").read_text())
+    assert first["label"] == "0"
+    assert first["gap_nats"] == pytest.approx(0, abs=1e-5)
+    for row in others:
+        assert row["gap_nats"] == pytest.approx(backward_nats - oracle.FORWARD_NATS, abs=1e-5)
+    assert sum(row["contribution_nats"] for row in [first, *others]) == pytest.approx(gap["gap_nats"], abs=1e-6)
+    assert (out / "report.html").exists()
