@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from helpers.comparisons import make_comparison
 from helpers.small_data import make_text
@@ -15,6 +16,7 @@ from helpers.token_files import write_group
 
 from hindsight.analysis.cuts import cuts_of_groups
 from hindsight.analysis.figure_style import GAP, MUTED, ORDER, REFERENCE
+from hindsight.analysis.figures import draw_group
 from hindsight.analysis.html_report import write_report
 from hindsight.analysis.tables import shown, tex_of
 
@@ -231,6 +233,15 @@ def test_one_pair_has_no_interval_and_the_page_says_so(visit, tmp_path):
     text = visit(tmp_path / "report.html").locator("main").inner_text()
     assert text.index("one pair says nothing about direction") < 200
     assert "with fewer than 3 seeds there is no interval" in text
+
+
+def test_curves_have_every_step_though_seeds_differ_in_their_tokens_by_a_few():
+    report = make_comparison("runs")
+    runs = {(run["folder"], run["direction"]): run for run in report["runs"]}
+    assert len({line["tokens"] for run in report["runs"] for line in run["evaluations"]}) > 20
+    _, curves = draw_group(report["groups"][0], runs)
+    shown_points = [np.size(line.get_xdata()) for axes in curves.figure.axes for line in axes.lines]
+    assert shown_points.count(20) == 3  # both orders and their gap
 
 
 def test_the_same_report_is_written_byte_for_byte(tmp_path):

@@ -107,17 +107,21 @@ def _curves(group: Group, runs: Runs) -> Drawing | None:
     from matplotlib.ticker import EngFormatter
 
     curves = {order: [*map(_loss_curve, runs_of(group, order, runs))] for order in group["runs"]}
-    shared = sorted(set.intersection(*({*curve} for of in curves.values() for curve in of)))
-    if not shared:
+    steps = sorted(set.intersection(*({*curve} for of in curves.values() for curve in of)))
+    if not steps:
         return None
-    shared = [shared[i] for i in np.unique(np.linspace(0, len(shared) - 1, MOST_POINTS).astype(int))]
+    steps = [steps[i] for i in np.unique(np.linspace(0, len(steps) - 1, MOST_POINTS).astype(int))]
+    # Short windows come at other steps with another seed: of the same step, the tokens differ by a few.
+    first = runs_of(group, group["reference"], runs)[0]["evaluations"]
+    tokens_of = {line["step"]: line["tokens"] for line in first}
+    x = [tokens_of[step] for step in steps]
     figure = new_figure(4.2)
     losses, gaps = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    loss_of = {order: np.array([[curve[tokens] for tokens in shared] for curve in of]) for order, of in curves.items()}
+    loss_of = {order: np.array([[curve[step] for step in steps] for curve in of]) for order, of in curves.items()}
     for order, color, dashes in ((group["reference"], REFERENCE, "-"), (group["order"], ORDER, "--")):
-        _banded(losses, shared, loss_of[order], color, dashes, order)
+        _banded(losses, x, loss_of[order], color, dashes, order)
     if [*group["runs"][group["order"]]] == [*group["runs"][group["reference"]]]:
-        _banded(gaps, shared, loss_of[group["order"]] - loss_of[group["reference"]], GAP, "-", "")
+        _banded(gaps, x, loss_of[group["order"]] - loss_of[group["reference"]], GAP, "-", "")
     gaps.axhline(0, color=INK, linewidth=0.8)
     _scale_to_the_end(losses, np.concatenate([*loss_of.values()]))
     losses.set(ylabel="loss (nats/token)")
@@ -129,8 +133,8 @@ def _curves(group: Group, runs: Runs) -> Drawing | None:
 
 
 def _loss_curve(run: Mapping[str, Any]) -> dict[int, float]:
-    """Map training tokens to validation loss."""
-    return {line["tokens"]: line[EVAL_LOSS] for line in run["evaluations"] if line.get(EVAL_LOSS) is not None}
+    """Map steps to validation loss."""
+    return {line["step"]: line[EVAL_LOSS] for line in run["evaluations"] if line.get(EVAL_LOSS) is not None}
 
 
 def _banded(axes: "Axes", x: Sequence[float], values_SX: Any, color: str, dashes: str, label: str) -> None:
