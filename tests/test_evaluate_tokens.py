@@ -23,6 +23,7 @@ from load_text_streaming import Collate
 from loss_utils import target_nats, target_ranks
 
 KINDS = ["forward", "backward", "even_odd", "gru"]
+MASKED = "masked"
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +43,10 @@ def stream(shards, tokenizer):
 def scored(trained, tmp_path_factory):
     """The losses of each run's validation set."""
     out = tmp_path_factory.mktemp("scored")
-    return {kind: score(trained[kind], out / f"{kind}.parquet") for kind in KINDS}
+    return {kind: score(trained[kind], out / f"{kind}.parquet") for kind in [*KINDS, MASKED]}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, MASKED])
 def test_the_sums_are_those_of_the_runs_own_last_evaluation(trained, scored, stream, kind):
     sums, rows = scored[kind].metadata["sums"], scored[kind].rows
     last = records(trained[kind])[-1]
@@ -80,6 +81,17 @@ def test_each_row_is_of_its_token_in_the_order_of_the_stream(scored, stream, sha
         window = stream[start : start + T]
         read = rows["context"][start : start + T][order.permutation(window)]
         np.testing.assert_array_equal(read, np.arange(len(window)))
+
+
+def test_with_a_mask_the_context_of_a_token_is_of_its_document_alone(scored, stream, tokenizer):
+    found = scored[MASKED]
+    rows, order = found.read(["context", "document"]), open_order("words", T, tokenizer)
+    assert (found.metadata["order"], found.metadata["document_mask"]) == ("words", True)
+    for start in range(0, len(stream), T):
+        read = order.permutation(stream[start : start + T]) + start
+        documents = rows["document"][read]
+        had = [int((documents[:step] == documents[step]).sum()) for step in range(len(read))]
+        assert rows["context"][read].tolist() == had
 
 
 def test_the_file_explains_itself(trained, scored, tokenizer, shards):

@@ -144,7 +144,7 @@ class Evaluation:
             "data": data.path,
             "context": self.config.context,
             "context_length": run.context_length,
-            "document_mask": getattr(run.config, "document_mask", False),
+            "document_mask": run.config.document_mask,
             "precision": self.precision.name,
             "git_commit": git_commit(),
             **({} if data.fingerprint is None else {"data_fingerprint": data.fingerprint}),

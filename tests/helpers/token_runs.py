@@ -30,6 +30,7 @@ def trained(shards, tmp_path_factory):
         "forward": ["direction=forward"],
         "backward": ["direction=backward"],
         "even_odd": ["order=even_odd"],
+        "masked": ["order=words", "document_mask=true"],
         "gru": ["direction=backward", "model=gru_small"],
     }
     for name, changes in kinds.items():
