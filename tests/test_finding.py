@@ -23,6 +23,7 @@ from hindsight.text.problems import ReadingReport
 
 LINES = "".join(json.dumps({"text": f"text {number}", "url": "http://x.y"}) + "\n" for number in range(3)).encode()
 TEXTS = ["text 0", "text 1", "text 2"]
+TAR = b"a.txt".ljust(257, b"\0") + b"ustar\x0000" + bytes(248)
 
 
 def write(path, data=b"one\n"):
@@ -184,12 +185,8 @@ def test_the_beginning_of_a_file_is_looked_at_once(tmp_path, monkeypatch):
         ("a.zip", b"PK\x03\x04....", "is a zip archive by its content; unpack it"),
         ("a.pdf", b"%PDF-1.7\n", "is a PDF by its content; give its text"),
         ("a.tgz", gzip.compress(b"x", mtime=0), r"is a \.gz file by its content; unpack it"),
-        (
-            "a.tar.gz",
-            gzip.compress(b"a.txt".ljust(257, b"\0") + b"ustar\x0000" + bytes(248), mtime=0),
-            "is a tar archive",
-        ),
-        ("a.tar", b"a.txt".ljust(257, b"\0") + b"ustar\x0000" + bytes(248), "is a tar archive by its content; unpack"),
+        ("a.tar.gz", gzip.compress(TAR, mtime=0), "is a tar archive"),
+        ("a.tar", TAR, "is a tar archive by its content; unpack"),
     ],
 )
 def test_an_archive_that_is_named_is_refused_with_what_helps(tmp_path, name, data, match):
