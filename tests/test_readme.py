@@ -17,6 +17,7 @@ ADDED = {
     "convert_to_mds.py": ["val_share=0.2"],
     "inspect_mds.py": [],
     "train_composer.py": [*SMALL_MODEL, *SMALL_RUN],
+    "evaluate_tokens.py": [],
     "compare_directions.py": [],
 }
 # `make test` runs this; the demo is its own test.
@@ -52,12 +53,12 @@ def test_every_command_of_the_readme_runs_in_the_order_shown(tmp_path: Path, sha
         words = shlex.split(command)
         script = next(word for word in words if word.endswith(".py"))
         added = [] if "--help" in words else ADDED[script]
-        if script == "compare_directions.py":
+        if script in ("evaluate_tokens.py", "compare_directions.py"):
             words = [word.replace("gpt_micro", NAME_OF_SMALL) for word in words]
         done = run_command(*words, *added, cwd=tmp_path)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
-    for name in ("data/novels/manifest.json", "comparison/comparison.png"):
+    for name in ("data/novels/manifest.json", "comparison/comparison.png", "comparison/report.html"):
         assert (tmp_path / name).is_file()
     runs = {path.name for path in (tmp_path / "runs").iterdir()}
     assert runs == {f"{NAME_OF_SMALL}-{data}-seed0" for data in ("bible-backward", "novels-forward", "novels-backward")}
