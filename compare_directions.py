@@ -8,7 +8,8 @@ FW and BW are the validation losses (nats/token) of a pair of runs at their last
 in %, and greater than 0 where backward is harder. What can be said of it rests on the seeds, and stands beside its
 null: runs of the same order, with other seeds. docs/comparing.md says what is computed, and by which formulas; pairs.py
 and groups.py in hindsight/analysis/ say which runs belong together. A run without a partner is left out, and the
-difference to the closest run named.
+difference to the closest run named; but runs of the same documents by several tokenizers are compared in any case, in
+nats a document and bits a byte.
 
     python compare_directions.py runs/a runs/b
     python compare_directions.py 'runs=runs/*' out=comparison margin_nats=0.005
@@ -21,6 +22,7 @@ import json
 import logging
 from pathlib import Path
 
+from hindsight.analysis.across_tokenizers import across_tokenizers, runs_in
 from hindsight.analysis.cuts import cuts_of_groups
 from hindsight.analysis.given_runs import find_runs
 from hindsight.analysis.groups import groups_of
@@ -43,12 +45,13 @@ def main(config: CompareConfig) -> None:
     given, unread = read_runs(find_runs(config.runs))
     if config.reference is not None and config.reference not in {run.order for run in given}:
         raise InputError(f"reference={config.reference}: none of runs= has that order; leave it out, or name another.")
-    pairs, unpaired = pair_runs(given, config.reference)
+    across = across_tokenizers(given)
+    pairs, unpaired = pair_runs(given, config.reference, [run for run, _ in runs_in(across, given)])
     groups = groups_of(given, pairs, config.reference)
     left_out = [*unread, *unpaired]
-    if not pairs and not groups:
+    if not pairs and not groups and not across:
         raise InputError(left_out[0])
-    report = make_report(given, pairs, groups, left_out, config.margin_nats)
+    report = make_report(given, pairs, groups, across, left_out, config.margin_nats)
     cuts = cuts_of_groups(report)
     out = Path(config.out)
     try:

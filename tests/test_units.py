@@ -108,6 +108,9 @@ class Texts:
     def bytes_of(self, token_id: int) -> bytes:
         return self.tokens[token_id]
 
+    def special_id(self, name: str) -> int | None:
+        return None
+
 
 @pytest.mark.parametrize(
     ("tokens", "order", "read"),

@@ -7,6 +7,7 @@ Shapes: O = 2 orders (the reference, and the one that is compared with it), S se
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ MIN_COUNT = 20
 """How often a token occurs at least that is listed by its mean."""
 MOST_DOCUMENTS = 1000
 """Documents with a bin of their own, those with the largest contributions; the others share one."""
+MEASURED = ("data", "split", "step", "context", "context_length", "text_order")
+"""What is said of the files, by the keys of their metadata."""
 BEGINNING = 12
 """Tokens of a document's beginning by which it is known."""
 
@@ -92,15 +95,16 @@ def cuts_of(files: Mapping[str, Mapping[int, TokenLosses]]) -> dict[str, Any]:
     given = [of[seed] for of in (of_reference, of_order) for seed in seeds]
     check_same(given)
     gathered = _Gathered(given[0], len(seeds))
-    for chunk in side_by_side(given):
-        gathered.add(chunk)
+    for chunk, following in pairwise(chain(side_by_side(given), [None])):
+        assert chunk is not None
+        gathered.add(chunk, int(following.ids[0]) if following is not None else None)
     metadata = given[0].metadata
     return {
         "reference": reference,
         "order": order,
         "seeds": seeds,
         "n_tokens": gathered.n_tokens,
-        "measured": {key: metadata[key] for key in ("data", "split", "step", "context", "context_length")},
+        "measured": {key: metadata[key] for key in MEASURED},
         "whole": gathered.whole(),
         "cuts": gathered.cuts(),
         "equal_context": gathered.equal_context(),
@@ -116,23 +120,24 @@ class _Gathered:
     def __init__(self, file: TokenLosses, n_seeds: int) -> None:
         self.token_bytes, self.special = file.token_bytes, file.special
         self.is_eos_of_id = np.array([is_eos(self.special.get(i, "")) for i in range(len(self.token_bytes))])
-        self.classes = TokenClasses(self.token_bytes, self.special)
-        self.passages = Passages(self.token_bytes, self.special, file.rows)
+        self.table = self.token_bytes, self.special, file.is_reversed
+        self.classes = TokenClasses(*self.table)
+        self.passages = Passages(self.token_bytes, self.special, file.rows, file.is_reversed)
         self.text_length_of_document, self.beginnings = _documents(file, self.is_eos_of_id)
         names = ("context", "window_place", "document_place", "document", "id", "class", *BOUNDARIES)
         self.sums = {name: Sums(n_seeds) for name in names}
         self.n_tokens = 0
         self.last_id: int | None = None
 
-    def add(self, chunk: Chunk) -> None:
-        """Add the tokens of a chunk to every bin that they are in."""
+    def add(self, chunk: Chunk, following_id: int | None) -> None:
+        """Add the tokens of a chunk to every bin that they are in; `following_id` is the first of the next chunk."""
         until_end_I = self.text_length_of_document[chunk.documents] - 1 - chunk.document_places
         bins: dict[str, Array] = {
             "window_place": chunk.window_places,
             "document_place": power_of_two(chunk.document_places),
             "document": chunk.documents,
             "id": chunk.ids,
-            "class": self.classes.of(chunk.ids, self.last_id),
+            "class": self.classes.of(chunk.ids, self.last_id, following_id),
             "near_document_start": np.digitize(chunk.document_places, NEAR),
             # The EOS stands behind the text, at -1.
             "near_document_edge": np.digitize(np.minimum(chunk.document_places, until_end_I), NEAR),
@@ -210,7 +215,7 @@ class _Gathered:
             "mean_harder": by_mean[gap_K[by_mean] > 0][:N_TOKENS],
             "mean_easier": by_mean[gap_K[by_mean] < 0][::-1][:N_TOKENS],
         }
-        texts = {name: [*texts_of(ids.tolist(), self.token_bytes, self.special)] for name, ids in lists.items()}
+        texts = {name: [*texts_of(ids.tolist(), *self.table)] for name, ids in lists.items()}
         return {"min_count": MIN_COUNT} | {
             name: self._rows(sums.select(ids), texts[name]) for name, ids in lists.items()
         }
@@ -238,10 +243,7 @@ class _Gathered:
         largest = np.sort(np.argsort(-np.abs(sums.gap_sums), kind="stable")[:MOST_DOCUMENTS])
         group_of_document = np.full(sums.n_bins, len(largest))
         group_of_document[largest] = np.arange(len(largest))
-        beginnings = [
-            text_of(self.beginnings[k][self.beginnings[k] >= 0].tolist(), self.token_bytes, self.special)
-            for k in largest
-        ]
+        beginnings = [text_of(self.beginnings[k][self.beginnings[k] >= 0].tolist(), *self.table) for k in largest]
         labels = [f"{k}: {text.strip()}" for k, text in zip(largest.tolist(), beginnings, strict=True)]
         n_others = sums.n_bins - len(largest)
         return self._rows(sums.grouped(lambda k: group_of_document[k]), [*labels, f"{n_others:,} others"])
@@ -253,7 +255,10 @@ def is_eos(name: str) -> bool:
 
 
 def _documents(file: TokenLosses, is_eos_of_id: Array) -> tuple[Array, Array]:
-    """Read how many tokens each document has without its EOS, and the ids that it begins with (-1 behind its end)."""
+    """Read how many tokens each document has without its EOS, and the ids of its beginning (-1 where it has fewer).
+
+    In reversed text that is what it ends with.
+    """
     lengths = np.zeros(0, np.int64)
     beginnings = np.zeros((0, BEGINNING), np.int32)
     for batch in file.batches(["id", "document", "document_place"], CHUNK_ROWS):
@@ -262,7 +267,11 @@ def _documents(file: TokenLosses, is_eos_of_id: Array) -> tuple[Array, Array]:
         if n_more > 0:
             lengths = np.pad(lengths, (0, n_more))
             beginnings = np.pad(beginnings, ((0, n_more), (0, 0)), constant_values=-1)
-        lengths += np.bincount(documents[~is_eos_of_id[batch["id"]]], minlength=len(lengths))
-        first = places < BEGINNING
-        beginnings[documents[first], places[first]] = batch["id"][first]
+        is_text = ~is_eos_of_id[batch["id"]]
+        lengths += np.bincount(documents[is_text], minlength=len(lengths))
+        kept = is_text if file.is_reversed else places < BEGINNING
+        beginnings[documents[kept], places[kept] % BEGINNING] = batch["id"][kept]  # of the same place, the last stays
+    if file.is_reversed:
+        turned = (lengths[:, None] + np.arange(BEGINNING)) % BEGINNING
+        beginnings = np.take_along_axis(beginnings, turned, axis=1)
     return lengths, beginnings

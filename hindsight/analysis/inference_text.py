@@ -8,6 +8,8 @@ from hindsight.analysis.verdict import ONE_PAIR, digits_of
 NOTICED = 0.02
 """How far below its nominal coverage an interval is called too narrow."""
 
+NO_GROUP = "There is no group of runs that differ in nothing but order and seed."
+
 
 def verdict_text(report: dict[str, Any]) -> str:
     """Write the verdict of every group, and what is said of them together.
@@ -16,6 +18,8 @@ def verdict_text(report: dict[str, Any]) -> str:
         report: the content of comparison.json.
     """
     groups, table = report["groups"], report["table"]
+    if not groups:
+        return wrapped(NO_GROUP)
     if len(groups) == 1:
         return wrapped(groups[0]["verdict"])
     lines = [wrapped(f"{group['name']}: {group['verdict']}") for group in groups]

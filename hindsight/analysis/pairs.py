@@ -90,12 +90,15 @@ def family_of(run: RecordedRun) -> str:
     return json.dumps(run.settings | {"seed": None}, sort_keys=True)
 
 
-def pair_runs(given: Sequence[RecordedRun], reference: str | None = None) -> tuple[list[Pair], list[str]]:
+def pair_runs(
+    given: Sequence[RecordedRun], reference: str | None = None, alone: Iterable[RecordedRun] = ()
+) -> tuple[list[Pair], list[str]]:
     """Find the twins of every run of the reference.
 
     Args:
         given: the runs.
         reference: the order that the others are compared with, where there are runs of it; None for forward.
+        alone: those of the runs that are compared without a twin too, so that nobody misses it.
 
     Returns:
         The pairs, and for each run that is in none, why. Of runs that differ in nothing that
@@ -115,11 +118,12 @@ def pair_runs(given: Sequence[RecordedRun], reference: str | None = None) -> tup
         kept.append(run)
         orders.setdefault(family_of(run), set()).add(run.order)
     pairs: list[Pair] = []
+    not_missed = {id(run) for run in alone}
     for group in groups.values():
         first = group.get(reference_of(orders[family_of(next(iter(group.values())))], reference))
         others = [run for run in group.values() if run is not first]
         if first is None or not others:
-            left_out += [_why_unpaired(run, kept) for run in group.values()]
+            left_out += [_why_unpaired(run, kept) for run in group.values() if id(run) not in not_missed]
             continue
         for other in others:
             if first.step != other.step:

@@ -27,10 +27,14 @@ class Passages:
         token_bytes: the bytes that each id stands for.
         special: names of the special tokens by their ids.
         n_tokens: rows of the whole file.
+        is_reversed: whether the tokens stand for reversed text: passages are shown in reading order, their last row
+            first.
     """
 
-    def __init__(self, token_bytes: Sequence[bytes], special: Mapping[int, str], n_tokens: int) -> None:
-        self.token_bytes, self.special = token_bytes, special
+    def __init__(
+        self, token_bytes: Sequence[bytes], special: Mapping[int, str], n_tokens: int, is_reversed: bool = False
+    ) -> None:
+        self.token_bytes, self.special, self.is_reversed = token_bytes, special, is_reversed
         self.shown_from = n_tokens // 3
         self.shown: list[dict[str, Any]] = []
         self.shown_start: int | None = None
@@ -59,7 +63,7 @@ class Passages:
             "tokens_each": PASSAGE_TOKENS,
             "order_harder": [passage for passage in harder if passage["gap_sum_nats"] > 0],
             "order_easier": [passage for passage in easier if passage["gap_sum_nats"] < 0],
-            "shown": {"row": self.shown_start, "tokens": self.shown},
+            "shown": {"row": self.shown_start, "tokens": self._ordered(self.shown)},
         }
 
     def _add_shown(self, chunk: Chunk) -> None:
@@ -76,25 +80,31 @@ class Passages:
 
     def _passage(self, chunk: Chunk, start: int, gap: float) -> dict[str, Any]:
         stop = start + PASSAGE_TOKENS
+        around = [chunk.ids[max(0, start - AROUND_TOKENS) : start], chunk.ids[stop : stop + AROUND_TOKENS]]
+        before, after = self._ordered([*map(self._text, around)])
         return {
             "row": chunk.start + start,
             "document": int(chunk.documents[start]),
             "document_place": int(chunk.document_places[start]),
             "gap_sum_nats": gap,
             "gap_nats": gap / PASSAGE_TOKENS,
-            "before": self._text(chunk.ids[max(0, start - AROUND_TOKENS) : start]),
+            "before": before,
             "text": self._text(chunk.ids[start:stop]),
-            "tokens": self._tokens(chunk, start, stop),
-            "after": self._text(chunk.ids[stop : stop + AROUND_TOKENS]),
+            "tokens": self._ordered(self._tokens(chunk, start, stop)),
+            "after": after,
         }
 
+    def _ordered(self, rows: list[Any]) -> list[Any]:
+        """Bring what is in the order of the file into reading order."""
+        return rows[::-1] if self.is_reversed else rows
+
     def _text(self, ids: NDArray[Any]) -> str:
-        return text_of(ids.tolist(), self.token_bytes, self.special)
+        return text_of(ids.tolist(), self.token_bytes, self.special, self.is_reversed)
 
     def _tokens(self, chunk: Chunk, start: int, stop: int) -> list[dict[str, Any]]:
         nats_OI = chunk.nats[:, :, start:stop].mean(1)
         rank_OSI, context_OI = chunk.ranks[:, :, start:stop], chunk.contexts[:, start:stop]
-        texts = texts_of(chunk.ids[start:stop].tolist(), self.token_bytes, self.special)
+        texts = texts_of(chunk.ids[start:stop].tolist(), self.token_bytes, self.special, self.is_reversed)
         return [
             {
                 "text": text,

@@ -2,10 +2,10 @@
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hindsight.analysis.across_tokenizers import across_tokenizers
+from hindsight.analysis.across_tokenizers import runs_in
 from hindsight.analysis.findings import find, table_of
 from hindsight.analysis.groups import Group
 from hindsight.analysis.pairs import Pair, family_of
@@ -23,6 +23,7 @@ def make_report(
     given: Sequence[RecordedRun],
     pairs: Sequence[Pair],
     groups: Sequence[Group],
+    across: Sequence[dict[str, Any]] = (),
     left_out: Sequence[str] = (),
     margin_nats: float | None = None,
 ) -> dict[str, Any]:
@@ -32,6 +33,7 @@ def make_report(
         given: all runs.
         pairs: those of them that are compared run by run.
         groups: those that are compared over seeds.
+        across: what `across_tokenizers` says of them.
         left_out: why other runs are not.
         margin_nats: largest gap that counts as none; None for no test of that.
 
@@ -45,10 +47,10 @@ def make_report(
     return {
         "groups": found,
         "table": table_of(found),
-        "across_tokenizers": across_tokenizers(given),
+        "across_tokenizers": [*across],
         "runs": [
             row | {name: getattr(run, name) for name in ("config", "metadata", "evaluations", "sample")}
-            for row, run in _rows(pairs, groups)
+            for row, run in _rows(pairs, groups, runs_in(across, given))
         ],
         "pairs": [
             {"pair": pair.label, "data": pair.data, "model": pair.model, "seed": pair.seed}
@@ -63,15 +65,18 @@ def make_report(
     }
 
 
-def _rows(pairs: Sequence[Pair], groups: Sequence[Group]) -> Iterator[tuple[dict[str, Any], RecordedRun]]:
-    """Every run of a pair or group once, those of a pair together, with its line of comparison.csv."""
+def _rows(
+    pairs: Sequence[Pair], groups: Sequence[Group], across: Sequence[tuple[RecordedRun, Mapping[str, Any]]]
+) -> Iterator[tuple[dict[str, Any], RecordedRun]]:
+    """Every run that is compared once, those of a pair together, with its line of comparison.csv."""
     twins: dict[tuple[str, int], dict[str, tuple[dict[str, Any], RecordedRun]]] = {}
-    named = [(run, pair) for pair in pairs for run in pair.runs]
-    named += [(run, group) for group in groups for runs in group.runs.values() for run in runs.values()]
-    for run, where in named:
+    named = [(run, each.data, each.model) for each in pairs for run in each.runs]
+    named += [(run, each.data, each.model) for each in groups for of in each.runs.values() for run in of.values()]
+    named += [(run, row["data"], row["model"]) for run, row in across]
+    for run, data, model in named:
         alike = twins.setdefault((family_of(run), run.config["seed"]), {})
         if run.order not in alike:
-            alike[run.order] = (_row(run, f"{where.data} {where.model} seed {run.config['seed']}", where.data), run)
+            alike[run.order] = (_row(run, f"{data} {model} seed {run.config['seed']}", data), run)
     for alike in twins.values():
         yield from alike.values()
 

@@ -73,7 +73,9 @@ def tables_of(report: Json, cuts: Mapping[int, Json]) -> tuple[dict[str, Rows], 
     columns: dict[str, Mapping[str, str]] = {"groups": GROUP_COLUMNS, "runs": RUN_COLUMNS}
     if report["across_tokenizers"]:
         tables["tokenizers"] = [
-            {"documents": text["documents"], "bytes": text["bytes"], **row, "seeds": len(row["seeds"])}
+            {"documents": text["documents"], "bytes": text["bytes"]}
+            | {key: value for key, value in row.items() if key != "runs"}
+            | {"seeds": len(row["seeds"])}
             for text in report["across_tokenizers"]
             for row in text["rows"]
         ]

@@ -1,11 +1,18 @@
-"""What kind of text a token stands for, from its bytes and those of the token before it."""
+"""What kind of text a token stands for, from its bytes and those of the token before it; and that text.
+
+Where the text of the data is reversed, tokens are classified and shown as what they are in reading order: the rows of a
+file from the last to the first, the characters of each token reversed.
+"""
 
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from hindsight.text.graphemes import reverse_bytes
 
 CLASSES = ("word start", "inside a word", "digit", "punctuation", "white space", "special")
 """A token belongs to one: by the first character that is no white space, if it has any."""
@@ -23,9 +30,12 @@ class TokenClasses:
     Args:
         token_bytes: the bytes that each id stands for.
         special: names of the special tokens by their ids.
+        is_reversed: whether the tokens stand for reversed text.
     """
 
-    def __init__(self, token_bytes: Sequence[bytes], special: Mapping[int, str]) -> None:
+    def __init__(self, token_bytes: Sequence[bytes], special: Mapping[int, str], is_reversed: bool = False) -> None:
+        self.is_reversed = is_reversed
+        token_bytes = [reverse_bytes(text) for text in token_bytes] if is_reversed else token_bytes
         kinds = [SPECIAL if i in special else _kind(text) for i, text in enumerate(token_bytes)]
         self.kind_of_id = np.array(kinds, np.int8)
         self.begins_apart_of_id = np.array([text[:1].isspace() for text in token_bytes], bool)
@@ -33,8 +43,11 @@ class TokenClasses:
             [i not in special and _ends_in_letter(text) for i, text in enumerate(token_bytes)], bool
         )
 
-    def of(self, ids: NDArray[Any], before: int | None) -> NDArray[np.int8]:
-        """Classes of consecutive tokens; `before` is the id that precedes them, if any."""
+    def of(self, ids: NDArray[Any], before: int | None, behind: int | None = None) -> NDArray[np.int8]:
+        """Classes of consecutive tokens; `before` and `behind` are the ids in the rows around them, if any."""
+        return self._of(ids[::-1], behind)[::-1] if self.is_reversed else self._of(ids, before)
+
+    def _of(self, ids: NDArray[Any], before: int | None) -> NDArray[np.int8]:
         follows_letter = np.empty(len(ids), bool)
         follows_letter[1:] = self.ends_in_letter_of_id[ids[:-1]]
         follows_letter[:1] = before is not None and self.ends_in_letter_of_id[before]
@@ -44,17 +57,27 @@ class TokenClasses:
         return classes
 
 
-def texts_of(ids: Sequence[int], token_bytes: Sequence[bytes], special: Mapping[int, str]) -> Iterator[str]:
+def texts_of(
+    ids: Sequence[int], token_bytes: Sequence[bytes], special: Mapping[int, str], is_reversed: bool = False
+) -> Iterator[str]:
     r"""Text of each token: its special name, or its characters; bytes that are none by themselves as \xe6."""
     for i in ids:
-        yield special[i] if i in special else token_bytes[i].decode(errors="backslashreplace")
+        text = reverse_bytes(token_bytes[i]) if is_reversed else token_bytes[i]
+        yield special[i] if i in special else text.decode(errors="backslashreplace")
 
 
-def text_of(ids: Sequence[int], token_bytes: Sequence[bytes], special: Mapping[int, str]) -> str:
-    """Text of consecutive tokens, in which characters are whole that lie across tokens."""
-    return b"".join(special[i].encode() if i in special else token_bytes[i] for i in ids).decode(
-        errors="backslashreplace"
-    )
+def text_of(
+    ids: Sequence[int], token_bytes: Sequence[bytes], special: Mapping[int, str], is_reversed: bool = False
+) -> str:
+    """Text of consecutive tokens, in which characters are whole that lie across tokens; in reading order."""
+    parts: list[bytes] = []
+    for is_special, group in groupby(ids, special.__contains__):
+        if is_special:
+            parts += [special[i].encode() for i in group]
+        else:
+            text = b"".join(token_bytes[i] for i in group)
+            parts.append(reverse_bytes(text) if is_reversed else text)
+    return b"".join(parts[::-1] if is_reversed else parts).decode(errors="backslashreplace")
 
 
 def _kind(text: bytes) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hindsight.config.corpus import TextOrder
 from hindsight.errors import InputError
 from hindsight.files import written_atomically
 
@@ -49,11 +50,14 @@ REQUIRED: dict[str, type | tuple[type, ...]] = {
     "context": str,
     "context_length": int,
     "document_mask": bool,
+    "text_order": str,
     "git_commit": (str, type(None)),
     "rows": int,
     "sums": dict,
 }
 """What the metadata says beside the version, and of which type."""
+DEFAULTS = {"text_order": TextOrder.reading.value}
+"""What a file means that does not say it: one from before that key."""
 SUMS = ("nats", "likeliest", "bytes")
 """Columns whose sums over all rows are in the metadata."""
 PLACES = ("place", "document_place")
@@ -87,7 +91,7 @@ class TokenLosses:
             stored = file.metadata.metadata or {}
             if METADATA_KEY not in stored:
                 raise InputError(f"{key}={path} is no file of token losses; evaluate_tokens.py writes them.")
-            metadata = _parsed(stored[METADATA_KEY])
+            metadata = DEFAULTS | _parsed(stored[METADATA_KEY])
             if (version := metadata.get("version")) != VERSION:
                 raise InputError(
                     f"{key}={path} is of version {ascii(version)[:20]}, and version {VERSION} is read here; write it "
@@ -100,6 +104,8 @@ class TokenLosses:
                 raise ValueError("its columns are not those of token losses")
             if wrong or not metadata["sums"].keys() >= set(SUMS) or TOKENS_KEY not in stored:
                 raise ValueError(f"its metadata lacks {wrong[0] if wrong else 'the sums or the tokens'}")
+            if metadata["text_order"] not in TextOrder.__members__:
+                raise ValueError("its metadata has an unknown text_order")
             if metadata["rows"] != file.metadata.num_rows or max(groups, default=0) > GROUP_ROWS:
                 raise ValueError("it has not the rows that it says")
         return cls(Path(path), metadata)
@@ -108,6 +114,11 @@ class TokenLosses:
     def rows(self) -> int:
         """Scored tokens."""
         return self.metadata["rows"]
+
+    @property
+    def is_reversed(self) -> bool:
+        """Whether its tokens, in their order, stand for the text of each document in reverse."""
+        return self.metadata["text_order"] == TextOrder.reversed.value
 
     @property
     def token_bytes(self) -> list[bytes]:
@@ -166,7 +177,7 @@ class TokenLossWriter:
     def __init__(
         self, path: Path, metadata: Mapping[str, Any], token_bytes: Sequence[bytes], special: Mapping[int, str]
     ) -> None:
-        self.path, self.metadata = path, {"version": VERSION, **metadata}
+        self.path, self.metadata = path, {"version": VERSION, **DEFAULTS, **metadata}
         self.tokens = {"bytes": [each.decode("latin-1") for each in token_bytes], "special": special}
         self.sums = {"nats": 0.0, "likeliest": 0, "bytes": 0}
         self.rows = 0

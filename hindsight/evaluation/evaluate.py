@@ -142,6 +142,7 @@ class Evaluation:
             "split": data.split,
             "tokenizer_fingerprint": data.tokenizer.fingerprint,
             "data": data.path,
+            "text_order": data.text_order.value,
             "context": self.config.context,
             "context_length": run.context_length,
             "document_mask": run.config.document_mask,

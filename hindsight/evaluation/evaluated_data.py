@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hindsight import runs
+from hindsight.config.corpus import TextOrder
 from hindsight.config.evaluation import EvaluateConfig
 from hindsight.config.order import order_of
 from hindsight.errors import InputError
@@ -31,6 +32,7 @@ class EvaluatedData:
         fingerprint: what stands for its tokens; None for a text, before it is read.
         setup: the run with this split alone, as the loader takes it; None for a text.
         settings: of the conversion of the run's data, on which the tokens of a text depend.
+        text_order: whether the text of each document is reversed before it is tokenized.
         caches: folders of what is downloaded.
     """
 
@@ -42,6 +44,7 @@ class EvaluatedData:
     fingerprint: str | None
     setup: RunSetup | None
     settings: dict[str, Any]
+    text_order: TextOrder
     caches: tuple[Path, ...]
 
 
@@ -89,7 +92,8 @@ def open_data(run: TrainedRun, config: EvaluateConfig, out: str, batch_size: int
         order,
     )
     caches = tuple({Path(each.folder) for each in places.values() if each.remote is not None})
-    return EvaluatedData(tokenizer, folder, order, paths[split], split, fingerprint, setup, {}, caches)
+    text_order = TextOrder.reversed if manifest.is_reversed else TextOrder.reading
+    return EvaluatedData(tokenizer, folder, order, paths[split], split, fingerprint, setup, {}, text_order, caches)
 
 
 def _open_text(run: TrainedRun, config: EvaluateConfig, out: str) -> EvaluatedData:
@@ -102,12 +106,16 @@ def _open_text(run: TrainedRun, config: EvaluateConfig, out: str) -> EvaluatedDa
     except InputError as error:
         if given is None:
             raise InputError(f"{error} Or give the run's tokenizer by tokenizer=.") from None
-        place, settings = None, {}
+        # The run itself says the most important one, if it is not too old.
+        place, settings = None, {"text_order": order} if (order := run.metadata.get("text_order")) else {}
     beside = str(Path(place.folder, TOKENIZER_FOLDER)) if place is not None else ""
     tokenizer = load_tokenizer(run, given or beside, "tokenizer")
     order = _order(run, tokenizer)
     caches = (Path(place.folder),) if place is not None and place.remote is not None else ()
-    return EvaluatedData(tokenizer, given or beside, order, config.corpus, "all", None, None, settings, caches)
+    text_order = TextOrder(settings.get("text_order", config.text_order))
+    return EvaluatedData(
+        tokenizer, given or beside, order, config.corpus, "all", None, None, settings, text_order, caches
+    )
 
 
 def load_tokenizer(run: TrainedRun, path: str, key: str) -> Tokenizer:

@@ -34,6 +34,8 @@ _STRETCH = regex.compile("[^p]++(?:(?<=s)p[^p]*+)*+")
 """In a string of kinds: what is not plain, and what signs stand before."""
 _RUN_OR_UNIT = regex.compile("(?P<run>(?:[qjm]|s++(?!p))++)|s*+pm*+")
 _CLUSTER = regex.compile(r"\X")
+_NO_CHARACTERS = regex.compile("([\udc80-\udcff]+)")
+"""Bytes of incomplete characters, as Python decodes them with errors=surrogateescape."""
 _CACHED_CHARS = 32
 """Stretches up to this length, such as CR LF or a word of Hindi, are looked up."""
 _MOST_INDICATORS = 1000
@@ -70,6 +72,14 @@ def reverse_text(text: str) -> str:
         end = last
     pieces += [text[end:stop][::-1], text[:start]]
     return "".join(reversed(pieces))
+
+
+def reverse_bytes(content: bytes) -> bytes:
+    """Reverse a piece of text by grapheme clusters; bytes that are no whole characters stay in their order."""
+    text = content.decode(errors="surrogateescape")
+    pieces = _NO_CHARACTERS.split(text)  # every second one is such bytes
+    backward = [piece if number % 2 else reverse_text(piece) for number, piece in enumerate(pieces)]
+    return "".join(reversed(backward)).encode(errors="surrogateescape")
 
 
 def _reverse_stretch(stretch: str) -> str:
