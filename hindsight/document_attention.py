@@ -37,6 +37,7 @@ def mask_of(documents_BT: Tensor, d_head: int, dropout: float) -> "Tensor | Bloc
     return ((documents_BT[:, :, None] == documents_BT[:, None, :]) & causal_TT)[:, None]
 
 
+@torch.compiler.disable
 def block_mask_of(documents_BT: Tensor) -> "BlockMask":
     """Make the mask of FlexAttention."""
     from torch.nn.attention.flex_attention import create_block_mask  # here: few runs need it
@@ -52,11 +53,14 @@ def attend_within(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: "Tensor 
     """Mix the values by attention under a mask of `mask_of`, (B, H, T, K)."""
     if isinstance(mask, Tensor):
         return F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, attn_mask=mask, dropout_p=dropout)
-    return _flex_attention()(q_BHTK, k_BHTK, v_BHTK, block_mask=mask)
+    from torch.nn.attention.flex_attention import flex_attention
+
+    attend: Any = flex_attention if torch.compiler.is_compiling() else _compiled()  # or as a part of the model
+    return attend(q_BHTK, k_BHTK, v_BHTK, block_mask=mask)
 
 
 @lru_cache(1)
-def _flex_attention() -> Any:
+def _compiled() -> Any:
     from torch.nn.attention.flex_attention import flex_attention
 
     return torch.compile(flex_attention)

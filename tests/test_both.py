@@ -1,6 +1,7 @@
 """order=both: one model, every window once in each direction in an epoch, evaluated in each direction by itself."""
 
 import json
+import logging
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from hindsight.orders.both import Both, vocab_size_for
 from hindsight.orders.examples import IGNORED
 from hindsight.orders.known import open_order
 from hindsight.runs import METRIC_NAMES
+from hindsight.studies.sweep import tokens_of
 from hindsight.tokenization.tokenizer import Tokenizer
 from hindsight.training.setup import RunSetup, check_setup, locate_data
 from hindsight.training.summary import end_lines
@@ -175,6 +177,7 @@ def test_durations_and_evaluations_count_both_directions(shards, tmp_path):
     once = setup_of(shards, tmp_path, "direction=forward", "max_duration=2ep")
     assert (once.total_steps, setup.total_steps) == (2 * 30, 2 * 59)
     assert setup_of(shards, tmp_path, "order=both", f"max_duration={2 * 7430 * 2}tok").total_steps == 2 * 59
+    assert (tokens_of(once.config), tokens_of(setup.config)) == (2 * 7430, 4 * 7430)
     run = train(shards, tmp_path, "order=both", "eval_batches=2", "max_duration=2ba")
     few = records(run)[-1]
     first = list(islice(batches_of(setup, "val"), 4))
@@ -201,13 +204,15 @@ def test_a_tokenizer_without_the_two_tokens_gives_the_model_two_ids_more(shards)
     assert vocab_size_for(open_order("both", 32, tokenizer), 300) == vocab_size_for(order.readings[0].order, 300) == 300
 
 
-def test_its_tokens_are_scored_in_each_direction(shards, tmp_path):
+def test_its_tokens_are_scored_in_each_direction(shards, tmp_path, caplog):
     run = train(shards, tmp_path, "order=both", "optim.lr=0.01", "eval_interval=6ba")
     line = records(run)[-1]
+    caplog.set_level(logging.INFO, "hindsight")
     evaluate_tokens.main(compose_config("evaluate_tokens", f"run={run}"))
     for way in WAYS:
         file = TokenLosses.open(run / f"token_losses-{way}.parquet")
         assert (file.metadata["order"], file.metadata["run_order"]) == (way, "both")
+        assert f"its own  {line[f'eval/{way}/loss_nats']:.6f} nats/token" in caplog.text
         assert file.read(["nats"])["nats"].mean(dtype=np.float64) == pytest.approx(
             line[f"eval/{way}/loss_nats"], rel=1e-6
         )

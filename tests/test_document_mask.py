@@ -9,6 +9,7 @@ from helpers.training_runs import losses, train
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn.attention.flex_attention import flex_attention
 
 from hindsight.config.model import Block, Cell, GPTConfig, RNNConfig
 from hindsight.document_attention import attend_within, block_mask_of, mask_of
@@ -168,6 +169,15 @@ def test_the_masks_of_both_kinds_of_attention_are_the_same():
     for b in range(len(documents_BT)):
         attends = block_mask.mask_mod(torch.tensor(b), torch.tensor(0), steps[:, None], steps[None, :])
         assert torch.equal(attends, mask_B1TT[b, 0])
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_flex_attention_gives_the_values_of_the_mask():
+    documents_BT = batch_of(windows(), "even_odd")["documents"]
+    q_BHTK, k_BHTK, v_BHTK = torch.randn(3, len(documents_BT), 2, T, 16, generator=torch.Generator().manual_seed(0))
+    expected_BHTK = attend_within(q_BHTK, k_BHTK, v_BHTK, mask_of(documents_BT, 16, 0.0), 0.0)
+    mixed_BHTK = flex_attention(q_BHTK, k_BHTK, v_BHTK, block_mask=block_mask_of(documents_BT))
+    torch.testing.assert_close(mixed_BHTK, expected_BHTK)
 
 
 @pytest.mark.gpu

@@ -26,7 +26,7 @@ def metric_lines(run: TrainedRun, file: dict[str, Any], values: dict[str, float]
         f"{sums['nats'] / documents:.4f} nats/document",
     ]
     is_own = file["data_fingerprint"] == run.metadata[runs.FINGERPRINTS[0]] and file["split"] == "val"
-    loss = _recorded_loss(run, file["step"]) if is_own and file["context"] == WINDOWS else None
+    loss = _recorded_loss(run, file) if is_own and file["context"] == WINDOWS else None
     if loss is not None:
         part = run.config.eval_batches
         of_what = f", on its first {part} batches" if part is not None else ""
@@ -34,10 +34,15 @@ def metric_lines(run: TrainedRun, file: dict[str, Any], values: dict[str, float]
     return [*lines, f"file     {file['path']}"]
 
 
-def _recorded_loss(run: TrainedRun, step: int) -> float | None:
-    """Loss of the run's own evaluation at a step; None if there was none, or its folder is not here."""
+def _recorded_loss(run: TrainedRun, file: dict[str, Any]) -> float | None:
+    """Loss of the run's own evaluation at a file's step, with order=both in its direction.
+
+    None if there was none, or the run's folder is not here.
+    """
+    step = file["step"]
+    key = runs.EVAL_LOSS if file["run_order"] == file["order"] else f"{runs.EVAL}{file['order']}/loss_nats"
     for record in read_backward(run.folder / runs.METRICS) if run.folder is not None else ():
         if step_of(record) == step:
-            loss = record.get(runs.EVAL_LOSS)
+            loss = record.get(key)
             return loss if runs.is_number(loss) else None
     return None
