@@ -56,7 +56,7 @@ REQUIRED: dict[str, type | tuple[type, ...]] = {
     "sums": dict,
 }
 """What the metadata says beside the version, and of which type."""
-DEFAULTS = {"text_order": TextOrder.reading.value}
+DEFAULTS: dict[str, Any] = {"text_order": TextOrder.reading.value}
 """What a file means that does not say it: one from before that key."""
 SUMS = ("nats", "likeliest", "bytes")
 """Columns whose sums over all rows are in the metadata."""
