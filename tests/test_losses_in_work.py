@@ -178,6 +178,7 @@ def test_a_run_that_reads_each_window_in_several_ways_has_a_file_for_each(traine
     forward = score(trained["forward"], tmp_path / "one.parquet")
     monkeypatch.setattr(evaluate_tokens, "passes", two_passes)
     config = compose_config("evaluate_tokens", f"run={trained['forward']}", f"out={tmp_path / 'a.parquet'}")
+    caplog.clear()
     with caplog.at_level("INFO", "hindsight"):
         evaluate_tokens.main(config)
         evaluate_tokens.main(config)

@@ -63,8 +63,8 @@ def test_a_name_that_looks_like_a_number_stays_what_was_typed_and_comes_back_fro
 
 @pytest.mark.parametrize("name", ODD)
 def test_a_path_of_any_characters_stays_what_was_typed(name):
-    config = configuration_of("train_tokenizer", [f"corpus={name}", f"out={name}", f"text_key={name}"])
-    assert [config.corpus, config.out, config.text_key] == [name] * 3
+    config = configuration_of("convert_to_mds", [f"{key}={name}" for key in ("corpus", "out", "text_key", "tokenizer")])
+    assert [config.corpus, config.out, config.text_key, config.tokenizer] == [name] * 4
 
 
 def test_elements_of_lists_and_of_groups_and_values_of_sweeps_stay_what_was_typed():
@@ -223,7 +223,7 @@ def test_help_for_a_sweep_shows_what_all_its_runs_have(monkeypatch, capsys):
         check_arguments("train_composer")
     said = capsys.readouterr().out
     assert ended.value.code == 0
-    assert "direction=  (forward|backward; required)" in said
+    assert "direction=  (forward|backward or null; default null)" in said
     assert "seed=  (int; default 7)" in said
     assert "Defaults are those of model=gru_small" in said
 
