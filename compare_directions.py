@@ -52,7 +52,7 @@ def main(config: CompareConfig) -> None:
     if not pairs and not groups and not across:
         raise InputError(left_out[0])
     report = make_report(given, pairs, groups, across, left_out, config.margin_nats)
-    cuts = cuts_of_groups(report)
+    cuts = cuts_of_groups(report) if config.report else None
     out = Path(config.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -61,9 +61,10 @@ def main(config: CompareConfig) -> None:
     write_atomically(out / "comparison.csv", csv_text(report))
     write_atomically(out / "comparison.json", json.dumps(report, indent=2))
     write_atomically(out / "comparison.png", draw_comparison(report))
-    page, *_ = write_report(out, report, cuts)
+    pages = write_report(out, report, cuts)[:1] if config.report else []
     log.info("%s\n", screen_text(report))
-    log.info("Report:  %s", page)
+    for page in pages:
+        log.info("Report:  %s", page)
     log.info("Plot:    %s", out / "comparison.png")
     log.info("Numbers: %s\n         %s", out / "comparison.csv", out / "comparison.json")
     log.info("Runs:    %s", "\n         ".join(dict.fromkeys(run["folder"] for run in report["runs"])))

@@ -41,13 +41,21 @@ def pytest_xdist_setupnodes(specs: list[Any]) -> None:
         spec.python = machines.python()
 
 
+TOGETHER = ("tests/test_seams.py", "tests/test_report.py")
+"""Files whose fixtures take longer than their tests."""
+
+
 class Scheduling(LoadScopeScheduling):
     """Hands tests out one by one, in their order; but all of a scheduler's to one worker, which starts it once.
+
+    So it is with the tests of TOGETHER.
 
     Marks of pytest-xdist 3.8 for such a group have no effect with pytest 9.2, which keeps a test's id elsewhere.
     """
 
     def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith(TOGETHER):
+            return nodeid.partition("::")[0]
         return nodeid[nodeid.index("[") :] if nodeid.startswith("tests/cluster/") and "[" in nodeid else nodeid
 
 

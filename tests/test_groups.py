@@ -22,7 +22,7 @@ FORWARD, BACKWARD = [4.000, 4.010, 4.004, 4.007, 3.995], [4.030, 4.041, 4.036, 4
 
 def compare(root: Path, out: Path | None = None, **keys: Any) -> dict[str, Any]:
     out = out or root.parent / "out"
-    main(CompareConfig(runs=[str(root)], out=str(out), **keys))
+    main(CompareConfig(runs=[str(root)], out=str(out), report=False, **keys))
     return json.loads((out / "comparison.json").read_text(), parse_constant=lambda text: pytest.fail(f"{text} in JSON"))
 
 

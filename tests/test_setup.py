@@ -100,5 +100,5 @@ def test_a_note_is_said_at_the_start_kept_with_the_run_and_said_in_the_compariso
     assert f"note     {note}" in caplog.text
     assert json.loads((pair[0] / "metadata.json").read_text())["notes"][0].startswith(note)
     caplog.clear()
-    compare(CompareConfig(runs=[str(run) for run in pair], out=str(tmp_path / "out")))
+    compare(CompareConfig(runs=[str(run) for run in pair], out=str(tmp_path / "out"), report=False))
     assert f"Warning: {pair[0]} and {pair[1]}: {note}" in " ".join(caplog.messages[0].split())

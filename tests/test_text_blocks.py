@@ -38,7 +38,9 @@ def runs(tmp_path: Path) -> dict[str, list[Path]]:
 
 
 def compare(runs: dict[str, list[Path]], out: Path) -> dict[str, Any]:
-    main(CompareConfig(runs=[str(folder) for folders in runs.values() for folder in folders], out=str(out)))
+    main(
+        CompareConfig(runs=[str(folder) for folders in runs.values() for folder in folders], out=str(out), report=False)
+    )
     (group,) = json.loads((out / "comparison.json").read_text())["groups"]
     return group
 

@@ -21,6 +21,8 @@ class CompareConfig:
     """Largest gap, in nats per token, that counts as none: whether the gap is within it is tested; null: no test."""
     reference: str | None = None
     """Order that the others are compared with; null: forward, or the first by name where no run is forward."""
+    report: bool = True
+    """Whether to write report.html with its figures and tables too, and to cut the gap by what losses of tokens say."""
 
     def __post_init__(self) -> None:
         require_no_credentials("", self)
