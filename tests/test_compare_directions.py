@@ -472,8 +472,9 @@ def test_the_csv_has_a_row_a_run_with_all_digits(tmp_path):
 
 def test_only_whole_outputs_are_left(tmp_path):
     out = tmp_path / "out"
+    pair = make_pair(tmp_path)
     for _ in range(2):
-        main(CompareConfig(runs=[*map(str, make_pair(tmp_path))], out=str(out)))
+        main(CompareConfig(runs=[*map(str, pair)], out=str(out)))
     files = ["comparison.csv", "comparison.json", "comparison.png", "figures", "report.html", "tables"]
     assert sorted(path.name for path in out.iterdir()) == files
     png = (out / "comparison.png").read_bytes()
