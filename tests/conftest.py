@@ -68,8 +68,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that no worker is left alone with it at the end."""
-    first = ["cluster", "slow"]
-    items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in first])
+
+    def place(item: pytest.Item) -> list[bool]:
+        return [item.get_closest_marker(name) is None for name in ("cluster", "slow")] + [
+            not item.nodeid.startswith(TOGETHER)
+        ]
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
