@@ -141,6 +141,18 @@ def test_equal_context_undoes_what_only_comes_of_unequal_context(tmp_path):
     assert found["cuts"]["window_place"][0]["gap_nats"] == -7 + 0.25
 
 
+def test_equal_context_weighs_each_context_by_how_often_both_orders_had_it(tmp_path):
+    columns = {
+        "id": np.full(4, 1),
+        "document": np.zeros(4),
+        "document_place": np.arange(4),
+        "window_place": np.array([0, 0, 0, 1]),
+    }
+    # Without context, which forward had three times and backward once, backward is harder by 1; with it, by 0.
+    files = group_of_two(tmp_path, columns, [2.0, 2.0, 2.0, 1.0], [1.0, 1.0, 1.0, 3.0], context_length=2)
+    assert cuts_of(files)["equal_context"]["gap_nats"] == 0.5
+
+
 def test_deciles_go_by_the_mass_of_tokens_from_the_most_frequent(files, found):
     rows = found["cuts"]["frequency"]
     counts = np.sort(np.bincount(files["forward"][0].read(["id"])["id"]))[::-1]

@@ -13,20 +13,22 @@ from torch.nn.attention.flex_attention import flex_attention
 
 from hindsight.config.model import Block, Cell, GPTConfig, RNNConfig
 from hindsight.document_attention import attend_within, block_mask_of, mask_of
-from hindsight.orders.documents import documents_of, places_within, shift_within
-from hindsight.orders.examples import IGNORED, make_example, permutations, turn
+from hindsight.orders.documents import places_within
+from hindsight.orders.examples import IGNORED, make_example
 from hindsight.orders.known import open_order
 from language_model import build_model
 from load_text_streaming import Collate
 
 T, BOS, EOS, VOCAB = 24, 20, 21, 22
+FILLING = {"input_ids": BOS, "targets": IGNORED, "documents": T}
+"""What padding has."""
 MODELS = {
     "gpt2": GPTConfig(name="tiny", n_layers=2, d_model=16, n_heads=2, context_length=T),
     "llama": GPTConfig(name="tiny", n_layers=2, d_model=16, n_heads=2, context_length=T, block=Block.llama),
     "gru": RNNConfig(name="tiny", n_layers=2, d_model=16, cell=Cell.gru),
     "lstm": RNNConfig(name="tiny", n_layers=2, d_model=16, cell=Cell.lstm),
 }
-ORDERS = ["forward", "backward", "even_odd", "blocks:5"]
+ORDERS = ["forward", "backward", "even_odd", "blocks:5", "half_back_forward", "uniform_random:1"]
 
 
 def window_of(rng: np.random.Generator, *lengths: int) -> list[int]:
@@ -103,17 +105,15 @@ def test_inputs_and_places_are_those_of_the_definition(order, seed, lengths):
 @pytest.mark.parametrize("model", MODELS)
 def test_training_in_an_order_is_training_forward_on_windows_and_documents_in_that_order(model, order):
     rows = windows()
-    window_BT = torch.full((len(rows), T), IGNORED)
-    for window_T, row in zip(window_BT, rows, strict=True):
-        window_T[: len(row)] = torch.tensor(row)
-    opened = open_order(order, T)
-    documents_BT = documents_of(window_BT, EOS).gather(1, permutations(window_BT, opened))
-    targets_BT = turn(window_BT, opened)
-    beforehand = {
-        "input_ids": shift_within(targets_BT, documents_BT, BOS),
-        "targets": targets_BT,
-        "documents": documents_BT,
-    }
+    beforehand = {name: torch.full((len(rows), T), fill) for name, fill in FILLING.items()}
+    for number, row in enumerate(rows):
+        last_read = {}
+        for step, position in enumerate(open_order(order, T).permutation(np.array(row)).tolist()):
+            document = row[:position].count(EOS)
+            beforehand["documents"][number, step] = document
+            beforehand["targets"][number, step] = row[position]
+            beforehand["input_ids"][number, step] = last_read.get(document, BOS)
+            last_read[document] = row[position]
     one, other = (gradients(MODELS[model], batch) for batch in (batch_of(rows, order), beforehand))
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 

@@ -11,7 +11,6 @@ from hindsight.errors import InputError
 from hindsight.orders import known
 from hindsight.orders.examples import IGNORED, make_example, permutations, turn, turn_back
 from hindsight.orders.known import open_order
-from hindsight.orders.order import inverse
 
 FIXED = [*known.FORMULAS, "random_chunk:0", "uniform_random:7", "blocks:1", "blocks:3", "blocks:64"]
 OF_8 = {
@@ -52,12 +51,11 @@ def test_every_named_order_is_known_and_no_other():
 
 
 @given(st.sampled_from(FIXED), st.integers(1, 12), st.data())
-def test_every_order_is_a_permutation_whose_inverse_is_exact_for_full_and_short_windows(name, eighths, data):
+def test_every_order_is_a_permutation_for_full_and_short_windows(name, eighths, data):
     order = open_order(name, 8 * eighths)
     length = data.draw(st.integers(0, 8 * eighths))
     permutation = order.permutation(np.zeros(length, np.int64))
     assert sorted(permutation.tolist()) == [*range(length)]
-    assert permutation[inverse(permutation)].tolist() == [*range(length)]
 
 
 @given(st.sampled_from(FIXED), st.integers(0, 2**32 - 1), st.lists(st.integers(0, 24), min_size=1, max_size=4))
@@ -80,7 +78,7 @@ def test_what_is_turned_comes_back_and_every_order_scores_each_token_once(name, 
     ("name", "length"), [("half_back_forward", 7), ("quarter_end_in_concat", 6), ("random_chunk:1", 12)]
 )
 def test_an_order_that_does_not_fit_the_window_is_refused(name, length):
-    with pytest.raises(InputError, match=f"order={name} needs windows of a multiple of . tokens, not .*={length}"):
+    with pytest.raises(InputError, match=f"order={name} needs windows of a multiple of . tokens, not of {length};"):
         open_order(name, length)
 
 

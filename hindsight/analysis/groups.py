@@ -17,9 +17,7 @@ from hindsight.analysis.names import names_of
 from hindsight.analysis.pairs import Pair, family_of, reference_of
 from hindsight.analysis.recorded import RecordedRun
 from hindsight.config.direction import Direction
-
-FEW_DOCUMENTS = 20
-"""With fewer documents to validate on, what is special about one of them moves the gap."""
+from hindsight.shards.manifest import FEW_DOCUMENTS
 
 
 @dataclass

@@ -156,7 +156,9 @@ def evaluations_of(run: RecordedRun) -> list[RecordedRun]:
             if not runs.is_number(value) or not math.isfinite(value):
                 what = f"{runs.EVAL}{order}/{name}={value} at step {run.step}"
                 raise InputError(f"{run.folder} has {what}, its last evaluation: nothing to compare.")
-        found.append(replace(run, order=order, evaluations=lines, is_both=True))
+        samples = read_backward(run.folder / runs.SAMPLES)
+        sample = next((each for each in samples if each.get("direction") == order), None)
+        found.append(replace(run, order=order, evaluations=lines, sample=sample, is_both=True))
     return found
 
 

@@ -77,7 +77,7 @@ class TokenLosses:
     metadata: dict[str, Any]
 
     @classmethod
-    def open(cls, path: Path, key: str = "tokens") -> "TokenLosses":
+    def open(cls, path: Path, key: str = "runs") -> "TokenLosses":
         """Read what a file says of itself.
 
         Args:

@@ -75,7 +75,9 @@ def _than(group: dict[str, Any]) -> str:
 def _null(group: dict[str, Any], digits: int) -> str:
     if group["null"] is None:
         return "the null is not known"
-    return f"the null is {group['null']['mean_absolute_percent']:.{digits}f}%"
+    null, gap = group["null"]["mean_absolute_percent"], group["gap"]
+    is_larger = _is_significant(gap) and null > abs(gap["relative_percent"])
+    return f"the null is {null:.{digits}f}%" + (", larger than the gap" if is_larger else "")
 
 
 def digits_of(half: float, least: int = 2) -> int:

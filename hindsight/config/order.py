@@ -45,7 +45,8 @@ def split_order(text: str) -> tuple[str, int | None]:
             raise InputError(f"order={text}: {name} has no number; write order={name}.")
         return name, None
     near = difflib.get_close_matches(name, [*PLAIN, *NUMBERED], 1)
-    hint = f"did you mean order={near[0]}? " if near else ""
+    number_of = {each: f":{what}" for each, what in NUMBERED.items()}
+    hint = f"did you mean order={near[0]}{number_of.get(near[0], '')}? " if near else ""
     raise InputError(f"order={text} is not known; {hint}Choose one of {SHOWN}.")
 
 

@@ -29,7 +29,7 @@ from hindsight.conversion.workers import OpenWorkers, available_cores, fingerpri
 from hindsight.errors import DISK_FULL, InputError
 from hindsight.files import locked
 from hindsight.shards.h5 import H5_NAME, H5_SUFFIXES
-from hindsight.shards.manifest import MANIFEST_NAME, TOKENIZER_FOLDER, Manifest, token_dtype
+from hindsight.shards.manifest import FEW_DOCUMENTS, MANIFEST_NAME, TOKENIZER_FOLDER, Manifest, token_dtype
 from hindsight.shards.mds import blocks_in
 from hindsight.text.finding import describe_not_taken
 from hindsight.tokenization.hf_folder import copy_tokenizer
@@ -217,3 +217,11 @@ def log_summary(out: str, manifest: Manifest) -> None:
     """Log counts and statistics of the result."""
     for line in manifest.describe():
         log.info("out=%s: %s", out, line)
+    n_documents = manifest.splits["val"].documents
+    if n_documents is not None and n_documents < FEW_DOCUMENTS:
+        log.warning(
+            "out=%s: few documents to validate on (%d); a comparison asks for %d: convert with a larger val_share.",
+            out,
+            n_documents,
+            FEW_DOCUMENTS,
+        )

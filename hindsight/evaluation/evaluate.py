@@ -86,7 +86,17 @@ def _held(output: Output) -> Iterator[None]:
     """Keep other evaluations out of the work folder; one in which nothing is done goes where this one is refused."""
     with ExitStack() as stack:
         holding = f"out={output.name}: another process evaluates into it"
-        on_rank_0(lambda: stack.enter_context(locked(output.work, holding)))
+
+        def hold() -> None:
+            try:
+                stack.enter_context(locked(output.work, holding))
+            except OSError as error:
+                key = "work_dir" if output.is_remote else "out"
+                raise InputError(
+                    f"{key}={output.work.parent} cannot be written to ({error.strerror}); choose another."
+                ) from None
+
+        on_rank_0(hold)
         try:
             yield
         except InputError:

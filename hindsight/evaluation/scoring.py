@@ -16,7 +16,7 @@ from torch import Tensor
 from hindsight.errors import InputError
 from hindsight.evaluation.token_stream import TokenStream
 from hindsight.orders.documents import places_within
-from hindsight.orders.examples import IGNORED, permutations
+from hindsight.orders.examples import IGNORED, permutations, turn_back
 from hindsight.orders.order import Order
 
 Batch = dict[str, Tensor]
@@ -135,13 +135,11 @@ def score_windows(
     for row_T, each in zip(window_BT, tokens, strict=True):
         row_T[: len(each)] = each
     batch = reading.collate([{"tokens": each} for each in tokens])
-    positions_BT = permutations(torch.from_numpy(window_BT), reading.order).numpy()
-    assert np.array_equal(np.take_along_axis(window_BT, positions_BT, 1), batch["targets"].numpy())
-    nats_BT, ranks_BT = (values_BT.numpy() for values_BT in score(batch))
-    values = {"nats": nats_BT, "rank": ranks_BT, "context": context_of(batch).numpy()}
-    in_reading_order = {name: np.empty(window_BT.shape, ROWS[name]) for name in values}
-    for name, values_BT in values.items():
-        np.put_along_axis(in_reading_order[name], positions_BT, values_BT.astype(ROWS[name]), axis=1)
+    positions_BT = permutations(torch.from_numpy(window_BT), reading.order)
+    assert np.array_equal(turn_back(batch["targets"], positions_BT), window_BT)
+    nats_BT, ranks_BT = score(batch)
+    values = {"nats": nats_BT, "rank": ranks_BT, "context": context_of(batch)}
+    in_reading_order = {name: turn_back(values_BT, positions_BT).numpy() for name, values_BT in values.items()}
     in_reading_order |= {"id": window_BT, "window_place": np.broadcast_to(np.arange(T), window_BT.shape)}
     return [
         {

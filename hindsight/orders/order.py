@@ -58,8 +58,8 @@ class FixedOrder(Order):
         super().__init__(name)
         if context_length % multiple:
             raise InputError(
-                f"order={name} needs windows of a multiple of {multiple} tokens, not data.context_length="
-                f"{context_length}; choose another of the two."
+                f"order={name} needs windows of a multiple of {multiple} tokens, not of {context_length}; choose "
+                "another order, or another context_length."
             )
         self.positions_T = formula(context_length)
 
@@ -71,13 +71,6 @@ class FixedOrder(Order):
         """Give the order of a window of n tokens, (n,) int64."""
         is_full = n_tokens == len(self.positions_T)
         return self.positions_T if is_full else self.positions_T[self.positions_T < n_tokens]
-
-
-def inverse(permutation_n: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Give the step at which each position is read: the way back from the model's order to that of reading."""
-    steps_n = np.empty_like(permutation_n)
-    steps_n[permutation_n] = np.arange(len(permutation_n))
-    return steps_n
 
 
 def arange(length: int) -> NDArray[np.int64]:

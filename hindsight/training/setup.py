@@ -21,13 +21,11 @@ from hindsight.orders.both import Both, Reading, vocab_size_for
 from hindsight.orders.known import open_order
 from hindsight.orders.order import Order
 from hindsight.provenance import git_commit, versions
-from hindsight.shards.manifest import MDS, TOKENIZER_FOLDER, Manifest
+from hindsight.shards.manifest import FEW_DOCUMENTS, MDS, TOKENIZER_FOLDER, Manifest
 from hindsight.tokenization.tokenizer import Tokenizer
 
 MOST_PADDED = 2
 """Largest batch in epochs: with more, most of a batch would be padding."""
-FEW_DOCUMENTS = 10
-"""With fewer documents to validate on, a run says so."""
 
 
 @dataclass(frozen=True)
@@ -227,7 +225,10 @@ def _notes(
         )
     if val_documents is not None and val_documents < FEW_DOCUMENTS:
         documents = "1 document" if val_documents == 1 else f"{val_documents} documents"
-        notes.append(f"the validation set has {documents}, {val.n_tokens} tokens: its losses say little about others")
+        notes.append(
+            f"the validation set has {documents}, {val.n_tokens} tokens: its losses say little about others; a "
+            f"comparison asks for {FEW_DOCUMENTS} (val_share= of the conversion)"
+        )
     return notes
 
 

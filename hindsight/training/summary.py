@@ -75,7 +75,8 @@ def _next_command(setup: RunSetup) -> str:
         pair = (setup.folder, twin) if direction is Direction.forward else (twin, setup.folder)
         return f"python compare_directions.py 'runs=[{','.join(map(_shown, pair))}]'"
     named = "" if order in name else " and another run_name"
-    return f"the same command with direction={other.name}{named}, then python compare_directions.py runs=[...,...]"
+    key = "direction" if direction is not None else "order"
+    return f"the same command with {key}={other.name}{named}, then python compare_directions.py runs=[...,...]"
 
 
 def _shown(folder: Path) -> str:
