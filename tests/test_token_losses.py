@@ -31,6 +31,7 @@ def rows_of(n: int, start: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(start)
     values = {name: rng.integers(0, 50, n).astype(kind) for name, kind in COLUMNS.items()}
     values["nats"] = rng.gamma(2, size=n).astype(np.float32)
+    values["id"] %= len(TOKEN_BYTES)
     return values | {"place": np.arange(start, start + n), "likeliest": rng.random(n) < 0.3}
 
 
@@ -128,6 +129,8 @@ def test_a_damaged_file_is_refused_in_a_line(written, damage):
         ({}, {}, {"nats": np.zeros(1000)}),
         ({}, {}, {"nats": pyarrow.array([None] * 1000, pyarrow.float32())}),
         ({}, {"bytes": ["水"]}, {}),
+        ({}, {}, {"id": np.full(1000, len(TOKEN_BYTES), np.int32)}),
+        *(({}, {}, {name: np.full(1000, -1, COLUMNS[name])}) for name in token_losses.COUNTS),
     ],
 )
 def test_a_file_that_others_made_with_what_cannot_be_is_refused(written, metadata, tokens, columns):

@@ -60,6 +60,8 @@ DEFAULTS: dict[str, Any] = {"text_order": TextOrder.reading.value}
 """What a file means that does not say it: one from before that key."""
 SUMS = ("nats", "likeliest", "bytes")
 """Columns whose sums over all rows are in the metadata."""
+COUNTS = tuple(name for name, kind in COLUMNS.items() if kind.kind == "i")
+"""Columns of whole numbers, none of which is below 0."""
 PLACES = ("place", "document_place")
 """Columns that mostly grow by one from row to row."""
 
@@ -140,7 +142,13 @@ class TokenLosses:
             for batch in file.iter_batches(batch_size=size, columns=list(columns)):
                 if any(column.null_count for column in batch.columns):
                     raise ValueError("it has nulls")
-                yield {name: batch.column(name).to_numpy(zero_copy_only=False) for name in columns}
+                found = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in columns}
+                for name in columns:
+                    if name in COUNTS and (found[name] < 0).any():
+                        raise ValueError(f"its column {name} has a number below 0")
+                if "id" in found and (found["id"] >= len(self.token_bytes)).any():
+                    raise ValueError(f"it has an id that is none of its {len(self.token_bytes)} tokens")
+                yield found
 
     def read(self, columns: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Read columns as a whole; InputError if the file is damaged."""
