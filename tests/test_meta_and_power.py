@@ -47,7 +47,7 @@ def test_one_group_or_one_without_spread_has_no_mean_over_groups():
 
 
 # Cohen (1988) and G*Power: a paired t test at two-sided 5% with power 0.8.
-@pytest.mark.parametrize(("effect", "n_seeds"), [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10), (2.0, 5), (100.0, 2)])
+@pytest.mark.parametrize(("effect", "n_seeds"), [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10), (2.0, 5), (100.0, 3)])
 def test_seeds_are_those_of_the_tables(effect, n_seeds):
     assert seeds_for(effect * 0.01, 0.01) == n_seeds
 
@@ -61,7 +61,7 @@ def test_the_gap_that_seeds_resolve_takes_that_many_seeds(n_seeds):
 
 def test_a_larger_gap_never_takes_more_seeds():
     found = [seeds_for(effect, 1.0) or 0 for effect in np.geomspace(0.05, 200, 400)]
-    assert min(found) == 2
+    assert min(found) == 3, "fewer have no interval"
     assert found == sorted(found, reverse=True)
 
 
@@ -73,4 +73,4 @@ def test_power_is_what_simulation_gives():
 
 def test_gaps_that_no_one_can_pay_for_and_gaps_without_spread():
     assert seeds_for(1e-6, 0.1) is None
-    assert seeds_for(0.01, 0.0) == 2
+    assert seeds_for(0.01, 0.0) == 3

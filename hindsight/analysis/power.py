@@ -8,29 +8,29 @@ import math
 from functools import cache
 from typing import Any, cast
 
-from hindsight.analysis.inference import LEVEL
+from hindsight.analysis.inference import FEWEST_SEEDS, LEVEL
 
 POWER = 0.8
 """Probability of finding a gap that is there."""
 MOST_SEEDS = 1 << 20
 LARGEST_EFFECT = 30.0
-"""In standard deviations; larger ones are found by two seeds as well."""
+"""In standard deviations; larger ones are found by the fewest seeds as well."""
 
 
 def seeds_for(margin_nats: float, std_nats: float) -> int | None:
-    """Fewest seeds that find a gap as large as the margin; None for more than a million.
+    """Fewest seeds that find a gap as large as the margin, 3 at least; None for more than a million.
 
     Args:
         margin_nats: a mean gap, above 0.
         std_nats: standard deviation of the gap of a seed.
     """
     effect = min(margin_nats / std_nats, LARGEST_EFFECT) if std_nats else LARGEST_EFFECT
-    enough = 2
+    enough = FEWEST_SEEDS
     while _power(effect, enough) < POWER:
         enough *= 2
         if enough > MOST_SEEDS:
             return None
-    too_few = enough // 2
+    too_few = max(enough // 2, FEWEST_SEEDS - 1)
     while enough - too_few > 1:
         middle = (too_few + enough) // 2
         if _power(effect, middle) < POWER:
