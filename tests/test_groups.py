@@ -260,6 +260,13 @@ def test_runs_of_the_same_documents_and_other_tokenizers_are_shown_in_units_that
     assert bpe["gap"]["nats_per_document"] == pytest.approx(bpe["gap"]["mean_nats"] * 400)
 
 
+def test_an_evaluation_of_a_part_of_the_tokens_has_no_loss_of_a_document(tmp_path):
+    losses = {"forward": FORWARD[:2], "backward": BACKWARD[:2]}
+    make_seeds(tmp_path / "runs", losses, "eval_batches=1", **TEXT, val_tokens=10_000)
+    (group,) = compare(tmp_path / "runs")["groups"]
+    assert group["gap"]["nats_per_document"] is None
+
+
 def test_one_tokenizer_has_no_such_section(tmp_path):
     make_seeds(tmp_path / "runs", {"forward": FORWARD[:1], "backward": BACKWARD[:1]}, **TEXT, val_tokens=10_000)
     assert compare(tmp_path / "runs")["across_tokenizers"] == []

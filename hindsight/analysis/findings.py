@@ -92,6 +92,8 @@ def _gap(group: Group, test: TTest, relative: TTest, margin_nats: float | None) 
     flips = inference.sign_flip_p(per_seed) if group.is_paired and len(per_seed) > 1 else (None, None)
     d = inference.cohens_d(per_seed) if group.is_paired else inference.cohens_d_unpaired(reference, other)
     tokens, documents = (group.metadata(f"val_{what}") for what in ("tokens", "documents"))
+    if group.first.config.get("eval_batches") is not None:
+        tokens = None  # the loss is that of a part of the tokens
     bits = [_mean_bits(group, order) for order in (group.reference, group.order)]
     return {
         "per_seed_nats": [*map(float, per_seed)],
