@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import permutation_test
 from scipy.stats import t as student_t
 
 from hindsight.analysis import inference
@@ -80,9 +81,19 @@ def test_sign_flips_are_exact_and_their_smallest_p_is_that_of_all_of_one_sign():
     signs = [sum(s * x for s, x in zip(each, (1, 2, 4), strict=True)) for each in itertools.product((1, -1), repeat=3)]
     expected = sum(abs(total) >= 3 for total in signs) / 8
     assert inference.sign_flip_p(np.array([1.0, -2, 4]))[0] == pytest.approx(expected)
-    p, smallest = inference.sign_flip_p(np.arange(1.0, 21))
-    assert p == pytest.approx(smallest)
-    assert smallest < 1e-4
+    assert inference.sign_flip_p(np.arange(1.0, 21)) == (2**-19, 2**-19)
+
+
+def test_all_sign_flips_of_20_seeds_are_counted_and_of_more_some_are_drawn():
+    p, smallest = inference.sign_flip_p(np.arange(1.0, 22))
+    assert p == smallest == pytest.approx(2 / (inference.DRAWN_FLIPS + 1))
+
+
+def test_exact_sign_flips_are_those_of_another_implementation():
+    for n_seeds in (2, 5, 9, 12):
+        gaps = np.random.default_rng(n_seeds).normal(0.5, 1, n_seeds)
+        found = permutation_test((gaps,), lambda x, axis: x.mean(axis), permutation_type="samples", vectorized=True)
+        assert inference.sign_flip_p(gaps)[0] == pytest.approx(float(found.pvalue), rel=1e-12)
 
 
 def test_effect_sizes_are_in_deviations_over_seeds():

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from hindsight.analysis.inference import MOST_FLIPPED
 from hindsight.analysis.layout import aligned, counted, labelled, wrapped
 from hindsight.analysis.verdict import ONE_PAIR, digits_of
 
@@ -92,12 +93,9 @@ def _mean_lines(group: dict[str, Any]) -> list[str]:
     lines.append(labelled("ratio - 1", f"{gap['relative_percent']:+.{digits}f}% ± {(high - low) / 2:.{digits}f}"))
     if gap["sign_flip_p"] is not None:
         n = len(group["seeds"])
-        lines.append(
-            labelled(
-                "sign flips",
-                f"{_p(gap['sign_flip_p'])}; with {n} seeds it is {gap['sign_flip_smallest_p']:.3g} at least",
-            )
-        )
+        how = "exact" if n <= MOST_FLIPPED else "drawn at random"
+        least = f"with {n} seeds it is {gap['sign_flip_smallest_p']:.3g} at least"
+        lines.append(labelled("sign flips", f"{how}: {_p(gap['sign_flip_p'])}; {least}"))
     if gap["cohens_d"] is not None:
         lines.append(labelled("Cohen's d", f"{gap['cohens_d']:.2f} standard deviations over seeds"))
     if (equal := gap["equivalence"]) is not None:

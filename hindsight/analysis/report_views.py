@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hindsight.analysis.figures import Runs, runs_of
+from hindsight.analysis.inference import MOST_FLIPPED
 from hindsight.analysis.report_tables import BIN_COLUMNS, TOKEN_LISTS
 from hindsight.analysis.tables import shown
 from hindsight.shown_text import visible
@@ -100,7 +101,8 @@ def _tests(group: Json) -> list[str]:
         lines[-1] += f" Mean over standard deviation (Cohen's d): {shown(gap['cohens_d'])}."
     if gap["sign_flip_p"] is not None:
         least = f"with {n_seeds} seeds it can be no smaller than {shown(gap['sign_flip_smallest_p'])}"
-        lines.append(f"Exact sign-flip test: p = {shown(gap['sign_flip_p'])}; {least}.")
+        which = "Exact sign-flip test" if n_seeds <= MOST_FLIPPED else "Sign-flip test with flips drawn at random"
+        lines.append(f"{which}: p = {shown(gap['sign_flip_p'])}; {least}.")
     if equivalence := gap["equivalence"]:
         shows = "the orders are alike" if equivalence["is_equivalent"] else "that the orders are alike is not shown"
         margin = f"{equivalence['margin_nats']:g}"
