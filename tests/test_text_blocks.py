@@ -23,8 +23,10 @@ LOSSES = {"forward": [4.0, 4.01, 4.02], "backward": [4.05, 4.07, 4.06]}
 
 
 def nats_of(loss: float, seed: int) -> list[list[float]]:
+    """Losses of the tokens of each document, whose mean over all is that of the run."""
     rng = np.random.default_rng(seed)
-    return [[*rng.normal(loss, 0.3, length)] for length in LENGTHS]
+    nats = rng.normal(0, 0.3, sum(LENGTHS))
+    return [[*document] for document in np.split(loss + nats - nats.mean(), np.cumsum(LENGTHS)[:-1])]
 
 
 @pytest.fixture
@@ -120,6 +122,8 @@ def test_a_file_of_an_earlier_step_or_another_context_is_not_used(runs, tmp_path
         ({"split": "train"}, "it has split=train, the run val"),
         ({"seed": 7}, "it has seed=7, the run 1"),
         ({"order": "forward"}, "it has order=forward, the run backward"),
+        ({"context_length": 7}, "it has context_length=7, the run "),
+        ({"document_mask": True}, "it has document_mask=True, the run False"),
     ],
 )
 def test_a_file_of_anything_else_is_refused(runs, changes, words):
@@ -128,8 +132,31 @@ def test_a_file_of_anything_else_is_refused(runs, changes, words):
         read(runs)
 
 
+@pytest.mark.parametrize(
+    ("precision", "off", "is_refused"),
+    [("fp32", 0.001, True), ("fp32", 0.0001, False), ("bf16", 0.001, False), ("bf16", 0.01, True)],
+)
+def test_a_file_of_another_model_is_refused_by_its_mean_loss(runs, precision, off, is_refused):
+    folder = runs["backward"][1]
+    path = write_token_losses(folder, nats_of(4.07 + off, 1), precision=precision)
+    if not is_refused:
+        assert read(runs)[1] is None
+        return
+    said = f"{path} is not of the run beside it: it has a mean loss of {4.07 + off:.4f}.* nats/token, the run 4.070000"
+    with pytest.raises(InputError, match=f"{said} at step 20; .*python evaluate_tokens.py run={folder}"):
+        read(runs)
+
+
+def test_the_loss_of_a_part_of_the_tokens_is_not_compared_with_that_of_all(tmp_path):
+    made = make_seeds(tmp_path / "runs", LOSSES, "eval_batches=1")
+    for folders in made.values():
+        for folder in folders:
+            write_token_losses(folder, nats_of(5.0, 0))
+    assert read(made)[1] is None
+
+
 def test_a_file_of_other_documents_or_with_rows_out_of_order_is_refused(runs):
-    path = write_token_losses(runs["backward"][2], nats_of(4.0, 0)[1:])
+    path = write_token_losses(runs["backward"][2], [[4.06] * length for length in LENGTHS[1:]])
     with pytest.raises(InputError, match=f"{path} is damaged: it has other tokens"):
         read(runs)
     write_token_losses(runs["backward"][2], [[float("nan")], *nats_of(4.0, 0)[1:]])

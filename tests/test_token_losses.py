@@ -126,6 +126,7 @@ def test_a_damaged_file_is_refused_in_a_line(written, damage):
     [
         ({"rows": "many"}, {}, {}),
         ({"sums": {}}, {}, {}),
+        ({"sums": dict.fromkeys(token_losses.SUMS, "many")}, {}, {}),
         ({}, {}, {"nats": np.zeros(1000)}),
         ({}, {}, {"nats": pyarrow.array([None] * 1000, pyarrow.float32())}),
         ({}, {"bytes": ["水"]}, {}),

@@ -13,10 +13,13 @@ from hindsight.analysis.groups import Group
 from hindsight.analysis.inference import Floats
 from hindsight.analysis.recorded import BOTH, RecordedRun
 from hindsight.analysis.token_losses import TokenLosses
+from hindsight.config.evaluation import WINDOWS
 from hindsight.errors import InputError
 
 BLOCK_TOKENS = 256
 """Tokens of a document that are resampled together, because losses of neighbours depend on each other."""
+FP32_TOLERANCE, TOLERANCE = 1e-4, 1e-3
+"""By how much of itself a mean loss may differ on other hardware (TF32), and in bf16 or fp16."""
 WITHOUT = "no bootstrap and no cuts of the text"
 
 
@@ -94,17 +97,37 @@ def _opened(run: RecordedRun) -> TokenLosses:
     said = file.metadata
     expected = {"split": "val", "seed": run.config["seed"]}
     expected |= {key: run.metadata[key] for key in ("data_fingerprint", "tokenizer_fingerprint")}
+    expected["document_mask"] = bool(run.config.get("document_mask"))
+    length = run.config.get("data.context_length") or run.config.get("model.context_length")
+    expected |= {"context_length": length} if length is not None else {}
     wrong = [
         f"{key}={_short(said[key])}, the run {_short(value)}" for key, value in expected.items() if said[key] != value
     ]
     if said["order"] not in ((run.order, BOTH) if run.is_both else (run.order,)):
         wrong.append(f"order={said['order']}, the run {run.order}")
+    if (loss := _other_loss(file, run)) is not None:
+        wrong.append(f"a mean loss of {loss:.6f} nats/token, the run {run.loss_nats:.6f} at step {run.step}")
     if wrong:
         raise InputError(
             f"{file.path} is not of the run beside it: it has {wrong[0]}; write it again, "
             f"python evaluate_tokens.py run={run.folder}"
         )
     return file
+
+
+def _other_loss(file: TokenLosses, run: RecordedRun) -> float | None:
+    """Mean loss of a file whose weights are not those that the run was evaluated with; None if they may be.
+
+    It can be told where the run was evaluated on the same tokens with the same context.
+    """
+    said = file.metadata
+    is_same = said["context"] == WINDOWS and said["step"] == run.step and run.config.get("eval_batches") is None
+    if not is_same or not file.rows:
+        return None
+    loss = said["sums"]["nats"] / file.rows
+    precisions = {run.config.get("precision", "fp32"), said.get("precision", "fp32")}
+    tolerance = FP32_TOLERANCE if precisions == {"fp32"} else TOLERANCE
+    return loss if abs(loss - run.loss_nats) > tolerance * abs(run.loss_nats) else None
 
 
 def _short(value: Any) -> str:

@@ -106,6 +106,8 @@ class TokenLosses:
                 raise ValueError("its columns are not those of token losses")
             if wrong or not metadata["sums"].keys() >= set(SUMS) or TOKENS_KEY not in stored:
                 raise ValueError(f"its metadata lacks {wrong[0] if wrong else 'the sums or the tokens'}")
+            if not all(isinstance(metadata["sums"][name], int | float) for name in SUMS):
+                raise ValueError("its sums are no numbers")
             if metadata["text_order"] not in TextOrder.__members__:
                 raise ValueError("its metadata has an unknown text_order")
             if metadata["rows"] != file.metadata.num_rows or max(groups, default=0) > GROUP_ROWS:

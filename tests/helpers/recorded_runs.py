@@ -74,7 +74,8 @@ def write_token_losses(
     said = {"run": folder.name, "folder": str(folder), "order": config.get("order") or config["direction"]}
     said |= {"seed": config["seed"], "step": steps[-1], "split": "val", "data": "here", "git_commit": "a1"}
     said |= {key: metadata[key] for key in ("data_fingerprint", "tokenizer_fingerprint")}
-    said |= {"context": "windows", "context_length": 64, "document_mask": False} | changes
+    length = config.get("data.context_length") or config["model.context_length"]
+    said |= {"context": "windows", "context_length": length, "document_mask": False} | changes
     lengths = [len(document) for document in nats]
     n, zeros = sum(lengths), np.zeros(sum(lengths))
     columns = {"place": np.arange(n), "document": np.repeat(np.arange(len(nats)), lengths)}
