@@ -120,16 +120,25 @@ def _curves(group: Group, runs: Runs) -> Drawing | None:
     loss_of = {order: np.array([[curve[step] for step in steps] for curve in of]) for order, of in curves.items()}
     for order, color, dashes in ((group["reference"], REFERENCE, "-"), (group["order"], ORDER, "--")):
         _banded(losses, x, loss_of[order], color, dashes, order)
-    if [*group["runs"][group["order"]]] == [*group["runs"][group["reference"]]]:
-        _banded(gaps, x, loss_of[group["order"]] - loss_of[group["reference"]], GAP, "-", "")
+    of_order, of_reference = (_compared(group, each, loss_of[each]) for each in (group["order"], group["reference"]))
+    # Runs that are not paired have no gap each, and so no band.
+    gaps_SX = of_order - of_reference if group["is_paired"] else [of_order.mean(0) - of_reference.mean(0)]
+    _banded(gaps, x, np.array(gaps_SX), GAP, "-", "")
     gaps.axhline(0, color=INK, linewidth=0.8)
     _scale_to_the_end(losses, np.concatenate([*loss_of.values()]))
     losses.set(ylabel="loss (nats/token)")
     losses.legend()
     gaps.set(xlabel="training tokens", ylabel=GAP_LABEL)
     gaps.xaxis.set_major_formatter(EngFormatter(sep=""))
-    band = " Bands: \u00b1 one standard deviation over seeds." if len(group["seeds"]) > 1 else ""
+    band = " Bands: \u00b1 one standard deviation over seeds." if max(map(len, loss_of.values())) > 1 else ""
     return Drawing("curves", f"Validation loss over training, and the gap between the orders.{band}", figure)
+
+
+def _compared(group: Group, order: str, values_SX: Any) -> Any:
+    """Of the curves of an order, give those that the gap is computed from: of pairs, those of the shared seeds."""
+    if not group["is_paired"]:
+        return values_SX
+    return values_SX[[[*group["runs"][order]].index(str(seed)) for seed in group["seeds"]]]
 
 
 def _loss_curve(run: Mapping[str, Any]) -> dict[int, float]:
