@@ -7,9 +7,10 @@ FW and BW are the validation losses (nats/token) of a pair of runs at their last
 
 in %, and greater than 0 where backward is harder. What can be said of it rests on the seeds, and stands beside its
 null: runs of the same order, with other seeds. docs/comparing.md says what is computed, and by which formulas; pairs.py
-and groups.py in hindsight/analysis/ say which runs belong together. A run without a partner is left out, and the
-difference to the closest run named; but runs of the same documents by several tokenizers are compared in any case, in
-nats a document and bits a byte.
+and groups.py in hindsight/analysis/ say which runs belong together. A run without a twin counts in its group, for the
+null and where runs are compared without pairing; one that is in no group is left out, and the difference to the closest
+run named. But runs of the same documents by several tokenizers are compared in any case, in nats a document and bits a
+byte.
 
     python compare_directions.py runs/a runs/b
     python compare_directions.py 'runs=runs/*' out=comparison margin_nats=0.005
@@ -25,8 +26,8 @@ from pathlib import Path
 from hindsight.analysis.across_tokenizers import across_tokenizers, runs_in
 from hindsight.analysis.cuts import cuts_of_groups
 from hindsight.analysis.given_runs import find_runs
-from hindsight.analysis.groups import groups_of
-from hindsight.analysis.html_report import write_report
+from hindsight.analysis.groups import groups_of, name_together
+from hindsight.analysis.html_report import remove_report, write_report
 from hindsight.analysis.pairs import pair_runs
 from hindsight.analysis.plots import draw_comparison
 from hindsight.analysis.recorded import read_runs
@@ -46,8 +47,11 @@ def main(config: CompareConfig) -> None:
     if config.reference is not None and config.reference not in {run.order for run in given}:
         raise InputError(f"reference={config.reference}: none of runs= has that order; leave it out, or name another.")
     across = across_tokenizers(given)
-    pairs, unpaired = pair_runs(given, config.reference, [run for run, _ in runs_in(across, given)])
-    groups = groups_of(given, pairs, config.reference)
+    groups = groups_of(given, config.reference)
+    alone = [run for group in groups for of in group.runs.values() for run in of.values()]
+    alone += [run for run, _ in runs_in(across, given)]
+    pairs, unpaired = pair_runs(given, config.reference, alone)
+    name_together(pairs, groups)
     left_out = [*unread, *unpaired]
     if not pairs and not groups and not across:
         raise InputError(left_out[0])
@@ -62,6 +66,8 @@ def main(config: CompareConfig) -> None:
     write_atomically(out / "comparison.json", json.dumps(report, indent=2))
     write_atomically(out / "comparison.png", draw_comparison(report))
     pages = write_report(out, report, cuts)[:1] if config.report else []
+    if not config.report:
+        remove_report(out)
     log.info("%s\n", screen_text(report))
     for page in pages:
         log.info("Report:  %s", page)

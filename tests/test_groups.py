@@ -11,8 +11,11 @@ import pytest
 import yaml
 from helpers.processes import run_command
 from helpers.recorded_runs import make_run, make_seeds
+from scipy import stats
 
 from compare_directions import main
+from hindsight.analysis.report_tables import group_row
+from hindsight.analysis.report_views import facts
 from hindsight.config.comparison import CompareConfig
 from hindsight.errors import InputError
 
@@ -157,7 +160,7 @@ def test_seeds_that_both_orders_have_are_pairs_and_the_others_count_for_welch_an
     assert group["gap"]["mean_nats"] == pytest.approx(np.mean(np.array(BACKWARD[:3]) - FORWARD[:3]))
     low, high = group["gap"]["welch_interval_nats"]
     assert (low + high) / 2 == pytest.approx(np.mean(BACKWARD[:3]) - np.mean(FORWARD))
-    assert len(report["left_out"]) == 2
+    assert report["left_out"] == []
     assert len(report["runs"]) == 8
 
 
@@ -172,6 +175,10 @@ def test_where_all_seeds_differ_there_is_only_welch(tmp_path, caplog):
     assert group["gap"]["mean_nats"] == pytest.approx(np.mean(BACKWARD[:3]) - np.mean(FORWARD[:3]))
     assert "(3 and 3 runs, not paired)" in group["verdict"]
     assert "mean, paired t" not in caplog.text
+    assert report["left_out"] == [], "they carry the verdict"
+    row = group_row(group, None)
+    (counted,) = (fact for fact in facts(group, row) if "runs" in fact["name"])
+    assert counted == {"name": "runs, not paired", "value": "3 and 3", "detail": "backward and forward"}
     assert (tmp_path / "out" / "comparison.png").exists()
     assert len((tmp_path / "out" / "comparison.csv").read_text().splitlines()) == 7
 
@@ -256,8 +263,43 @@ def test_runs_of_the_same_documents_and_other_tokenizers_are_shown_in_units_that
     assert "Across tokenizers: the same 25 documents, 50,000 bytes" in " ".join(shown.split())
     section = next(part for part in shown.split("\n\n") if part.startswith("Across"))
     assert max(map(len, section.splitlines())) <= 80
+    assert "one pair says nothing about direction" in " ".join(section.split())
     (bpe,) = (group for group in report["groups"] if group["data"] == "here")
     assert bpe["gap"]["nats_per_document"] == pytest.approx(bpe["gap"]["mean_nats"] * 400)
+    assert bpe["gap"]["nats_per_document_interval"] is None
+
+
+def test_the_gap_of_each_tokenizer_and_of_characters_has_an_interval_in_units_of_the_text(tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="hindsight")
+    losses = {"forward": FORWARD, "backward": BACKWARD}
+    make_seeds(tmp_path / "runs" / "reading", losses, **TEXT, val_tokens=10_000, vocab_size=300)
+    reversed_text = {"data_fingerprint": "d2", "text_order": "reversed", "val_tokens": 10_100, "vocab_size": 300}
+    turned = {"forward": [loss + 0.01 for loss in BACKWARD], "backward": [loss + 0.02 for loss in FORWARD]}
+    make_seeds(tmp_path / "runs" / "turned", turned, "data.path=turned", **TEXT | reversed_text)
+    report = compare(tmp_path / "runs")
+    (text,) = report["across_tokenizers"]
+    gaps = {(gap["text_order"], gap["order"], gap["reads"]): gap for gap in text["gaps"]}
+    assert {*gaps} == {
+        ("reading", "backward", None),
+        ("reversed", "backward", None),
+        ("reversed", "forward", "characters backward"),
+        ("reversed", "backward", "characters forward"),
+    }
+    values = (np.array(BACKWARD) + 0.01) * 10_100 / 25 - np.array(FORWARD) * 10_000 / 25
+    half = stats.t.ppf(0.975, 4) * values.std(ddof=1) / 5**0.5
+    gap = gaps["reversed", "forward", "characters backward"]
+    assert gap["nats_per_document"] == pytest.approx(values.mean())
+    assert gap["nats_per_document_interval"] == pytest.approx([values.mean() - half, values.mean() + half])
+    of_group = next(group["gap"] for group in report["groups"] if group["data"] == "here")
+    for unit in ("nats_per_document", "bits_per_byte"):
+        assert gaps["reading", "backward", None][unit] == pytest.approx(of_group[unit])
+        assert gaps["reading", "backward", None][f"{unit}_interval"] == pytest.approx(of_group[f"{unit}_interval"])
+    shown = caplog.records[0].getMessage()
+    assert max(map(len, shown.splitlines())) <= 80
+    said = " ".join(shown.split())
+    assert "text reversed: forward, which reads characters backward, against forward in here, 300 ids" in said
+    assert f"{values.mean():+.1f} ± {half:.1f}" in said
+    assert "one pair" not in said
 
 
 def test_an_evaluation_of_a_part_of_the_tokens_has_no_loss_of_a_document(tmp_path):

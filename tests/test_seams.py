@@ -18,7 +18,7 @@ import evaluate_tokens
 import train_composer
 import train_tokenizer
 from hindsight.analysis.cuts import cuts_of_groups
-from hindsight.analysis.groups import groups_of
+from hindsight.analysis.groups import groups_of, name_together
 from hindsight.analysis.pairs import pair_runs
 from hindsight.analysis.recorded import read_runs
 from hindsight.analysis.report import make_report
@@ -112,6 +112,7 @@ def test_the_three_answers_to_is_it_the_tokenizer_stand_in_one_table(datasets, a
         str(folder) for of in across.values() for folder in of.values()
     }
     assert len(table(out, "tokenizers")) == 7
+    assert len(table(out, "tokenizer_gaps")) == len(text["gaps"]) == 3 + 3
 
 
 @pytest.mark.parametrize("others", [("bpe", "reversed", "bytes"), ("bytes", "bytes_reversed")])
@@ -230,7 +231,9 @@ def expected_of(kinds: dict[str, Path], model: str, order: str) -> tuple[dict[st
 def test_each_kind_is_compared_with_its_own_and_a_run_of_both_is_a_group_by_itself(kinds):
     given, unread = read_runs([*kinds.values()])
     pairs, unpaired = pair_runs(given)
-    report = make_report(given, pairs, groups_of(given, pairs))
+    groups = groups_of(given)
+    name_together(pairs, groups)
+    report = make_report(given, pairs, groups)
     cuts = cuts_of_groups(report)
     assert (unread, unpaired, len(pairs), [*cuts]) == ([], [], 4, [*range(4)])
     for number, group in enumerate(report["groups"]):

@@ -12,7 +12,6 @@ from helpers.recorded_runs import make_seeds, write_token_losses
 
 from compare_directions import main
 from hindsight.analysis.groups import groups_of
-from hindsight.analysis.pairs import pair_runs
 from hindsight.analysis.recorded import read_runs
 from hindsight.analysis.text_blocks import BLOCK_TOKENS, read_texts
 from hindsight.config.comparison import CompareConfig
@@ -49,7 +48,7 @@ def compare(runs: dict[str, list[Path]], out: Path) -> dict[str, Any]:
 
 def read(runs: dict[str, list[Path]]):
     given, _ = read_runs([folder for folders in runs.values() for folder in folders])
-    (group,) = groups_of(given, pair_runs(given)[0])
+    (group,) = groups_of(given)
     return read_texts(group)
 
 

@@ -95,6 +95,9 @@ def _gap(group: Group, test: TTest, relative: TTest, margin_nats: float | None) 
     if group.first.config.get("eval_batches") is not None:
         tokens = None  # the loss is that of a part of the tokens
     bits = [_mean_bits(group, order) for order in (group.reference, group.order)]
+    per_document = tokens / documents if tokens and documents else None
+    first = group.first
+    per_byte = first.evaluations[-1]["eval/bits_per_byte"] / first.loss_nats if first.loss_nats else None
     return {
         "per_seed_nats": [*map(float, per_seed)],
         "mean_nats": test.mean,
@@ -114,8 +117,10 @@ def _gap(group: Group, test: TTest, relative: TTest, margin_nats: float | None) 
         "relative_percent": 100 * relative.mean,
         "relative_standard_error_percent": _percent(relative.standard_error),
         "relative_interval_percent": [100 * end for end in relative.interval] if relative.interval else None,
-        "nats_per_document": test.mean * tokens / documents if tokens and documents else None,
+        "nats_per_document": None if per_document is None else test.mean * per_document,
+        "nats_per_document_interval": _scaled(test.interval, per_document),
         "bits_per_byte": bits[1] - bits[0],
+        "bits_per_byte_interval": _scaled(test.interval, per_byte),
     }
 
 
@@ -193,6 +198,11 @@ def _power(group: Group, test: TTest, margin_nats: float | None) -> dict[str, An
 
 def _listed(interval: inference.Interval | None) -> list[float] | None:
     return None if interval is None else [*interval]
+
+
+def _scaled(interval: inference.Interval | None, factor: float | None) -> list[float] | None:
+    """An interval in another unit: the same text has the same number of tokens, documents and bytes in every run."""
+    return None if interval is None or factor is None else [end * factor for end in interval]
 
 
 def _percent(value: float | None) -> float | None:

@@ -76,12 +76,11 @@ class Group:
         return self.first.metadata.get(key)
 
 
-def groups_of(given: Sequence[RecordedRun], pairs: Sequence[Pair], reference: str | None = None) -> list[Group]:
-    """Group runs, and name the groups and pairs.
+def groups_of(given: Sequence[RecordedRun], reference: str | None = None) -> list[Group]:
+    """Group runs; the groups have no names yet.
 
     Args:
         given: all runs; of those that are the same run, the first counts.
-        pairs: their pairs, which are named anew, so that groups without a pair have names of their own.
         reference: the order that the others are compared with, where there are runs of it; None for forward.
     """
     families: dict[str, dict[str, dict[int, RecordedRun]]] = {}
@@ -93,12 +92,16 @@ def groups_of(given: Sequence[RecordedRun], pairs: Sequence[Pair], reference: st
         for order in family:
             if order != first and (group := _group(first, order, family)) is not None:
                 groups.append(group)
+    return groups
+
+
+def name_together(pairs: Sequence[Pair], groups: Sequence[Group]) -> None:
+    """Name pairs and groups by what tells them apart from each other."""
     named = names_of(
         [(run.settings, run.config) for run in [*(pair.runs[0] for pair in pairs), *(g.first for g in groups)]]
     )
     for each, (data, model) in zip([*pairs, *groups], named, strict=True):
         each.data, each.model = data, model
-    return groups
 
 
 def _group(reference: str, order: str, family: dict[str, dict[int, RecordedRun]]) -> Group | None:

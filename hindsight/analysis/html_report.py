@@ -6,6 +6,7 @@ allows no other. All text of corpora, runs and folders is escaped by jinja2.
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from hindsight.analysis import report_views as views
 from hindsight.analysis.figure_style import Drawing, save, svg_of
 from hindsight.analysis.figures import Runs, draw_across, draw_group, runs_of
 from hindsight.analysis.figures_of_cuts import draw_cuts
-from hindsight.analysis.report_tables import TOKENIZER_COLUMNS, tables_of
+from hindsight.analysis.report_tables import TOKENIZER_COLUMNS, TOKENIZER_GAP_COLUMNS, tables_of
 from hindsight.analysis.tables import shown, write_tables
+from hindsight.analysis.verdict import ONE_PAIR
 from hindsight.files import write_atomically
 from hindsight.provenance import VERSION, git_commit
 from hindsight.shown_text import visible
@@ -23,6 +25,17 @@ from hindsight.shown_text import visible
 REPORT = "report.html"
 FIGURES, TABLES = "figures", "tables"
 """Folders beside the page."""
+OURS = {
+    FIGURES: re.compile(
+        r"(all|gap|group\d+)-(seeds|curves|gap_against_(size|context_length)|context|window_place|document_place|class|"
+        r"frequency|left_out|documents)\.(png|pdf)"
+    ),
+    TABLES: re.compile(
+        r"(groups|runs|tokenizers|tokenizer_gaps|cut_(context|window_place|document_place|class|frequency|document|left_out|tokens|"
+        r"passages))\.(csv|json|tex)"
+    ),
+}
+"""Names that files of a report have, by their folder: of no others is anything removed."""
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_BYTES = 5_000_000
 """Largest page; of many groups, the last ones then have their cuts in the tables and figures beside it alone."""
@@ -42,6 +55,7 @@ RUN_COLUMNS = {
 LEFT_ALIGNED = {
     **dict.fromkeys(("folder", "order", "model", "data", "text_order", "label", "key", "what", "commit"), ""),
     "value": "wide",
+    "name": "wide",
     "spaced": "token",
 }
 """Columns of text, and how their cells look."""
@@ -51,7 +65,7 @@ Json = Mapping[str, Any]
 
 
 def write_report(out: Path, report: Json, cuts: Mapping[int, Json] | None = None) -> list[Path]:
-    """Write report.html, figures and tables into a folder that exists.
+    """Write report.html, figures and tables into a folder that exists, and remove those of an earlier comparison.
 
     Args:
         out: the folder.
@@ -81,7 +95,25 @@ def write_report(out: Path, report: Json, cuts: Mapping[int, Json] | None = None
     while len((page := _page(report, tables, groups, across, n_whole)).encode()) > MAX_BYTES and n_whole:
         n_whole //= 2
     write_atomically(out / REPORT, page)
+    remove_report(out, but=[out / REPORT, *written])
     return [out / REPORT, *written]
+
+
+def remove_report(out: Path, but: Sequence[Path] = ()) -> None:
+    """Remove what an earlier comparison left: it is of other runs than what stands beside it now.
+
+    Args:
+        out: the folder of the page.
+        but: files that stay, because they are of this comparison.
+    """
+    kept = {*but}
+    found = [out / REPORT]
+    for name, ours in OURS.items():
+        folder = out / name
+        found += [path for path in folder.iterdir() if ours.fullmatch(path.name)] if folder.is_dir() else []
+    for path in found:
+        if path not in kept:
+            path.unlink(missing_ok=True)
 
 
 def _stored(drawings: Sequence[Drawing], out: Path, prefix: str, written: list[Path]) -> list[dict[str, Any]]:
@@ -151,6 +183,9 @@ def _page(report: Json, tables: Json, groups: Sequence[Json], across: Sequence[J
         random_effects=report["table"]["random_effects"],
         tokenizers=tables.get("tokenizers"),
         tokenizer_columns=TOKENIZER_COLUMNS,
+        tokenizer_gaps=tables.get("tokenizer_gaps"),
+        tokenizer_gap_columns=TOKENIZER_GAP_COLUMNS,
+        one_pair=ONE_PAIR,
         runs=run_table,
         run_columns=RUN_COLUMNS | {key: key for key in differing} | {"commit": "commit"},
         left_out=[*map(visible, report["left_out"])],

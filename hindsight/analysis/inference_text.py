@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from hindsight.analysis.across_tokenizers import gap_name
 from hindsight.analysis.inference import MOST_FLIPPED
 from hindsight.analysis.layout import aligned, counted, labelled, wrapped
 from hindsight.analysis.verdict import ONE_PAIR, digits_of
@@ -70,7 +71,19 @@ def across_text(text: dict[str, Any]) -> str:
         rows.append([f"  {row['order']}{' (of both)' if row['is_both'] else ''}", str(len(row["seeds"])), *cells])
     what = f"the same {text['documents']:,} documents, {text['bytes']:,} bytes"
     title = wrapped(f"Across tokenizers: {what}; nats per token cannot be compared, the others can.")
-    return f"{title}\n{aligned(rows)}"
+    return "\n".join([title, aligned(rows), *_gap_lines(text["gaps"])])
+
+
+def _gap_lines(gaps: list[dict[str, Any]]) -> list[str]:
+    """Write what tokens of other kinds change in a gap; without an interval where there are too few seeds."""
+    rows = [["gap", "seeds", "nats/document", "bits/byte"]]
+    for gap in gaps:
+        rows.append([wrapped(gap_name(gap))])
+        ends = [(gap[unit], gap[f"{unit}_interval"]) for unit in ("nats_per_document", "bits_per_byte")]
+        cells = [_interval(mean, interval, least) for (mean, interval), least in zip(ends, (1, 4), strict=True)]
+        rows.append(["", str(len(gap["seeds"])) if gap["seeds"] else "not paired", *cells])
+    few = any(gap["nats_per_document_interval"] is None for gap in gaps)
+    return [aligned(rows), *([wrapped(f"Where no interval is: {ONE_PAIR}.")] if few else [])] if gaps else []
 
 
 def _mean_lines(group: dict[str, Any]) -> list[str]:
@@ -127,7 +140,9 @@ def _text_lines(group: dict[str, Any]) -> list[str]:
         covers = f"covers {100 * boot['coverage']:.0f}% rather than {100 * boot['nominal']:.0f}%"
         width = "is too narrow: it " if boot["coverage"] < boot["nominal"] - NOTICED else ""
         seeds = f"with {len(group['seeds'])} seeds it"
-        lines.append(labelled("bootstrap, 95%", f"{low:+.4f} to {high:+.4f} nats; {seeds} {width}{covers}"))
+        by_seeds = ", ".join(f"{n}: {100 * share:.0f}%" for n, share in boot["coverage_by_seeds"].items())
+        said = f"{low:+.4f} to {high:+.4f} nats; {seeds} {width}{covers} ({by_seeds} by seeds)"
+        lines.append(labelled("bootstrap, 95%", said))
     if (parts := group["components"]) is not None:
         listed = ", ".join(f"{name} {parts[f'{name}_nats']:.4f}" for name in ("seed", "document", "residual"))
         lines.append(labelled("deviation from", f"{listed} nats"))
@@ -151,10 +166,12 @@ def _power_lines(group: dict[str, Any]) -> list[str]:
     ]
 
 
-def _interval(mean: float, interval: list[float]) -> str:
+def _interval(mean: float, interval: list[float] | None, least: int = 4) -> str:
+    if interval is None:
+        return f"{mean:+,.{least}f}"
     half = (interval[1] - interval[0]) / 2
-    digits = digits_of(half, least=4)
-    return f"{mean:+.{digits}f} ± {half:.{digits}f}"
+    digits = digits_of(half, least)
+    return f"{mean:+,.{digits}f} ± {half:,.{digits}f}"
 
 
 def _spread(row: dict[str, Any], key: str, digits: int) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hindsight.analysis.across_tokenizers import gap_name
 from hindsight.runs import METRIC_NAMES
 
 Rows = list[dict[str, Any]]
@@ -38,6 +39,16 @@ TOKENIZER_COLUMNS = {
     "nats_per_document_std": "std",
     "bits_per_byte": "bits/byte",
     "bits_per_byte_std": "std",
+}
+TOKENIZER_GAP_COLUMNS = {
+    "name": "gap",
+    "n_seeds": "seeds",
+    "nats_per_document": "nats/document",
+    "nats_per_document_low": "from",
+    "nats_per_document_high": "to",
+    "bits_per_byte": "bits/byte",
+    "bits_per_byte_low": "from",
+    "bits_per_byte_high": "to",
 }
 BIN_COLUMNS = {
     "label": "tokens",
@@ -79,7 +90,10 @@ def tables_of(report: Json, cuts: Mapping[int, Json]) -> tuple[dict[str, Rows], 
             for text in report["across_tokenizers"]
             for row in text["rows"]
         ]
-        columns["tokenizers"] = TOKENIZER_COLUMNS
+        tables["tokenizer_gaps"] = [
+            tokenizer_gap_row(gap) for text in report["across_tokenizers"] for gap in text["gaps"]
+        ]
+        columns |= {"tokenizers": TOKENIZER_COLUMNS, "tokenizer_gaps": TOKENIZER_GAP_COLUMNS}
     for number, of_group in cuts.items():
         group = report["groups"][number]["name"]
         for name, rows in cut_rows(of_group).items():
@@ -104,15 +118,25 @@ def group_row(group: Json, p_holm: float | None) -> dict[str, Any]:
     row |= {key: gap.get(key) for key in ("t", "degrees_of_freedom", "p", "p_welch")} | {"p_holm": p_holm}
     row |= {key: gap.get(key) for key in ("sign_flip_p", "sign_flip_smallest_p", "cohens_d", "relative_percent")}
     row |= _interval("relative", "percent", gap.get("relative_interval_percent"))
-    row |= {key: gap.get(key) for key in ("nats_per_document", "bits_per_byte")}
+    for key in ("nats_per_document", "bits_per_byte"):
+        row |= {key: gap.get(key)} | _interval(key, "", gap.get(f"{key}_interval"))
     row |= {"null_nats": null.get("mean_absolute_nats"), "null_percent": null.get("mean_absolute_percent")}
     row |= {"gap_over_null": null.get("ratio")} | _interval("bootstrap", "nats", bootstrap.get("interval_nats"))
     return row | {"bootstrap_coverage": bootstrap.get("coverage"), "verdict": group["verdict"]}
 
 
+def tokenizer_gap_row(gap: Json) -> dict[str, Any]:
+    """Make the row of a gap in tokens of one kind, or between two kinds."""
+    row: dict[str, Any] = {"name": gap_name(gap), "n_seeds": len(gap["seeds"]), "reads": gap["reads"]}
+    for unit in ("nats_per_document", "bits_per_byte"):
+        row |= {unit: gap[unit]} | _interval(unit, "", gap[f"{unit}_interval"])
+    return row
+
+
 def _interval(name: str, unit: str, interval: Sequence[float] | None) -> dict[str, float | None]:
     low, high = interval or (None, None)
-    return {f"{name}_low_{unit}": low, f"{name}_high_{unit}": high}
+    ends = {"low": low, "high": high}
+    return {f"{name}_{end}{unit and '_'}{unit}": value for end, value in ends.items()}
 
 
 def run_rows(report: Json) -> Rows:

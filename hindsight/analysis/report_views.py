@@ -8,6 +8,7 @@ from hindsight.analysis.figures import Runs, runs_of
 from hindsight.analysis.inference import MOST_FLIPPED
 from hindsight.analysis.report_tables import BIN_COLUMNS, TOKEN_LISTS
 from hindsight.analysis.tables import shown
+from hindsight.analysis.verdict import ONE_PAIR
 from hindsight.shown_text import visible
 
 Json = Mapping[str, Any]
@@ -42,22 +43,32 @@ def facts(group: Json, row: Json) -> list[dict[str, str]]:
     if row["null_nats"] is not None:
         ratio = f"the gap is {shown(row['gap_over_null'])} times that" if row["gap_over_null"] is not None else ""
         found.append(_fact("null (nats/token)", shown(row["null_nats"]), ratio))
-    seeds = ", ".join(map(str, group["seeds"]))
-    found.append(_fact("pairs of runs", str(row["n_seeds"]), f"seeds {seeds}" if 0 < len(seeds) < 24 else ""))
+    found.append(_runs(group))
     if row["nats_per_document"] is not None:
-        found.append(_fact("gap (nats/document)", shown(row["nats_per_document"], "+"), ""))
+        found.append(
+            _fact("gap (nats/document)", shown(row["nats_per_document"], "+"), _interval(row, "nats_per_document"))
+        )
     if row["bits_per_byte"] is not None:
-        found.append(_fact("gap (bits/byte)", shown(row["bits_per_byte"], "+"), ""))
+        found.append(_fact("gap (bits/byte)", shown(row["bits_per_byte"], "+"), _interval(row, "bits_per_byte")))
     return found
+
+
+def _runs(group: Json) -> dict[str, str]:
+    """Count what the gap is the mean of: pairs, or the runs of either order."""
+    if not group["is_paired"]:
+        orders = group["order"], group["reference"]
+        return _fact("runs, not paired", " and ".join(str(len(group["runs"][o])) for o in orders), " and ".join(orders))
+    seeds = ", ".join(map(str, group["seeds"]))
+    return _fact("pairs of runs", str(len(group["seeds"])), f"seeds {seeds}" if 0 < len(seeds) < 24 else "")
 
 
 def _fact(name: str, value: str, detail: str) -> dict[str, str]:
     return {"name": name, "value": value, "detail": detail}
 
 
-def _interval(row: Json, name: str, unit: str) -> str:
-    low, high = row[f"{name}_low_{unit}"], row[f"{name}_high_{unit}"]
-    return "no interval from so few runs" if low is None else f"95%: {shown(low, '+')} to {shown(high, '+')}"
+def _interval(row: Json, name: str, unit: str = "") -> str:
+    low, high = (row[f"{name}_{end}{unit and '_'}{unit}"] for end in ("low", "high"))
+    return f"no interval: {ONE_PAIR}" if low is None else f"95%: {shown(low, '+')} to {shown(high, '+')}"
 
 
 def method(group: Json) -> list[str]:
@@ -96,7 +107,10 @@ def _tests(group: Json) -> list[str]:
         line = "The unit of inference is the trained run. Welch's t test, because the orders share too few seeds: "
         lines.append(f"{line}t = {shown(gap['t'])}, p = {shown(gap['p'])}, 95% interval {_range(welch)} nats/token.")
     else:
-        lines.append("The unit of inference is the trained run: with fewer than 3 seeds there is no interval.")
+        lines.append(
+            "The unit of inference is the trained run: with fewer than 3 seeds there is no interval, because "
+            f"{ONE_PAIR}."
+        )
     if gap["cohens_d"] is not None:
         lines[-1] += f" Mean over standard deviation (Cohen's d): {shown(gap['cohens_d'])}."
     if gap["sign_flip_p"] is not None:
@@ -122,9 +136,10 @@ def _beside(group: Json) -> list[str]:
     if bootstrap := group["bootstrap"]:
         nominal = f"{100 * bootstrap['nominal']:.0f}%"
         lines.append(
-            f"Bootstrap of seeds, documents in them, and blocks of text in these: {_range(bootstrap['interval_nats'])} "
-            f"nats/token. In simulations with {len(group['seeds'])} seeds and the spread found here, such an interval "
-            f"held the true gap in {100 * bootstrap['coverage']:.1f}% of cases, where {nominal} is asked for."
+            "Bootstrap of seeds and, drawn once for all of them, documents and blocks of text in these: "
+            f"{_range(bootstrap['interval_nats'])} nats/token. In simulations with {len(group['seeds'])} seeds and the "
+            f"spread found here, such an interval held the true gap in {100 * bootstrap['coverage']:.1f}% of cases, "
+            f"where {nominal} is asked for; {_coverages(bootstrap['coverage_by_seeds'])}."
         )
     if components := group["components"]:
         lines.append(
@@ -139,6 +154,10 @@ def _beside(group: Json) -> list[str]:
             f"{test['why_not_used']}."
         )
     return lines
+
+
+def _coverages(by_seeds: Mapping[str, float]) -> str:
+    return ", ".join(f"with {n} seeds in {100 * share:.1f}%" for n, share in by_seeds.items())
 
 
 def _range(interval: Sequence[float]) -> str:

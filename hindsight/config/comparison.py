@@ -16,13 +16,15 @@ class CompareConfig:
     its twin of another order, and at least 3 seeds of each say something. `python compare_directions.py runs/a runs/b`
     means the same."""
     out: str = "comparison"
-    """Folder for comparison.csv, comparison.json and comparison.png; files of an earlier comparison are replaced."""
+    """Folder for comparison.csv, comparison.json, comparison.png, report.html, figures/ and tables/; files of an
+    earlier comparison are replaced, and those that this one does not write are removed. Other files stay."""
     margin_nats: float | None = None
     """Largest gap, in nats per token, that counts as none: whether the gap is within it is tested; null: no test."""
     reference: str | None = None
     """Order that the others are compared with; null: forward, or the first by name where no run is forward."""
     report: bool = True
-    """Whether to write report.html with its figures and tables too, and to cut the gap by what losses of tokens say."""
+    """Whether to write report.html with its figures and tables too, and to cut the gap by what losses of tokens say;
+    with false, those of an earlier comparison are removed from out=."""
 
     def __post_init__(self) -> None:
         require_no_credentials("", self)
