@@ -298,7 +298,7 @@ def test_the_gap_of_each_tokenizer_and_of_characters_has_an_interval_in_units_of
     assert max(map(len, shown.splitlines())) <= 80
     said = " ".join(shown.split())
     assert "text reversed: forward, which reads characters backward, against forward in here, 300 ids" in said
-    assert f"{values.mean():+.1f} ± {half:.1f}" in said
+    assert f"{values.mean():+.2f} ± {half:.2f}" in said
     assert "one pair" not in said
 
 

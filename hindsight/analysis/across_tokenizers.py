@@ -149,7 +149,7 @@ def _distance(row: Row, other: Row) -> tuple[bool, bool]:
 
 
 def _gap(reference: tuple[Row, Alike], other: tuple[Row, Alike], reads: str | None = None) -> Row:
-    """Compare two rows over the seeds that both have; where there are none, without pairing.
+    """Compare two rows over the seeds that both have; without pairing where that leaves fewer than an interval takes.
 
     Args:
         reference: what is subtracted.
@@ -160,7 +160,9 @@ def _gap(reference: tuple[Row, Alike], other: tuple[Row, Alike], reads: str | No
     gap: Row = {key: row[key] for key in ("data", "model", "order", "is_both", "text_order", "vocab_size")}
     gap["reads"] = reads
     gap["against"] = {key: against[key] for key in ("data", "model", "order", "text_order", "vocab_size")}
-    gap["seeds"] = [seed for seed in of_against if seed in of_row]
+    shared = [seed for seed in of_against if seed in of_row]
+    is_enough = min(len(of_against), len(of_row)) >= inference.FEWEST_SEEDS
+    gap["seeds"] = [] if len(shared) < inference.FEWEST_SEEDS and is_enough else shared
     for unit in UNITS:
         if gap["seeds"]:
             both = [np.array(_values(unit, [of[seed] for seed in gap["seeds"]])) for of in (of_against, of_row)]

@@ -76,7 +76,7 @@ def across_text(text: dict[str, Any]) -> str:
 
 def _gap_lines(gaps: list[dict[str, Any]]) -> list[str]:
     """Write what tokens of other kinds change in a gap; without an interval where there are too few seeds."""
-    rows = [["gap", "seeds", "nats/document", "bits/byte"]]
+    rows = [["gap, ± 95%", "seeds", "nats/document", "bits/byte"]]
     for gap in gaps:
         rows.append([wrapped(gap_name(gap))])
         ends = [(gap[unit], gap[f"{unit}_interval"]) for unit in ("nats_per_document", "bits_per_byte")]
