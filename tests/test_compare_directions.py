@@ -193,15 +193,17 @@ def test_runs_with_other_learning_rates_after_a_change_of_length_are_no_pair(tmp
             assert pairs[0].warnings() == []
 
 
-def test_an_unpaired_run_is_told_and_left_out(tmp_path, caplog):
+def test_a_run_that_is_in_no_group_is_told_and_left_out(tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="hindsight")
     pair = make_pair(tmp_path)
-    lonely = make_run(tmp_path / "lonely", "forward", [4.0, 4.0], "seed=2")
+    lonely = make_run(tmp_path / "lonely", "forward", [4.0, 4.0], "seed=2", "optim.lr=0.0007")
+    counts = make_run(tmp_path / "counts", "forward", [4.0, 4.0], "seed=2")
     young = make_run(tmp_path / "young", "forward", [], "seed=3")
     short = [make_run(tmp_path / d, d, [4.0] * n, "seed=4") for d, n in (("forward", 1), ("backward", 2))]
     result = compare([*pair, lonely, young, *short], tmp_path / "out")
     assert [each["forward"] for each in result["pairs"]] == [str(pair[0])]
     assert len(result["left_out"]) == 3
+    assert result["groups"][0]["runs"]["forward"] == {"0": str(pair[0]), "2": str(counts)}
     said = " ".join(caplog.text.split())
     assert f"Left out: {lonely} (direction=forward) has no twin" in said
     assert f"Left out: {young} has no evaluation yet" in said
