@@ -200,7 +200,7 @@ def test_a_run_that_is_in_no_group_is_told_and_left_out(tmp_path, caplog):
     counts = make_run(tmp_path / "counts", "forward", [4.0, 4.0], "seed=2")
     young = make_run(tmp_path / "young", "forward", [], "seed=3")
     short = [make_run(tmp_path / d, d, [4.0] * n, "seed=4") for d, n in (("forward", 1), ("backward", 2))]
-    result = compare([*pair, lonely, young, *short], tmp_path / "out")
+    result = compare([*pair, lonely, counts, young, *short], tmp_path / "out")
     assert [each["forward"] for each in result["pairs"]] == [str(pair[0])]
     assert len(result["left_out"]) == 3
     assert result["groups"][0]["runs"]["forward"] == {"0": str(pair[0]), "2": str(counts)}
