@@ -68,7 +68,7 @@ def test_the_verdict_is_the_first_line_on_the_screen_and_stands_beside_its_null(
     for part in (
         "mean, paired t +0.0302 ± 0.0016 (t = 51.79, 4 degrees of freedom, p < 0.0001)",
         "mean, Welch's t +0.0302 ± ",
-        "sign flips p = 0.0625; with 5 seeds it is 0.0625 at least",
+        "sign flips exact: p = 0.0625; with 5 seeds it is 0.0625 at least",
         "Cohen's d ",
         "null, other seeds 0.0077 nats, 0.19% (forward 0.0074 ± ",
         "20 pairs of seeds); the gap is 3.9 times that",
@@ -226,14 +226,31 @@ def test_groups_of_several_languages_are_corrected_for_each_other_and_averaged(t
         losses = {"forward": FORWARD[:3], "backward": [loss + shift for loss in BACKWARD[:3]]}
         make_seeds(tmp_path / "runs" / name, losses, f"data.path=data/{name}", data_fingerprint=name)
     report = compare(tmp_path / "runs")
-    holm, mean = report["table"]["holm"], report["table"]["random_effects"]
+    holm, (mean,) = report["table"]["holm"], report["table"]["random_effects"]
     assert [row["name"] for row in holm] == [f"{name} gpt_demo" for name in sorted(shifts)]
     smallest = min(row["p"] for row in holm)
     assert min(row["p_holm"] for row in holm) == pytest.approx(3 * smallest)
     assert mean["groups"] == [row["name"] for row in holm]
     gaps = [group["gap"]["relative_percent"] for group in report["groups"]]
     assert min(gaps) < mean["mean_percent"] < max(gaps)
+    assert mean["mean_percent"] == pytest.approx(np.mean(gaps))
     assert mean["interval_percent"][0] < mean["mean_percent"] < mean["interval_percent"][1]
+
+
+def test_each_model_and_each_pair_of_orders_has_a_mean_over_data_of_its_own(tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="hindsight")
+    losses = {"even_odd": [loss + 0.1 for loss in BACKWARD[:3]], "forward": FORWARD[:3], "backward": BACKWARD[:3]}
+    for name, shift in {"eng": 0.0, "fra": 0.004}.items():
+        shifted = {order: [loss + shift * (order != "forward") for loss in of] for order, of in losses.items()}
+        make_seeds(tmp_path / "runs" / name, shifted, f"data.path=data/{name}", data_fingerprint=name)
+    larger = {order: losses[order] for order in ("forward", "backward")}
+    given = ("data.path=data/eng", "model=gpt_micro")
+    make_seeds(tmp_path / "runs" / "large", larger, *given, data_fingerprint="eng")
+    means = compare(tmp_path / "runs")["table"]["random_effects"]
+    assert {(mean["model"], mean["order"]) for mean in means} == {("gpt_demo", "backward"), ("gpt_demo", "even_odd")}
+    assert [len(mean["groups"]) for mean in means] == [2, 2], "a larger model is no further language"
+    said = " ".join(caplog.text.split())
+    assert "Mean of 2 groups, gpt_demo, even_odd against forward: +" in said
 
 
 # -------------------------------------------------------------------------------------------------- across tokenizers

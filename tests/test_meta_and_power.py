@@ -16,7 +16,7 @@ def test_holm_multiplies_the_smallest_p_by_all_and_never_falls():
     assert holm([0.5]) == [0.5]
 
 
-def test_random_effects_are_paule_and_mandels_with_hartung_and_knapps_interval():
+def test_the_mean_over_groups_has_equal_weights_and_tau2_is_paule_and_mandels():
     effects, errors = np.array([0.5, 0.7, 1.4, 0.2]), np.array([0.1, 0.14, 0.2, 0.15])
 
     def q(tau2: float) -> float:
@@ -24,21 +24,36 @@ def test_random_effects_are_paule_and_mandels_with_hartung_and_knapps_interval()
         return float(weights @ (effects - weights @ effects / weights.sum()) ** 2)
 
     tau2 = cast(float, optimize.brentq(lambda value: q(value) - 3, 0, 10))
-    weights = 1 / (errors**2 + tau2)
-    mean, half = weights @ effects / weights.sum(), stats.t.ppf(0.975, 3) / weights.sum() ** 0.5
+    half = float(stats.t.ppf(0.975, 3)) * effects.std(ddof=1) / 2
     found = random_effects([*effects], [*errors])
     assert found is not None
     assert found.tau2 == pytest.approx(tau2, rel=1e-3)
-    assert found.mean == pytest.approx(mean, rel=1e-3)
-    assert found.interval == pytest.approx((mean - half, mean + half), rel=1e-3)
+    assert found.mean == pytest.approx(0.7)
+    assert found.interval == pytest.approx((0.7 - half, 0.7 + half))
     assert 0 < found.i2 < 1
 
 
-def test_groups_that_agree_have_no_variance_between_them_and_an_interval_all_the_same():
+@pytest.mark.parametrize("between", [0.0, 0.1])
+def test_the_interval_of_the_mean_covers_with_three_seeds_in_each_group(between):
+    n_groups, n_seeds, truth = 5, 3, 0.5
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(600):
+        gaps = truth + rng.normal(0, between, (n_groups, 1)) + rng.normal(0, 0.1, (n_groups, n_seeds))
+        found = random_effects([*gaps.mean(axis=1)], [*gaps.std(axis=1, ddof=1) / n_seeds**0.5])
+        assert found is not None
+        assert found.interval is not None
+        covered.append(found.interval[0] <= truth <= found.interval[1])
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.018)
+
+
+def test_groups_that_agree_have_no_variance_between_them_and_two_groups_no_interval():
     found = random_effects([0.5, 0.5, 0.5], [0.1, 0.1, 0.1])
     assert found is not None
     assert (found.mean, found.tau2, found.i2) == pytest.approx((0.5, 0, 0))
-    assert found.interval[1] - found.interval[0] > 0.2
+    two = random_effects([0.4, 0.6], [0.1, 0.1])
+    assert two is not None
+    assert (two.mean, two.interval) == (pytest.approx(0.5), None)
 
 
 def test_one_group_or_one_without_spread_has_no_mean_over_groups():

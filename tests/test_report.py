@@ -223,7 +223,7 @@ def test_of_several_groups_the_verdicts_come_first_and_each_has_a_section(visit,
     assert page.locator("section").count() == 3
     assert page.locator("table").first.locator("tbody tr").count() == 3
     assert text.index("Backward is harder in") < text.index("p (Holm)") < text.index("How it was measured")
-    assert "Mean over the groups by random effects: +0.7100%" in text
+    assert "Mean over 3 groups, gpt_small, backward against forward: +0.7100%, 95% interval by t over groups" in text
     assert "python evaluate_tokens.py run=runs/0/forward-0" in text
     assert page.said == []
 

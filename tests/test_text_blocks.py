@@ -13,7 +13,9 @@ from helpers.recorded_runs import make_seeds, write_token_losses
 from compare_directions import main
 from hindsight.analysis.groups import groups_of
 from hindsight.analysis.recorded import read_runs
+from hindsight.analysis.report_views import method
 from hindsight.analysis.text_blocks import BLOCK_TOKENS, read_texts
+from hindsight.analysis.verdict import text_note
 from hindsight.config.comparison import CompareConfig
 from hindsight.errors import InputError
 
@@ -87,6 +89,21 @@ def test_a_comparison_with_files_has_bootstrap_components_and_the_test_that_is_n
     assert "not done" not in said
     assert group["notes"] == []
     assert max(map(len, caplog.records[0].getMessage().splitlines())) <= 80
+
+
+def test_what_is_of_another_gap_than_the_first_line_says_of_which(runs, tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="hindsight")
+    group = compare(runs, tmp_path / "same")
+    assert group["text"] == {"context": "windows", "seeds": [0, 1, 2], "whole_nats": pytest.approx(0.05, abs=1e-6)}
+    assert text_note(group) is None
+    assert "by token" not in caplog.text
+    for order, folders in runs.items():
+        for seed, folder in enumerate(folders):
+            write_token_losses(folder, nats_of(3.9 + 0.01 * (order == "backward"), seed), context="sliding:8")
+    group = compare(runs, tmp_path / "other")
+    assert group["text"]["whole_nats"] == pytest.approx(0.01, abs=1e-6)
+    assert "by token of context=sliding:8, all tokens: whole gap +0.0100" in " ".join(caplog.text.split())
+    assert "cuts are of context=sliding:8, all tokens: whole gap +0.0100 nats/token." in " ".join(method(group))
 
 
 def test_without_files_a_line_says_which_command_makes_them(tmp_path):

@@ -16,6 +16,8 @@ MARGINS_NATS = (0.001, 0.003, 0.01, 0.03)
 """Gaps for which the seeds are told that resolve them."""
 N_SEEDS = (3, 5, 10)
 """Numbers of seeds for which the gap is told that they resolve."""
+ALIKE = ("reference", "order", "is_both", "model")
+"""What groups must agree in that are averaged."""
 WHY_NOT = (
     "these two runs differ in the seed alone: a test over documents takes the spread over text for that over trained "
     "runs, and finds a difference where there is none to find"
@@ -57,23 +59,30 @@ def find(group: Group, texts: TextLosses | None, margin_nats: float | None = Non
 def table_of(groups: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Compute what is said of several groups together, from their entries: `table` in comparison.json.
 
-    The random-effects mean is over the groups of the same two orders as the first.
+    A mean over groups is over data, of the same model and the same two orders.
     """
     tested = [group for group in groups if group["gap"]["p"] is not None and group["gap"]["relative_interval_percent"]]
     adjusted = meta.holm([group["gap"]["p"] for group in tested])
     rows = [
         {"name": group["name"], "p": group["gap"]["p"], "p_holm": p} for group, p in zip(tested, adjusted, strict=True)
     ]
-    alike = [g for g in tested if all(g[key] == tested[0][key] for key in ("reference", "order", "is_both"))]
-    gaps = [group["gap"] for group in alike]
+    alike: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for group in tested:
+        alike.setdefault(tuple(group[key] for key in ALIKE), []).append(group)
+    means = [_mean_over(of) for of in alike.values()]
+    return {"holm": rows, "random_effects": [mean for mean in means if mean is not None]}
+
+
+def _mean_over(groups: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    gaps = [group["gap"] for group in groups]
     effects = meta.random_effects(
         [gap["relative_percent"] for gap in gaps], [gap["relative_standard_error_percent"] for gap in gaps]
     )
     if effects is None:
-        return {"holm": rows, "random_effects": None}
-    mean = {"mean_percent": effects.mean, "interval_percent": [*effects.interval]}
-    mean |= {"tau2": effects.tau2, "i2": effects.i2, "groups": [group["name"] for group in alike]}
-    return {"holm": rows, "random_effects": mean}
+        return None
+    mean = {key: groups[0][key] for key in ALIKE}
+    mean |= {"mean_percent": effects.mean, "interval_percent": _listed(effects.interval)}
+    return mean | {"tau2": effects.tau2, "i2": effects.i2, "groups": [group["name"] for group in groups]}
 
 
 def _tests(group: Group) -> tuple[TTest, TTest]:
@@ -154,10 +163,12 @@ def _null(group: Group, test: TTest) -> dict[str, Any] | None:
 def _over_text(group: Group, texts: TextLosses | None) -> dict[str, Any]:
     """What is known of the gap by document: bootstrap, components of variance, and the test that is not used."""
     if texts is None:
-        return {"bootstrap": None, "components": None, "documents_test": None}
+        return {"text": None, "bootstrap": None, "components": None, "documents_test": None}
     blocks = texts.blocks(group.reference, group.order)
     components = bootstrap.components_of(blocks) if blocks is not None else None
-    found: dict[str, Any] = {"bootstrap": None, "documents_test": _documents_test(group, texts)}
+    whole = None if blocks is None else float(blocks.gaps.sum(axis=1).mean() / blocks.tokens.sum())
+    found: dict[str, Any] = {"text": {"context": texts.context, "seeds": group.seeds, "whole_nats": whole}}
+    found |= {"bootstrap": None, "documents_test": _documents_test(group, texts)}
     found["components"] = (
         {f"{name}_nats": value for name, value in asdict(components).items()} if components is not None else None
     )

@@ -180,7 +180,7 @@ def _page(report: Json, tables: Json, groups: Sequence[Json], across: Sequence[J
         summary=_summary(report),
         groups=[*groups[:n_whole], *map(_without_cuts, groups[n_whole:])],
         across=across,
-        random_effects=report["table"]["random_effects"],
+        random_effects=[{**m, "model": visible(m["model"])} for m in report["table"]["random_effects"]],
         tokenizers=tables.get("tokenizers"),
         tokenizer_columns=TOKENIZER_COLUMNS,
         tokenizer_gaps=tables.get("tokenizer_gaps"),

@@ -5,7 +5,7 @@ from typing import Any
 from hindsight.analysis.across_tokenizers import gap_name
 from hindsight.analysis.inference import MOST_FLIPPED
 from hindsight.analysis.layout import aligned, counted, labelled, wrapped
-from hindsight.analysis.verdict import ONE_PAIR, digits_of
+from hindsight.analysis.verdict import ONE_PAIR, digits_of, text_note
 
 NOTICED = 0.02
 """How far below its nominal coverage an interval is called too narrow."""
@@ -28,10 +28,14 @@ def verdict_text(report: dict[str, Any]) -> str:
     if len(table["holm"]) > 1:
         rows = "; ".join(f"{row['name']} {_p(row['p_holm'])}" for row in table["holm"])
         lines.append(wrapped(f"All together (Holm): {rows}."))
-    if (mean := table["random_effects"]) is not None:
-        low, high = mean["interval_percent"]
-        measured = f"{mean['mean_percent']:+.2f}%, 95% interval {low:+.2f} to {high:+.2f}, I² {100 * mean['i2']:.0f}%"
-        lines.append(wrapped(f"Mean of {len(mean['groups'])} groups (random effects): {measured}."))
+    for mean in table["random_effects"]:
+        interval = mean["interval_percent"]
+        within = (
+            "no interval" if interval is None else "95% interval {:+.2f} to {:+.2f} (t over groups)".format(*interval)
+        )
+        said = f"{mean['mean_percent']:+.2f}%, {within}, I² {100 * mean['i2']:.0f}%"
+        orders = f"{mean['order']} against {mean['reference']}{' of both' if mean['is_both'] else ''}"
+        lines.append(wrapped(f"Mean of {len(mean['groups'])} groups, {mean['model']}, {orders}: {said}."))
     return "\n".join(lines)
 
 
@@ -135,6 +139,8 @@ def _null_lines(group: dict[str, Any]) -> list[str]:
 
 def _text_lines(group: dict[str, Any]) -> list[str]:
     lines: list[str] = []
+    if (note := text_note(group)) is not None:
+        lines.append(labelled("by token", f"{note}; so are bootstrap, deviations and cuts"))
     if (boot := group["bootstrap"]) is not None:
         low, high = boot["interval_nats"]
         covers = f"covers {100 * boot['coverage']:.0f}% rather than {100 * boot['nominal']:.0f}%"

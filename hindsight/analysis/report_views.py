@@ -8,7 +8,7 @@ from hindsight.analysis.figures import Runs, runs_of
 from hindsight.analysis.inference import MOST_FLIPPED
 from hindsight.analysis.report_tables import BIN_COLUMNS, TOKEN_LISTS
 from hindsight.analysis.tables import shown
-from hindsight.analysis.verdict import ONE_PAIR
+from hindsight.analysis.verdict import ONE_PAIR, text_note
 from hindsight.shown_text import visible
 
 Json = Mapping[str, Any]
@@ -133,6 +133,8 @@ def _beside(group: Json) -> list[str]:
             f"The null: runs of one order that differ in the seed alone lie {shown(null['mean_absolute_nats'])} "
             f"nats/token apart ({shown(null['mean_absolute_percent'])}%; mean over {n_pairs} pairs)."
         )
+    if (note := text_note(group)) is not None:
+        lines.append(f"Bootstrap, standard deviations by document and cuts are {note} nats/token.")
     if bootstrap := group["bootstrap"]:
         nominal = f"{100 * bootstrap['nominal']:.0f}%"
         lines.append(

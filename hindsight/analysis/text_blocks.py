@@ -31,11 +31,13 @@ class TextLosses:
         document: number of the document of each block, ascending; (N,).
         tokens: scored tokens; (N,).
         nats: summed losses by order and seed; (N,) each.
+        context: the context= with which all were measured.
     """
 
     document: Ints
     tokens: Floats
     nats: dict[str, dict[int, Floats]]
+    context: str = WINDOWS
 
     @property
     def n_documents(self) -> int:
@@ -147,7 +149,7 @@ def _summed(files: dict[tuple[str, int], TokenLosses]) -> TextLosses:
             )
         nats.setdefault(order, {})[seed] = sums
     assert first is not None
-    return TextLosses(first[0] >> 32, first[1].astype(np.float64), nats)
+    return TextLosses(first[0] >> 32, first[1].astype(np.float64), nats, next(iter(files.values())).metadata["context"])
 
 
 def _sums_of(file: TokenLosses) -> tuple[Ints, Ints, Floats]:

@@ -3,9 +3,30 @@
 import math
 from typing import Any
 
+from hindsight.config.evaluation import WINDOWS
 from hindsight.config.order import DIRECTIONS
 
 ONE_PAIR = "one pair says nothing about direction"
+
+
+SAME = 1e-6
+"""Share of the loss by which a gap may differ that is measured twice."""
+
+
+def text_note(group: dict[str, Any]) -> str | None:
+    """Say of what gap the bootstrap, the components and the cuts are; None where it is the gap that stands above.
+
+    Args:
+        group: an entry of `groups` in comparison.json.
+    """
+    text = group["text"]
+    if text is None or text["whole_nats"] is None:
+        return None
+    loss = max(loss for of in group["losses_nats"].values() for loss in of.values())
+    if text["context"] == WINDOWS and abs(text["whole_nats"] - group["gap"]["mean_nats"]) <= SAME * loss:
+        return None
+    seeds = "" if group["is_paired"] else f", seeds {', '.join(map(str, text['seeds']))}"
+    return f"of context={text['context']}{seeds}, all tokens: whole gap {text['whole_nats']:+.4f}"
 
 
 def verdict_of(group: dict[str, Any]) -> str:

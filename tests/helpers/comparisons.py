@@ -122,6 +122,7 @@ def make_group(
             "bits_per_byte_interval": half and [(mean - half) / 3, (mean + half) / 3],
         },
         "null": null,
+        "text": {"context": "windows", "seeds": [*seeds], "whole_nats": mean},
         "bootstrap": None
         if few
         else {
@@ -183,10 +184,11 @@ def make_comparison(
     holm = [
         {"name": group["name"], "p": 0.01 * k + 0.001, "p_holm": 0.02 * k + 0.002} for k, group in enumerate(groups)
     ]
-    table = {"holm": holm, "random_effects": None}
+    table = {"holm": holm, "random_effects": []}
     if len(groups) > 1:
-        table["random_effects"] = {"mean_percent": 0.71, "interval_percent": [0.31, 1.11], "tau2": 0.02, "i2": 0.4}
-        table["random_effects"]["groups"] = [group["name"] for group in groups]
+        mean = {"mean_percent": 0.71, "interval_percent": [0.31, 1.11], "tau2": 0.02, "i2": 0.4}
+        mean |= {"reference": "forward", "order": "backward", "is_both": False, "model": "gpt_small"}
+        table["random_effects"] = [mean | {"groups": [group["name"] for group in groups]}]
     return {
         "runs": all_runs,
         "pairs": [],
