@@ -238,11 +238,11 @@ def test_a_file_with_other_tokens_is_refused_though_it_says_that_it_is_of_the_sa
 def test_files_of_a_group_are_found_only_where_every_run_has_one_of_its_last_evaluation(files):
     folders = {order: {str(s): str(file.path.parent) for s, file in of.items()} for order, of in files.items()}
     group: dict[str, Any] = {"reference": "forward", "order": "backward", "seeds": [0, 1, 2], "runs": folders}
-    group |= {"is_both": False, "notes": []}
+    group |= {"is_both": False, "text": {"context": "windows"}}
     paths = token_files_of(group)
     assert paths is not None
     assert paths["backward"][2] == files["backward"][2].path
-    assert token_files_of(group | {"notes": ["its token_losses.parquet is of step 10"]}) is None
+    assert token_files_of(group | {"text": None}) is None
     assert token_files_of(group | {"seeds": []}) is None
     folders["backward"]["2"] = "nowhere"
     assert token_files_of(group) is None
@@ -252,7 +252,8 @@ def test_a_run_of_both_orders_has_a_file_for_each(tmp_path):
     for order in ("forward", "backward"):
         (tmp_path / f"token_losses-{order}.parquet").touch()
     runs = {order: {"0": str(tmp_path)} for order in ("forward", "backward")}
-    group = {"reference": "forward", "order": "backward", "seeds": [0], "runs": runs, "is_both": True, "notes": []}
+    group: dict[str, Any] = {"reference": "forward", "order": "backward", "seeds": [0], "runs": runs, "is_both": True}
+    group["text"] = {"context": "windows"}
     paths = token_files_of(group)
     assert paths is not None
     assert [paths[order][0].name for order in runs] == ["token_losses-forward.parquet", "token_losses-backward.parquet"]

@@ -66,9 +66,10 @@ def token_files_of(group: Mapping[str, Any]) -> dict[str, dict[int, Path]] | Non
     """Find the files of token losses of a group of comparison.json, by order and by the seeds that both orders have.
 
     Returns:
-        None if a run has none, if one is not of the step that is compared, or if the orders share no seed.
+        None if a run has none, if one is not of the step that is compared, or if the orders share no seed: where
+        `read_texts` did not take them, and so did not compare each with the run beside it.
     """
-    if group["notes"] or not group["seeds"]:
+    if group["text"] is None or not group["seeds"]:
         return None
     name = Path(runs.TOKEN_LOSSES)
     found: dict[str, dict[int, Path]] = {}

@@ -1,6 +1,7 @@
 """The verdict about an order, in one sentence."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from hindsight.config.evaluation import WINDOWS
@@ -13,7 +14,7 @@ SAME = 1e-6
 """Share of the loss by which a gap may differ that is measured twice."""
 
 
-def text_note(group: dict[str, Any]) -> str | None:
+def text_note(group: Mapping[str, Any]) -> str | None:
     """Say of what gap the bootstrap, the components and the cuts are; None where it is the gap that stands above.
 
     Args:
