@@ -13,7 +13,7 @@ from helpers.token_files import write_group
 
 from compare_directions import main
 from hindsight.analysis.cuts import cuts_of_groups
-from hindsight.analysis.figures import draw_group
+from hindsight.analysis.figures import draw_across, draw_group
 from hindsight.analysis.html_report import OURS, write_report
 from hindsight.analysis.inference_text import inference_text
 from hindsight.analysis.report_views import method
@@ -118,3 +118,14 @@ def test_without_a_report_none_of_an_earlier_comparison_stays(tmp_path):
     assert (out / "report.html").exists()
     main(CompareConfig(runs=runs, out=str(out), report=False))
     assert files_below(out) == {"comparison.csv", "comparison.json", "comparison.png"}
+
+
+def test_sizes_are_compared_among_groups_of_the_same_orders_and_vocabulary():
+    report = make_comparison("runs", models=[{"n_parameters": 4_000_000}, {"n_parameters": 9_000_000}])
+    runs = {(run["folder"], run["direction"]): run for run in report["runs"]}
+    assert [drawing.name for drawing in draw_across(report["groups"], runs)] == ["gap_against_size"]
+    for run in report["runs"][len(report["runs"]) // 2 :]:
+        run["metadata"]["vocab_size"] = 261
+    assert draw_across(report["groups"], runs) == []
+    report["groups"][1]["order"] = "even_odd"
+    assert draw_across(report["groups"], runs) == []

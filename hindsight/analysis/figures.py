@@ -48,7 +48,16 @@ def draw_group(group: Group, runs: Runs) -> list[Drawing]:
 
 
 def draw_across(groups: Sequence[Group], runs: Runs) -> list[Drawing]:
-    """Draw the gaps of all groups against the size of the model and its context, as far as these differ."""
+    """Draw gaps against the size of the model and its context, as far as groups differ in these.
+
+    The groups are those that compare the same two orders as the first, by a vocabulary of the same size.
+    """
+
+    def kind_of(group: Group) -> list[Any]:
+        first = runs_of(group, group["reference"], runs)[0]
+        return [group["reference"], group["order"], group["is_both"], first["metadata"].get("vocab_size")]
+
+    groups = [group for group in groups if kind_of(group) == kind_of(groups[0])]
     axes_of_groups = [
         ("size", "parameters", "the size of the model", lambda run: run["metadata"].get("n_parameters")),
         (
@@ -148,7 +157,7 @@ def _loss_curve(run: Mapping[str, Any]) -> dict[int, float]:
 
 def _banded(axes: "Axes", x: Sequence[float], values_SX: Any, color: str, dashes: str, label: str) -> None:
     mean_X = values_SX.mean(0)
-    axes.plot(x, mean_X, dashes, color=color, label=label)
+    axes.plot(x, mean_X, dashes, color=color, label=label, marker="o" if len(x) == 1 else None)
     if len(values_SX) > 1:
         std_X = values_SX.std(0, ddof=1)
         axes.fill_between(x, mean_X - std_X, mean_X + std_X, color=color, alpha=0.25, linewidth=0)

@@ -91,7 +91,8 @@ def _trained(group: Json) -> str:
         )
     alike = "Runs of one seed begin with the same weights and see the same windows in the same batches."
     n_seeds = len(group["seeds"])
-    return f"Models were trained in two orders, {order} and {reference}, with the same {n_seeds} seeds. {alike} {same}"
+    seeds = "1 seed" if n_seeds == 1 else f"the same {n_seeds} seeds"
+    return f"Models were trained in two orders, {order} and {reference}, with {seeds}. {alike} {same}"
 
 
 def _tests(group: Json) -> list[str]:
