@@ -74,15 +74,14 @@ def open_split(setup: "RunSetup") -> "TokenStream":
 def passes(run: TrainedRun, data: "EvaluatedData") -> "list[Pass]":
     """Say how the model reads the windows: as it was trained, with order=both once in each direction."""
     from hindsight.evaluation.scoring import Pass
-    from hindsight.orders.both import Both, Reading
-    from load_text_streaming import Collate
+    from hindsight.loading.collate import Collate
+    from hindsight.orders.order import readings_of
 
-    order, tokenizer = data.order, data.tokenizer
-    readings = {each.order.name: each for each in order.readings} if isinstance(order, Both) else None
+    tokenizer = data.tokenizer
     eos_id = tokenizer.eos_id if run.config.document_mask else None
     return [
         Pass(name, each.order, Collate(each.order, each.start_id, run.context_length, eos_id))
-        for name, each in (readings or {"": Reading(order, tokenizer.bos_id)}).items()
+        for name, each in readings_of(data.order, tokenizer.bos_id).items()
     ]
 
 

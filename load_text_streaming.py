@@ -13,7 +13,6 @@ import logging
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Semaphore, Thread
@@ -31,12 +30,11 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from hindsight.errors import InputError
 from hindsight.interrupts import giving_up_after, leave_with_parent
+from hindsight.loading.collate import Batch, Collate
 from hindsight.loading.mds_reader import WindowStream
 from hindsight.loading.shard_files import Shards
 from hindsight.loading.windows import SplitWindows, both_ways, in_turns, window_order
-from hindsight.orders.both import Both
-from hindsight.orders.documents import documents_of, shift_within
-from hindsight.orders.examples import IGNORED, make_example, permutations
+from hindsight.orders.examples import IGNORED
 from hindsight.orders.order import Order
 from hindsight.ranks import on_each_node
 from hindsight.shards.h5 import HASH_KEY
@@ -206,65 +204,6 @@ class TextStreamingDataset(IterableDataset[dict[str, Any]]):
         self.has_begun = False
 
 
-@dataclass(frozen=True)
-class Collate:
-    """Windows -> {"input_ids", "targets"}, each (B, T) int64, and "documents" if an eos_id tells them apart.
-
-    With order=both there is "way" too, (B,) int64: the number of the reading.
-    """
-
-    order: Order
-    bos_id: int
-    context_length: int
-    eos_id: int | None = None
-
-    def __call__(self, samples: list[dict[str, NDArray]]) -> "Batch":
-        """Stack windows, pad short ones with IGNORED, and shift them into inputs and targets."""
-        window_BT = np.empty((len(samples), self.context_length), np.int64)
-        for row_T, sample in zip(window_BT, samples, strict=True):
-            tokens = sample["tokens"]
-            row_T[: len(tokens)] = tokens
-            row_T[len(tokens) :] = IGNORED
-        windows_BT = torch.from_numpy(window_BT)
-        if not isinstance(self.order, Both):
-            return Batch(self._read(windows_BT, self.order, self.bos_id))
-        way_B = torch.tensor([sample["way"] for sample in samples])
-        batch = Batch(way=way_B)
-        for way, reading in enumerate(self.order.readings):
-            rows = way_B == way
-            for name, values_BT in self._read(windows_BT[rows], reading.order, reading.start_id).items():
-                batch.setdefault(name, torch.empty_like(windows_BT))[rows] = values_BT
-        return batch
-
-    def _read(self, windows_BT: Tensor, order: Order, start_id: int) -> dict[str, Tensor]:
-        """Shift windows into inputs and targets in an order."""
-        if self.eos_id is not None:
-            positions_BT = permutations(windows_BT, order)
-            targets_BT = windows_BT.gather(1, positions_BT)
-            documents_BT = documents_of(windows_BT, self.eos_id).gather(1, positions_BT)
-            inputs_BT = shift_within(targets_BT, documents_BT, start_id)
-            return {"input_ids": inputs_BT, "targets": targets_BT, "documents": documents_BT}
-        inputs_BT, targets_BT = make_example(windows_BT, order, start_id)
-        return {"input_ids": inputs_BT, "targets": targets_BT}
-
-
-class Batch(dict[str, Tensor]):
-    """A batch that data workers send through their pipe.
-
-    PyTorch would send each tensor as shared memory and a socket in TMPDIR: a small /dev/shm ends the worker by SIGBUS,
-    and where TMPDIR is too long for a socket's name it is waited for for ever.
-    """
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Send NumPy's arrays."""
-        return Batch.received, ({name: tensor.numpy() for name, tensor in self.items()},)
-
-    @classmethod
-    def received(cls, arrays: dict[str, NDArray]) -> "Batch":
-        """Make the batch that was sent."""
-        return cls((name, torch.from_numpy(array)) for name, array in arrays.items())
-
-
 class TextLoader(DataLoader[Any]):
     """Loads the batches of an epoch, from where the dataset stands."""
 
@@ -347,7 +286,7 @@ def build_dataset(setup: RunSetup, split_name: str, shuffle: bool) -> TextStream
     else:
         stream = WindowStream(windows, remote, is_bounded=limit is not None)
     device_batch_size = windows.batch_size // dist.get_world_size()
-    n_ways = len(setup.order.readings) if isinstance(setup.order, Both) else 1
+    n_ways = setup.order.n_readings
     return TextStreamingDataset(stream, windows, device_batch_size, shuffle, setup.config.seed, limit, n_ways)
 
 

@@ -21,7 +21,7 @@ from hindsight import runs
 from hindsight.config.training import WandbMode
 from hindsight.generation import Sampling, generate
 from hindsight.json_lines import keep_until
-from hindsight.orders.both import Reading
+from hindsight.orders.order import readings_of
 from hindsight.text.graphemes import reverse_text
 from hindsight.training.callback_order import Phase
 from hindsight.training.console import Console
@@ -179,7 +179,7 @@ class Samples(Callback):
             model,
             setup.tokenizer,
         )
-        self.readings = setup.readings or {"": Reading(setup.order, setup.tokenizer.bos_id)}
+        self.readings = readings_of(setup.order, setup.tokenizer.bos_id)
         self.seed = setup.config.seed
         self.as_read: Callable[[str], str] = reverse_text if setup.manifests["train"].is_reversed else str
         self.context_length = setup.windows["train"].context_length

@@ -171,7 +171,9 @@ def build_language_model(setup: RunSetup) -> LanguageModel:
     """Build the model, with its loss and metrics, from the seed."""
     config, tokenizer = setup.config, setup.tokenizer
     module = build_model(config.model, setup.vocab_size, config.seed, config.activation_checkpointing)
-    return LanguageModel(module, tokenizer.bytes_per_token, config.metrics, tuple(setup.readings))
+    return LanguageModel(
+        module, tokenizer.bytes_per_token, config.metrics, tuple(reading.order.name for reading in setup.order.readings)
+    )
 
 
 def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSaver]:
@@ -204,7 +206,7 @@ def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSa
             eval_dataloader=Evaluator(
                 label="eval",
                 dataloader=loaders["val"],
-                subset_num_batches=config.eval_batches * max(len(setup.readings), 1) if config.eval_batches else -1,
+                subset_num_batches=config.eval_batches * setup.order.n_readings if config.eval_batches else -1,
                 eval_interval=plain_duration(config.eval_interval),
                 device_eval_microbatch_size=eval_microbatch_size,
             ),

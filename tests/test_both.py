@@ -69,7 +69,7 @@ def test_a_batch_of_an_evaluation_has_one_direction_and_both_have_the_same_windo
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_each_direction_is_that_of_a_run_of_its_own_but_for_the_first_input(shards, tmp_path, num_workers):
     setup = setup_of(shards, tmp_path, "order=both")
-    starts = [reading.start_id for reading in setup.readings.values()]
+    starts = [reading.start_id for reading in setup.order.readings]
     assert starts == [setup.tokenizer.special_id(f"<|{way}|>") for way in WAYS]
     found = batches_of(setup, "val", num_workers=num_workers)
     for number, way in enumerate(WAYS):
@@ -85,7 +85,7 @@ def test_each_direction_is_that_of_a_run_of_its_own_but_for_the_first_input(shar
 def test_training_has_the_examples_of_both_directions_each_once(shards, tmp_path):
     setup = setup_of(shards, tmp_path, "order=both")
     expected = []
-    for way, start_id in zip(WAYS, [reading.start_id for reading in setup.readings.values()], strict=True):
+    for way, start_id in zip(WAYS, [reading.start_id for reading in setup.order.readings], strict=True):
         for batch in batches_of(setup_of(shards, tmp_path, f"direction={way}"), "train", start_id):
             expected += rows_of(batch)
     found = [row for batch in batches_of(setup, "train") for row in rows_of(batch)]
@@ -104,6 +104,7 @@ def test_a_global_batch_is_the_same_part_of_the_epoch_on_any_number_of_devices(
     for split, dataset in datasets.items():
         dataset.begin_epoch()
         whole[split] = dataset.share.reshape(-1, 8)
+    # In place of so many processes: what each of them asks of its surroundings.
     monkeypatch.setattr(dist, "get_world_size", lambda: ranks)
     monkeypatch.setattr(dist, "get_local_world_size", lambda: ranks_per_node)
     for split, dataset in datasets.items():
@@ -148,7 +149,7 @@ def evaluated_alone(run: Path, shards: Path, runs: Path, setup: RunSetup, number
     module.load_state_dict(load_file(run / "model.safetensors"))
     model = LanguageModel(module, setup.tokenizer.bytes_per_token).eval()
     metrics: dict[str, Any] = model.get_metrics(is_train=False)
-    reading = setup.readings[WAYS[number]]
+    reading = setup.order.readings[number]
     for batch in batches_of(setup_of(shards, runs, f"direction={WAYS[number]}"), "val", reading.start_id):
         with torch.no_grad():
             sums = model.eval_forward(batch)

@@ -194,6 +194,7 @@ def test_all_is_the_same_in_chunks_of_any_size_and_memory_is_bounded(files, foun
         return side_by_side.side_by_side([file for of in files.values() for file in of.values()], 2, size)
 
     assert {len(chunk.ids) for chunk in in_chunks_of(64)} <= {64, found["n_tokens"] % 64}
+    # The function itself, with chunks that are small enough for these files.
     monkeypatch.setattr(cuts, "side_by_side", lambda given: side_by_side.side_by_side(given, 2, 64))
     again = cuts_of(files)
     assert again["cuts"]["class"] == found["cuts"]["class"]
@@ -202,6 +203,7 @@ def test_all_is_the_same_in_chunks_of_any_size_and_memory_is_bounded(files, foun
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
+    # The function itself, with chunks of which these files have many.
     monkeypatch.setattr(cuts, "side_by_side", lambda given: side_by_side.side_by_side(given, 2, 1024))
     peaks = []
     for n_times in (8, 64):

@@ -13,11 +13,11 @@ from torch.nn.attention.flex_attention import flex_attention
 
 from hindsight.config.model import Block, Cell, GPTConfig, RNNConfig
 from hindsight.document_attention import attend_within, block_mask_of, mask_of
+from hindsight.loading.collate import Collate
 from hindsight.orders.documents import places_within
 from hindsight.orders.examples import IGNORED, make_example
 from hindsight.orders.known import open_order
 from language_model import build_model
-from load_text_streaming import Collate
 
 T, BOS, EOS, VOCAB = 24, 20, 21, 22
 FILLING = {"input_ids": BOS, "targets": IGNORED, "documents": T}

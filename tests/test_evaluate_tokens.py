@@ -16,10 +16,10 @@ import evaluate_tokens
 from hindsight.analysis.token_losses import COLUMNS, TokenLosses
 from hindsight.conversion.token_sources import ConvertedTokens
 from hindsight.evaluation.scoring import Pass, Plan, score_batches
+from hindsight.loading.collate import Collate
 from hindsight.orders.known import open_order
 from hindsight.shards.manifest import Manifest
 from hindsight.tokenization.tokenizer import Tokenizer
-from load_text_streaming import Collate
 from loss_utils import target_nats, target_ranks
 
 KINDS = ["forward", "backward", "even_odd", "gru"]

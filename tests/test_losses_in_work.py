@@ -19,8 +19,8 @@ from hindsight.errors import InputError
 from hindsight.evaluation import losses_in_work
 from hindsight.evaluation.losses_in_work import IDENTITY, Work
 from hindsight.evaluation.scoring import Pass
+from hindsight.loading.collate import Collate
 from hindsight.orders.known import open_order
-from load_text_streaming import Collate
 
 
 def assert_same(one: TokenLosses, other: TokenLosses) -> None:

@@ -129,3 +129,13 @@ def test_sizes_are_compared_among_groups_of_the_same_orders_and_vocabulary():
     assert draw_across(report["groups"], runs) == []
     report["groups"][1]["order"] = "even_odd"
     assert draw_across(report["groups"], runs) == []
+
+
+def test_a_group_of_too_few_seeds_is_not_counted_as_not_told_apart(tmp_path):
+    report = make_comparison("runs", models=[{}, {"model.name": "gpt_medium"}, {"model.name": "gpt_large"}])
+    report["groups"][1]["gap"] |= {"is_significant": False}
+    few = {"is_significant": False, "paired_interval_nats": None, "welch_interval_nats": None}
+    report["groups"][2]["gap"] |= few | {"relative_interval_percent": None}
+    write_report(tmp_path, report)
+    said = "Backward is harder in 1 of 3 groups, easier in 0, not told apart in 1; too few seeds in 1."
+    assert said in (tmp_path / "report.html").read_text()

@@ -117,7 +117,7 @@ def _gap(group: Group, test: TTest, relative: TTest, margin_nats: float | None) 
         "t": test.t,
         "degrees_of_freedom": test.degrees_of_freedom,
         "p": test.p,
-        "p_t": test.p if group.is_paired else None,
+        "is_significant": test.is_significant,
         "p_welch": welch.p,
         "sign_flip_p": flips[0],
         "sign_flip_smallest_p": flips[1],

@@ -208,13 +208,15 @@ def _summary(report: Json) -> str:
     """Say of several groups in how many of them the order is harder, by the intervals over seeds."""
     groups = report["groups"]
     gaps = [group["gap"] for group in groups]
-    intervals = [gap["paired_interval_nats"] or gap["welch_interval_nats"] or (-1, 1) for gap in gaps]
-    harder, easier = sum(low > 0 for low, _ in intervals), sum(high < 0 for _, high in intervals)
+    found = [gap["mean_nats"] for gap in gaps if gap["is_significant"]]
+    harder, easier = sum(gap > 0 for gap in found), sum(gap < 0 for gap in found)
+    few = sum(gap["paired_interval_nats"] is None and gap["welch_interval_nats"] is None for gap in gaps)
     orders = {group["order"] for group in groups}
     order = orders.pop() if len(orders) == 1 else "the other order"
     said = f"{order[:1].upper()}{order[1:]} is harder in {harder} of {len(groups)} groups, easier in {easier}"
-    n_open = len(groups) - harder - easier
-    return f"{said}, and not told apart in {n_open}." if n_open else f"{said}."
+    n_open = len(groups) - harder - easier - few
+    said += f", not told apart in {n_open}" if n_open else ""
+    return f"{said}; too few seeds in {few}." if few else f"{said}."
 
 
 def _differing(report: Json) -> dict[str, list[str]]:

@@ -45,7 +45,7 @@ def verdict_of(group: dict[str, Any]) -> str:
     measured, seeds = f"{abs(relative):.{digits}f}% ± {half:.{digits}f}", _seeds(group)
     order = _subject(group)
     within = _within(gap)
-    if _is_significant(gap):
+    if gap["is_significant"]:
         how = "harder" if gap["mean_nats"] > 0 else "easier"
         but = f", which is within the margin of {gap['equivalence']['margin_nats']:g} nats" if within else ""
         return f"{order} is {how}{_than(group)} by {measured} ({seeds}){but}; {_null(group, digits)}."
@@ -64,11 +64,6 @@ def _no_verdict(group: dict[str, Any]) -> str:
         return f"No verdict: {ONE_PAIR} ({measured}); train at least 3 seeds of each."
     few = "two say hardly more" if n == 2 else "so few runs without pairs say no more"
     return f"No verdict: {ONE_PAIR}, and {few} ({measured} on average); train at least 3 seeds of each."
-
-
-def _is_significant(gap: dict[str, Any]) -> bool:
-    interval = gap["paired_interval_nats"] or gap["welch_interval_nats"]
-    return not interval[0] <= 0 <= interval[1]
 
 
 def _within(gap: dict[str, Any]) -> bool:
@@ -98,7 +93,7 @@ def _null(group: dict[str, Any], digits: int) -> str:
     if group["null"] is None:
         return "the null is not known"
     null, gap = group["null"]["mean_absolute_percent"], group["gap"]
-    is_larger = _is_significant(gap) and null > abs(gap["relative_percent"])
+    is_larger = gap["is_significant"] and null > abs(gap["relative_percent"])
     return f"the null is {null:.{digits}f}%" + (", larger than the gap" if is_larger else "")
 
 

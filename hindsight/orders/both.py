@@ -4,14 +4,13 @@ The tokenizers of train_tokenizer.py have special tokens for it. For another tok
 behind its own; they are inputs and never targets.
 """
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hindsight.orders import direction
-from hindsight.orders.order import FixedOrder, Order
+from hindsight.orders.order import FixedOrder, Order, Reading
 
 NAMES = {"forward": "<|forward|>", "backward": "<|backward|>"}
 """The special tokens that begin the inputs of each direction."""
@@ -25,19 +24,6 @@ class SpecialTokens(Protocol):
     def special_id(self, name: str) -> int | None:
         """Give the id of a special token; None if there is none."""
         ...
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One of the ways in which a model reads windows.
-
-    Args:
-        order: its order.
-        start_id: id that begins its inputs.
-    """
-
-    order: Order
-    start_id: int
 
 
 class Both(Order):
@@ -67,5 +53,4 @@ class Both(Order):
 
 def vocab_size_for(order: Order, vocab_size: int) -> int:
     """Number of ids of a model that reads in an order, by a tokenizer with so many ids."""
-    starts = [reading.start_id + 1 for reading in order.readings] if isinstance(order, Both) else []
-    return max([vocab_size, *starts])
+    return max([vocab_size, *(reading.start_id + 1 for reading in order.readings)])

@@ -8,6 +8,7 @@ Shapes: T tokens of a full window, n tokens of a window, which is shorter at the
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +23,16 @@ class Order(ABC):
         name: the value of order= that means it.
     """
 
+    readings: tuple["Reading", ...] = ()
+    """The ways in which one model reads every window, in turns; none for an order that is read in this one way."""
+
     def __init__(self, name: str) -> None:
         self.name = name
+
+    @property
+    def n_readings(self) -> int:
+        """How often a model reads every window: once, or in each of its readings."""
+        return max(len(self.readings), 1)
 
     @abstractmethod
     def permutation(self, window_T: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -35,6 +44,24 @@ class Order(ABC):
         for positions_T, window_T, length in zip(positions_BT, window_BT, lengths_B.tolist(), strict=True):
             positions_T[:length] = self.permutation(window_T[:length])
         return positions_BT
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One of the ways in which a model reads windows.
+
+    Args:
+        order: its order.
+        start_id: id that begins its inputs.
+    """
+
+    order: Order
+    start_id: int
+
+
+def readings_of(order: Order, bos_id: int) -> dict[str, Reading]:
+    """Give the readings of an order by their names; the only one of most orders begins with BOS, and its name is ""."""
+    return {each.order.name: each for each in order.readings} or {"": Reading(order, bos_id)}
 
 
 class FixedOrder(Order):

@@ -17,7 +17,7 @@ from hindsight.durations import steps_in
 from hindsight.errors import InputError
 from hindsight.loading.remote import Remote, cache_folder
 from hindsight.loading.windows import SplitWindows
-from hindsight.orders.both import Both, Reading, vocab_size_for
+from hindsight.orders.both import vocab_size_for
 from hindsight.orders.known import open_order
 from hindsight.orders.order import Order
 from hindsight.provenance import git_commit, versions
@@ -72,11 +72,6 @@ class RunSetup:
         """Optimizer steps in the run."""
         train = self.windows["train"]
         return steps_in(self.config.max_duration, train.n_batches, train.epoch_tokens, train.batch_tokens)
-
-    @property
-    def readings(self) -> dict[str, Reading]:
-        """The ways in which one model reads each window, by name; {} but for order=both."""
-        return {each.order.name: each for each in self.order.readings} if isinstance(self.order, Both) else {}
 
     @property
     def vocab_size(self) -> int:
@@ -157,7 +152,7 @@ def check_setup(config: TrainConfig, locations: dict[str, Location]) -> RunSetup
         needed = -(-manifests["val"].splits["val"].tokens // (context_length * devices))
         batch_sizes["val"] = devices * min(config.device_eval_batch_size, needed)
     strides = {"train": config.data.stride, "val": None}  # each token is evaluated once
-    passes = {"train": 2 if isinstance(order, Both) else 1, "val": 1}
+    passes = {"train": order.n_readings, "val": 1}
     windows = {
         split: SplitWindows.of(
             locations[split].folder, split, manifest, context_length, batch_sizes[split], strides[split], passes[split]

@@ -65,7 +65,7 @@ def end_lines(setup: RunSetup) -> list[str]:
 
 def _next_command(setup: RunSetup) -> str:
     """Name the comparison with the run of the other direction, or the forward one, or how to train that run."""
-    if setup.readings:
+    if setup.order.readings:
         return f"python evaluate_tokens.py {_shown(setup.folder)}"
     direction, name = setup.config.direction, setup.run_name
     other = Direction.backward if direction is Direction.forward else Direction.forward

@@ -108,7 +108,7 @@ def make_group(
             "t": mean / error if error else None,
             "degrees_of_freedom": len(seeds) - 1,
             "p": None if few else 0.0123,
-            "p_t": None if few else 0.0123,
+            "is_significant": bool(half) and abs(mean) > half,
             "p_welch": None if few else 0.0345,
             "sign_flip_p": 2 / 2 ** len(seeds),
             "sign_flip_smallest_p": 2 / 2 ** len(seeds),
