@@ -60,8 +60,13 @@ def side_by_side(files: Sequence[TokenLosses], n_orders: int = 2, size: int = CH
     Raises:
         InputError: a file is damaged, or of other data.
     """
-    start, shape = 0, (n_orders, len(files) // n_orders, -1)
-    for parts in zip_longest(*(_chunks(file, number == 0, size) for number, file in enumerate(files))):
+    n_seeds = len(files) // n_orders
+    start, shape = 0, (n_orders, n_seeds, -1)
+    columns = [
+        [*(PLACES if number == 0 else PLACES[:1]), *(["context"] if number % n_seeds == 0 else []), "nats", "rank"]
+        for number in range(len(files))
+    ]
+    for parts in zip_longest(*(_chunks(file, of, size) for file, of in zip(files, columns, strict=True))):
         for file, part in zip(files, parts, strict=True):
             if part is None or parts[0] is None or not np.array_equal(part["id"], parts[0]["id"]):
                 raise InputError(
@@ -71,16 +76,15 @@ def side_by_side(files: Sequence[TokenLosses], n_orders: int = 2, size: int = CH
         yield Chunk(
             start,
             *(parts[0][name] for name in PLACES),
-            contexts=np.stack([part["context"] for part in parts[:: shape[1]]]),
+            contexts=np.stack([part["context"] for part in parts[::n_seeds]]),
             nats=np.stack([part["nats"].astype(np.float64) for part in parts]).reshape(shape),
             ranks=np.stack([part["rank"] for part in parts]).reshape(shape),
         )
         start += len(parts[0]["id"])
 
 
-def _chunks(file: TokenLosses, is_first: bool, size: int) -> Iterator[dict[str, Array]]:
+def _chunks(file: TokenLosses, columns: Sequence[str], size: int) -> Iterator[dict[str, Array]]:
     """Give the rows in chunks of one size, whatever row groups the file has."""
-    columns = [*(PLACES if is_first else PLACES[:1]), "context", "nats", "rank"]
     waiting: list[dict[str, Array]] = []
     n_waiting = 0
     for batch in file.batches(columns, size):

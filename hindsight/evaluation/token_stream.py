@@ -80,10 +80,6 @@ class TextTokens:
     fingerprint: str
     stamp: str | None
 
-    def stream(self) -> "FileStream":
-        """Open the file."""
-        return FileStream(self)
-
 
 class FileStream:
     """The tokens in the file of a text."""
