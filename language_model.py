@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from composer.models import ComposerModel
+from composer.utils import get_device
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
@@ -18,7 +19,9 @@ from torchmetrics import Metric
 from gpt import GPT
 from hindsight.config.model import GPTConfig, ModelConfig, RNNConfig
 from hindsight.errors import InputError
+from hindsight.evaluation.opened_run import OpenedRun
 from hindsight.files import set_usual_mode
+from hindsight.orders.both import vocab_size_for
 from hindsight.runs import METRIC_NAMES
 from loss_utils import TokenMetric, mean_nats, sums, target_nats
 from rnn import RNN
@@ -63,6 +66,14 @@ def load_weights(module: nn.Module, path: Path) -> None:
         raise InputError(
             f"{path} does not hold the weights of this model ({error}); build the model these weights were saved from."
         ) from error
+
+
+def load_trained(run: OpenedRun) -> GPT | RNN:
+    """Build the model of a run with the weights of the chosen checkpoint, for inference; on a GPU if there is one."""
+    config, tokenizer = run.config, run.tokenizer
+    module = build_model(config.model, vocab_size_for(run.order, tokenizer.vocab_size), config.seed)
+    run.weights.load(LanguageModel(module, tokenizer.bytes_per_token))
+    return get_device(None).module_to_device(module).eval()
 
 
 class LanguageModel(ComposerModel):

@@ -19,7 +19,8 @@ from omegaconf import OmegaConf
 
 from hindsight import runs
 from hindsight.config.training import WandbMode
-from hindsight.generation import Sampling, generate
+from hindsight.generation.sampling import Sampling
+from hindsight.generation.writing import last, write
 from hindsight.json_lines import keep_until
 from hindsight.orders.order import readings_of
 from hindsight.text.graphemes import reverse_text
@@ -211,21 +212,23 @@ class Samples(Callback):
         if step == self.written:
             return
         self.written = step
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        sampling = Sampling(self.config.temperature, self.config.top_k, generator)
+        seed = self.seed * 1_000_003 + step
+        sampling = Sampling(self.config.temperature, self.config.top_k)
         rows = []
         for prompt, (way, reading) in itertools.product(self.config.prompts, self.readings.items()):
-            ids_1T = generate(
-                self.model.module,
-                self.tokenizer.tokenize(self.as_read(prompt)),
-                reading.order,
-                reading.start_id,
-                self.tokenizer.eos_id,
-                self.config.length,
-                self.context_length,
-                sampling,
+            (text,) = last(
+                write(
+                    self.model.module,
+                    self.tokenizer.tokenize(self.as_read(prompt))[0].tolist(),
+                    reading,
+                    self.tokenizer.eos_id,
+                    self.config.length,
+                    self.context_length,
+                    sampling,
+                    [seed + len(rows)],
+                )
             )
-            rows.append([step, prompt, self.as_read(self.tokenizer.detokenize(ids_1T)), *([way] if way else [])])
+            rows.append([step, prompt, self.as_read(self.tokenizer.detokenize(text.known)), *([way] if way else [])])
         columns = [*SAMPLE_COLUMNS, SAMPLE_WAY][: len(rows[0])] if rows else SAMPLE_COLUMNS
         with self.path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows)

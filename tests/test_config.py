@@ -26,6 +26,7 @@ REQUIRED = {
     "train_composer": ["direction=forward"],
     "compare_directions": ["runs=[a,b]"],
     "evaluate_tokens": ["run=a"],
+    "generate_text": ["run=runs/a"],
     "make_corpus": ["out=a"],
     "throughput": [],
     "inspect_mds": ["path=a"],

@@ -4,9 +4,12 @@ import torch
 
 from hindsight.config.model import Cell, GPTConfig, RNNConfig
 from hindsight.errors import InputError
-from hindsight.generation import Sampling, generate
+from hindsight.generation.sampling import Sampling
+from hindsight.generation.writing import last
+from hindsight.generation.writing import write as write_texts
 from hindsight.orders.examples import IGNORED
 from hindsight.orders.known import open_order
+from hindsight.orders.order import Reading
 from language_model import LanguageModel, build_model
 from loss_utils import metric_values
 
@@ -74,9 +77,9 @@ class Counter(torch.nn.Module):
 
 
 def write(order: str, prompt: list[int], length: int, eos_id: int = 99) -> list[int]:
-    prompt_1T = torch.tensor([prompt], dtype=torch.int64)
-    sampling = Sampling(1.0, None, torch.Generator().manual_seed(0))
-    return generate(Counter(), prompt_1T, open_order(order, 4), 10, eos_id, length, 4, sampling)[0].tolist()
+    reading = Reading(open_order(order, 4), 10)
+    (text,) = last(write_texts(Counter(), prompt, reading, eos_id, length, 4, Sampling(1.0, None), [0]))
+    return text.known
 
 
 def test_a_forward_model_writes_after_the_prompt_and_a_backward_one_before_it():
@@ -96,17 +99,16 @@ def test_writing_starts_without_a_prompt_stops_at_the_end_of_a_document_and_keep
     assert write("forward", [], 2) == [7, 8]
     assert write("forward", [3], 9, eos_id=6) == [3, 4, 5]
     model = Counter()
-    sampling = Sampling(1.0, 3, torch.Generator().manual_seed(0))
-    generate(model, torch.tensor([[1]]), open_order("forward", 4), 10, 99, 9, 4, sampling)
+    last(write_texts(model, [1], Reading(open_order("forward", 4), 10), 99, 9, 4, Sampling(1.0, 3), [0]))
     assert model.longest == 4
 
 
-def test_the_same_generator_gives_the_same_text_and_the_models_mode_stays():
+def test_the_same_seed_gives_the_same_text_and_the_models_mode_stays():
     model = build_model(GPT_TINY, VOCAB, seed=0).train()
 
     def text() -> list[int]:
-        sampling = Sampling(1.0, 5, torch.Generator().manual_seed(5))
-        return generate(model, torch.tensor([[1]]), open_order("forward", 16), 10, 99, 20, 16, sampling)[0].tolist()
+        reading = Reading(open_order("forward", 16), 10)
+        return last(write_texts(model, [1], reading, 99, 20, 16, Sampling(1.0, 5), [5]))[0].known
 
     assert text() == text()
     assert model.training

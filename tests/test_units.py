@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hindsight.generation import Sampling, generate
+from hindsight.generation.sampling import Sampling
+from hindsight.generation.writing import last, write
 from hindsight.orders.examples import IGNORED, permutations, turn, turn_back
 from hindsight.orders.known import open_order
+from hindsight.orders.order import Reading
 from hindsight.orders.segments import LONGEST
 from hindsight.tokenization.tokenizer import Tokenizer
 
@@ -191,8 +193,8 @@ def test_a_model_of_words_writes_them_before_the_prompt_and_they_are_shown_in_re
     prompt_1T = tokenizer.tokenize(" The end.")
     written = tokenizer.tokenize(" go. not did He" if order == "words" else " go. not didHe")[0].tolist()
     model = Script([*written, tokenizer.eos_id], prompt_1T.shape[1] + 1)
-    opened, sampling = open_order(order, 64, tokenizer), Sampling(1.0, None, torch.Generator().manual_seed(0))
-    ids_1T = generate(model, prompt_1T, opened, tokenizer.bos_id, tokenizer.eos_id, 30, 64, sampling)
-    assert tokenizer.detokenize(ids_1T).strip() == shown.strip()
+    reading, prompt = Reading(open_order(order, 64, tokenizer), tokenizer.bos_id), prompt_1T[0].tolist()
+    (text,) = last(write(model, prompt, reading, tokenizer.eos_id, 30, 64, Sampling(1.0, None), [0]))
+    assert tokenizer.detokenize(text.known).strip() == shown.strip()
     if order == "words":
         assert tokenizer.detokenize(model.read[0][1:]) == " end. The"

@@ -21,6 +21,22 @@ WINDOWS, SLIDING = "windows", "sliding"
 NEWEST, BACKUP = "newest", "backup"
 
 
+def require_checkpoint(checkpoint: str) -> None:
+    """Raise InputError unless checkpoint= means one."""
+    require(
+        checkpoint in (NEWEST, BACKUP) or re.fullmatch(r"\d{1,12}", checkpoint) is not None,
+        f"checkpoint={checkpoint} must be newest, backup, or a step such as 2000.",
+    )
+
+
+def require_place(key: str, value: str, what: str) -> None:
+    """Raise InputError for an address of another kind than s3://BUCKET/FOLDER, or FILE, as `what` says."""
+    require(
+        "://" not in value or re.fullmatch(r"s3://[^/]+/.*[^/]/?", value) is not None,
+        f"{key}={value} must be here, or s3://BUCKET/{what}.",
+    )
+
+
 @dataclass
 class EvaluationKeys:
     """Which model scores which tokens, and how."""
@@ -77,15 +93,9 @@ class EvaluateConfig(CorpusConfig, EvaluationKeys):
             self.corpus is not None or self.tokenizer is None,
             f"tokenizer={self.tokenizer} is for corpus=; shards have theirs beside them; leave it out.",
         )
-        require(
-            self.checkpoint in (NEWEST, BACKUP) or re.fullmatch(r"\d{1,12}", self.checkpoint) is not None,
-            f"checkpoint={self.checkpoint} must be newest, backup, or a step such as 2000.",
-        )
-        for key, value in (("run", self.run), ("out", self.out or "")):
-            require(
-                "://" not in value or re.fullmatch(r"s3://[^/]+/.*[^/]/?", value) is not None,
-                f"{key}={value} must be here, or s3://BUCKET/{'FOLDER' if key == 'run' else 'FILE'}.",
-            )
+        require_checkpoint(self.checkpoint)
+        require_place("run", self.run, "FOLDER")
+        require_place("out", self.out or "", "FILE")
         require(
             self.work_dir is None or "://" in (self.out or self.run),
             "work_dir= is for an out= on S3; elsewhere it is beside out; leave it out.",

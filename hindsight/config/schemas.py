@@ -15,6 +15,7 @@ from hindsight.config.comparison import CompareConfig
 from hindsight.config.conversion import ConvertConfig, InspectConfig
 from hindsight.config.corpus import MakeCorpusConfig
 from hindsight.config.evaluation import EvaluateConfig
+from hindsight.config.generation import GenerateConfig
 from hindsight.config.model import GPTConfig, ModelConfig, RNNConfig
 from hindsight.config.throughput import BenchmarkConfig
 from hindsight.config.tokenizer import TokenizerConfig
@@ -30,6 +31,7 @@ SCHEMAS: dict[str, type] = {
     "train_composer": TrainConfig,
     "evaluate_tokens": EvaluateConfig,
     "compare_directions": CompareConfig,
+    "generate_text": GenerateConfig,
     "throughput": BenchmarkConfig,
 }
 MODEL_SCHEMAS: dict[str, type[ModelConfig]] = {"gpt": GPTConfig, "rnn": RNNConfig}

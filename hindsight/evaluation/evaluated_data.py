@@ -65,7 +65,7 @@ def open_data(run: TrainedRun, config: EvaluateConfig, out: str, batch_size: int
     split, data = config.split, run.config.data
     own = {"train": data.path, "val": data.val_path or data.path}
     key, paths = ("data", {split: config.data}) if config.data is not None else ("data.path", own)
-    places = {name: _locate(run, path, key, out) for name, path in paths.items()}
+    places = {name: locate(run, path, key, out) for name, path in paths.items()}
     manifests = {name: Manifest.load(place.folder, place.key) for name, place in places.items()}
     for name, manifest in manifests.items():
         _check(run, manifest, places[name])
@@ -101,7 +101,7 @@ def _open_text(run: TrainedRun, config: EvaluateConfig, out: str) -> EvaluatedDa
     assert config.corpus is not None
     given = config.tokenizer or run.config.data.tokenizer
     try:
-        place = _locate(run, run.config.data.path, "data.path", out)
+        place = locate(run, run.config.data.path, "data.path", out)
         settings = Manifest.load(place.folder, place.key).settings
     except InputError as error:
         if given is None:
@@ -129,7 +129,8 @@ def _order(run: TrainedRun, tokenizer: Tokenizer) -> Order:
     return open_order(order_of(run.config), run.context_length, tokenizer)
 
 
-def _locate(run: TrainedRun, path: str, key: str, out: str) -> Location:
+def locate(run: TrainedRun, path: str, key: str, out: str) -> Location:
+    """Say where data is, and fetch what describes it, into a cache whose name depends on out."""
     remote = Remote.of(path, run.config.data)
     if remote is None:
         return Location(key, path, None)

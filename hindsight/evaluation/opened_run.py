@@ -1,0 +1,77 @@
+"""A run whose model is to be used: its checkpoint, its tokenizer, and the order in which it reads."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hindsight.config.corpus import TextOrder
+from hindsight.config.order import order_of
+from hindsight.config.training import TrainConfig
+from hindsight.errors import InputError
+from hindsight.evaluation.evaluated_data import load_tokenizer, locate
+from hindsight.evaluation.stored_weights import StoredWeights, chosen_weights
+from hindsight.evaluation.trained_run import TrainedRun, read_run
+from hindsight.orders.known import open_order
+from hindsight.orders.order import Order
+from hindsight.shards.manifest import TOKENIZER_FOLDER
+from hindsight.tokenization.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class OpenedRun:
+    """A run with what its model needs.
+
+    Args:
+        run: what its folder records.
+        weights: the chosen checkpoint.
+        tokenizer: that of its data.
+        tokenizer_folder: where that is; of data on object storage, only until the run is closed.
+        order: the order in which the model reads a window.
+        text_order: whether the text of each document was reversed before it was tokenized.
+    """
+
+    run: TrainedRun
+    weights: StoredWeights
+    tokenizer: Tokenizer
+    tokenizer_folder: Path
+    order: Order
+    text_order: TextOrder
+
+    @property
+    def config(self) -> TrainConfig:
+        """Its settings, as far as an evaluation depends on them."""
+        return self.run.config
+
+
+@contextmanager
+def opened_run(given: str, checkpoint: str, tokenizer: str | None = None) -> Iterator[OpenedRun]:
+    """Open a run; what is fetched from object storage is kept until it is closed.
+
+    Args:
+        given: its folder, or the address of its checkpoints on S3.
+        checkpoint: newest, backup, or a step.
+        tokenizer: folder of its tokenizer; None for where the run found it.
+
+    Raises:
+        InputError: there is no such run or checkpoint, it is damaged, or its tokenizer is not there.
+    """
+    run = read_run(given)
+    with chosen_weights(run, checkpoint) as weights:
+        folder, cache = tokenizer or run.config.data.tokenizer, None
+        if folder is None:
+            try:
+                place = locate(run, run.config.data.path, "data.path", run.name)
+            except InputError as error:
+                raise InputError(f"{error} Or give the run's tokenizer by tokenizer=.") from None
+            folder = str(Path(place.folder, TOKENIZER_FOLDER))
+            cache = place.folder if place.remote is not None else None
+        try:
+            loaded = load_tokenizer(run, folder, "tokenizer")
+            order = open_order(order_of(run.config), run.context_length, loaded)
+            text_order = TextOrder(run.metadata.get("text_order") or TextOrder.reading.value)
+            yield OpenedRun(run, weights, loaded, Path(folder), order, text_order)
+        finally:
+            if cache is not None:
+                shutil.rmtree(cache, ignore_errors=True)
