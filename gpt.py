@@ -26,8 +26,12 @@ from hindsight.orders.documents import places_within
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
+    from hindsight.generation.decoding import KeyValues
+
 INIT_STD = 0.02
+Rotation: TypeAlias = "tuple[Tensor, Tensor] | None"
 Mask: TypeAlias = "Tensor | BlockMask | None"
+Past: TypeAlias = "KeyValues | None"
 
 
 class Attention(nn.Module):
@@ -43,13 +47,14 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.d_model, (self.n_heads + 2 * self.n_kv_heads) * self.d_head, bias=bias)
         self.out = nn.Linear(config.d_model, config.d_model, bias=bias)
 
-    def forward(self, x_BTD: Tensor, rotation: tuple[Tensor, Tensor] | None, mask: Mask = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotation: Rotation, mask: Mask = None, past: Past = None) -> Tensor:
         """Let each position attend to itself and to those before it.
 
         Args:
             x_BTD: the residual stream after the norm.
             rotation: cos_TK and sin_TK of `rotary_angles`; None if positions are learned.
             mask: what each position attends to, from `mask_of`; None for all before it.
+            past: what is before the first position, while a text is written.
 
         Returns:
             out_BTD, to be added to the residual stream.
@@ -61,6 +66,8 @@ class Attention(nn.Module):
         v_BGTK = v.unflatten(-1, (self.n_kv_heads, self.d_head)).transpose(1, 2)
         if rotation is not None:
             q_BHTK, k_BGTK = rotate(q_BHTK, *rotation), rotate(k_BGTK, *rotation)
+        if past is not None:
+            return self.out(past.attend(q_BHTK, k_BGTK, v_BGTK).transpose(1, 2).flatten(2))
         # Repeated here and not by enable_gqa=True, which the memory-efficient kernel (fp32 on a GPU) does not support:
         # PyTorch would fall back to a kernel that stores all T x T attention weights.
         repeats = self.n_heads // self.n_kv_heads
@@ -115,9 +122,9 @@ class Layer(nn.Module):
         self.mlp = GELUMLP(config) if config.block is Block.gpt2 else SwiGLUMLP(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x_BTD: Tensor, rotation: tuple[Tensor, Tensor] | None, mask: Mask = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotation: Rotation, mask: Mask = None, past: Past = None) -> Tensor:
         """Return the residual stream after this block."""
-        x_BTD = x_BTD + self.dropout(self.attention(self.attention_norm(x_BTD), rotation, mask))
+        x_BTD = x_BTD + self.dropout(self.attention(self.attention_norm(x_BTD), rotation, mask, past))
         return x_BTD + self.dropout(self.mlp(self.mlp_norm(x_BTD)))
 
 
@@ -166,27 +173,31 @@ class GPT(nn.Module):
             elif name.endswith(".bias"):
                 nn.init.zeros_(weight)
 
-    def hidden(self, inputs_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
+    def hidden(
+        self, inputs_BT: Tensor, documents_BT: Tensor | None = None, past: "list[KeyValues] | None" = None
+    ) -> Tensor:
         """Return hidden_BTD, the residual stream after the final norm, which is the head's input.
 
         Args:
             inputs_BT: token ids.
             documents_BT: the document of each, which attends to itself alone, with positions of its own; None for one.
+            past: of each block, what is before the first position, while a text is written; it takes in the new ones.
         """
-        T = inputs_BT.shape[1]
+        start = past[0].length if past is not None else 0
+        stop = start + inputs_BT.shape[1]
         x_BTD = self.embedding(inputs_BT)
         if self.positions is not None:
-            if self.config.context_length < T:
+            if self.config.context_length < stop:
                 raise InputError(
-                    f"model.context_length={self.config.context_length} is less than the {T} tokens of a window, and "
-                    f"model.block=gpt2 has no positions beyond; set model.context_length={T} or shorten the window "
-                    "(in training, data.context_length)."
+                    f"model.context_length={self.config.context_length} is less than the {stop} tokens of a window, "
+                    f"and model.block=gpt2 has no positions beyond; set model.context_length={stop} or shorten the "
+                    "window (in training, data.context_length)."
                 )
-            places = torch.arange(T, device=inputs_BT.device) if documents_BT is None else places_within(documents_BT)
-            x_BTD = x_BTD + self.positions(places)
+            places = torch.arange(start, stop, device=inputs_BT.device)
+            x_BTD = x_BTD + self.positions(places if documents_BT is None else places_within(documents_BT))
             rotation = None
         else:
-            rotation = rotary_angles(T, self.config, inputs_BT.device)
+            rotation = rotary_angles(start, stop, self.config, inputs_BT.device)
             if documents_BT is not None:
                 places_BT = places_within(documents_BT)
                 rotation = rotation[0][places_BT][:, None], rotation[1][places_BT][:, None]
@@ -195,11 +206,11 @@ class GPT(nn.Module):
             dropout = self.config.dropout if self.training else 0.0
             mask = mask_of(documents_BT, self.config.d_model // self.config.n_heads, dropout)
         x_BTD = self.dropout(x_BTD)
-        for block in self.blocks:
+        for i, block in enumerate(self.blocks):
             if self.activation_checkpointing and self.training:
                 x_BTD = checkpoint(block, x_BTD, rotation, mask, use_reentrant=False)
             else:
-                x_BTD = block(x_BTD, rotation, mask)
+                x_BTD = block(x_BTD, rotation, mask, past[i] if past is not None else None)
         return self.norm(x_BTD)
 
     def forward(self, inputs_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
@@ -218,8 +229,8 @@ def make_norm(config: GPTConfig) -> nn.Module:
     return norm(config.d_model, eps=config.norm_eps)
 
 
-def rotary_angles(T: int, config: GPTConfig, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return cos_TK and sin_TK of the rotary angles, in float32.
+def rotary_angles(start: int, stop: int, config: GPTConfig, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return cos_TK and sin_TK of the rotary angles of positions start..stop - 1, in float32.
 
     They are computed in each forward pass, once for all blocks: a buffer would be lost if a model were built on the
     meta device, and would limit the length of a window.
@@ -227,7 +238,7 @@ def rotary_angles(T: int, config: GPTConfig, device: torch.device) -> tuple[Tens
     d_head = config.d_model // config.n_heads
     exponents = torch.arange(0, d_head, 2, device=device, dtype=torch.float32) / d_head
     frequencies = 1.0 / config.rope_theta**exponents
-    positions_T = torch.arange(T, device=device, dtype=torch.float32)
+    positions_T = torch.arange(start, stop, device=device, dtype=torch.float32)
     angles_TK = (positions_T[:, None] * frequencies).repeat(1, 2)
     return angles_TK.cos(), angles_TK.sin()
 

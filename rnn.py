@@ -7,7 +7,7 @@ final_norm they are those of arXiv:2401.17505 (tests/test_published_models.py).
 """
 
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from torch.utils.checkpoint import checkpoint
 
 from hindsight.config.model import Cell, RNNConfig
 from hindsight.orders.documents import places_within
+
+if TYPE_CHECKING:
+    from hindsight.generation.decoding import LayerState
 
 
 class RNN(nn.Module):
@@ -55,12 +58,15 @@ class RNN(nn.Module):
             nn.init.normal_(self.embedding.weight, std=config.d_model**-0.5)
             self.head.weight = self.embedding.weight
 
-    def hidden(self, inputs_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
+    def hidden(
+        self, inputs_BT: Tensor, documents_BT: Tensor | None = None, past: "list[LayerState] | None" = None
+    ) -> Tensor:
         """Return hidden_BTD, the hidden states of the last layer, normed on demand, which are the head's input.
 
         Args:
             inputs_BT: token ids.
             documents_BT: the document of each, for each of which the state starts at zero; None for one.
+            past: of each layer, the state before the first token, while a text is written; it takes in the new ones.
         """
         x_BTD = self.embedding_dropout(self.embedding(inputs_BT))
         packing = None if documents_BT is None else Packing.of(documents_BT)
@@ -68,7 +74,9 @@ class RNN(nn.Module):
         for i, layer in enumerate(self.layers):
             if i > 0:
                 x = self.dropout(x)
-            if self.activation_checkpointing and self.training:
+            if past is not None:
+                x = past[i].run(layer, x)
+            elif self.activation_checkpointing and self.training:
                 x = cast(Tensor, checkpoint(run_layer, layer, x, packing, use_reentrant=False))
             else:
                 x = run_layer(layer, x, packing)
