@@ -1,44 +1,97 @@
-"""Let the model of a run write: after a prompt, or, if it was trained backward, what came before it.
+"""Use the model of a run: let it write, score texts, or fill in what is between a beginning and an ending.
 
-python generate_text.py runs/NAME prompt="In the beginning"
+    python generate_text.py runs/NAME prompt="In the beginning"
+    python generate_text.py runs/NAME
+    python generate_text.py runs/NAME prompts=prompts.txt out=texts.jsonl
+
+A model that was trained backward writes what came before the prompt. docs/generation.md says the rest. What is shared
+is hindsight/generation; here a run is opened, and its model is built, which the package does not import.
 """
 
 import hindsight.installed  # noqa: F401 - says `make setup` before an import below fails
 
 # isort: split
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
 from hindsight import interrupts, output
 from hindsight.command_line import run_script
-from hindsight.config.generation import GenerateConfig
+from hindsight.config.generation import GenerateConfig, Mode
+from hindsight.errors import InputError
+from hindsight.generation.prompts import lines, read_prompts
+from hindsight.generation.records import check_out
+
+if TYPE_CHECKING:
+    from hindsight.evaluation.opened_run import OpenedRun
+
+    Use = Callable[[OpenedRun], None]
+
+LAST_WORDS = "; with out=, what is done stays, and the same command goes on."
 
 
 def main(config: GenerateConfig) -> None:
-    """Write, score or fill in."""
+    """Write, score or fill in; what is wrong with the input is said before PyTorch is imported, if it can be."""
+    if config.out is None:
+        output.log_to_error()  # standard output is for texts
+    else:
+        check_out(config.out)
+    if config.mode not in MODES:
+        raise InputError(f"mode={config.mode.name} is not there yet; choose {', '.join(mode.name for mode in MODES)}.")
+    use = MODES[config.mode](config)
+
     from hindsight.evaluation.opened_run import opened_run
-    from hindsight.generation.sampling import Sampling
-    from hindsight.generation.writing import last, write
-    from hindsight.orders.order import readings_of
-    from language_model import load_trained
 
     interrupts.handle_signals_again()  # importing Composer sets signal handlers
-    with opened_run(config.run, config.checkpoint, config.tokenizer) as run:
-        module, tokenizer = load_trained(run), run.tokenizer
-        reading = next(iter(readings_of(run.order, tokenizer.bos_id).values()))
-        prompt = tokenizer.tokenize(config.prompt or "")[0].tolist()
-        texts = last(
-            write(
-                module,
-                prompt,
-                reading,
-                tokenizer.eos_id,
-                config.length,
-                run.run.context_length,
-                Sampling(config.temperature, config.top_k),
-                range(config.seed, config.seed + config.samples),
-            )
-        )
-        for text in texts:
-            output.say(tokenizer.detokenize(text.known))
+    try:
+        with interrupts.giving_up_after(0), opened_run(config.run, config.checkpoint, config.tokenizer) as run:
+            use(run)
+    except interrupts.GaveUp as reason:
+        output.say_error(f"Interrupted by {reason}{LAST_WORDS}")
+        interrupts.ignore_signals()
+        sys.exit(interrupts.EXIT_INTERRUPTED)
+
+
+def writing(config: GenerateConfig) -> "Use":
+    """Find the prompts: those of a file, one, or what comes in by standard input, from a person or a program."""
+    is_terminal = sys.stdin.isatty()
+    has_prompt = config.prompt is not None or config.prompts is not None
+    if is_terminal and not has_prompt and (config.out is not None or not sys.stdout.isatty()):
+        raise InputError("prompt= is required where texts do not go to the terminal; give it, or prompts=FILE.")
+    prompts: Iterable[str] = lines(sys.stdin.buffer)
+    if config.prompt is not None:
+        prompts = [config.prompt]
+    elif config.prompts is not None:
+        prompts = [row["prompt"] for row in read_prompts(config.prompts, ["prompt"])]
+    elif config.out is not None:
+        prompts = [*prompts]
+
+    def use(run: "OpenedRun") -> None:
+        from hindsight.generation import batch
+        from hindsight.generation.writer import Writer, reading_for
+        from language_model import load_trained
+
+        name = f"run={config.run}"
+        reading = reading_for(run.order, run.tokenizer.bos_id, config.direction, name)
+        writer = Writer(load_trained(run), run.tokenizer, reading, run.run.context_length, run.text_order)
+        if config.out is not None:
+            source = batch.Source(config.run, reading.order.name, run.weights.step, run.weights.fingerprint)
+            batch.write_file(writer, [*prompts], config, source, check_out(config.out))
+        elif config.prompt is not None:
+            batch.write_once(writer, config.prompt, config)
+        elif has_prompt or not is_terminal:
+            batch.write_lines(writer, prompts, config)
+        else:
+            raise InputError("prompt= is required.")
+
+    return use
+
+
+MODES: "dict[Mode, Callable[[GenerateConfig], Use]]" = {Mode.write: writing}
+"""For each mode, what checks its keys and reads its files; it gives what is done with the run."""
 
 
 if __name__ == "__main__":
+    interrupts.handle_signals()
+    interrupts.leave_while_starting(LAST_WORDS)
     run_script("generate_text", main, alone="run")

@@ -105,6 +105,13 @@ def log_to_output() -> None:
     logging.getLogger("hindsight").setLevel(logging.INFO)
 
 
+def log_to_error() -> None:
+    """Let standard output be for results alone: log lines to standard error instead."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, Lines):
+            handler.setStream(sys.stderr)
+
+
 def _open_closed() -> None:
     """Give a closed standard stream (`>&-`) somewhere to go, before another file takes its number."""
     while True:

@@ -1,5 +1,6 @@
 """Keys of generate_text.py."""
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
@@ -23,6 +24,16 @@ class Mode(Enum):
     write = "write"
     score = "score"
     infill = "infill"
+
+
+ONLY_FOR = {
+    "prompt": (Mode.write, Mode.infill),
+    "prompts": (Mode.write, Mode.score, Mode.infill),
+    "ending": (Mode.infill,),
+    "text": (Mode.score,),
+    "other": (Mode.score, Mode.infill),
+}
+"""Keys that some modes have no use for."""
 
 
 @dataclass
@@ -86,10 +97,23 @@ class GenerateConfig:
         require_checkpoint(self.checkpoint)
         for key, value in (("run", self.run), ("other", self.other or "")):
             require_place(key, value, "FOLDER")
-        require(self.temperature >= 0, f"temperature={self.temperature} must be at least 0.")
+        require(
+            self.temperature >= 0 and math.isfinite(self.temperature),
+            f"temperature={self.temperature} must be at least 0.",
+        )
         for key, value in (("top_p", self.top_p), ("min_p", self.min_p)):
             require(value is None or 0 < value <= 1, f"{key}={value} must be greater than 0 and at most 1.")
         require(
             self.direction in (None, "forward", "backward"),
             f"direction={self.direction} must be forward or backward, and is for a run of order=both.",
         )
+        for key, modes in ONLY_FOR.items():
+            require(
+                getattr(self, key) is None or self.mode in modes,
+                f"{key}= is for mode={' and mode='.join(mode.name for mode in modes)}, not for mode={self.mode.name}; "
+                "leave it out.",
+            )
+            require(
+                key in ("prompts", "other") or getattr(self, key) is None or self.prompts is None,
+                f"{key}= and prompts={self.prompts}: give one of the two.",
+            )

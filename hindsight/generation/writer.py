@@ -1,0 +1,206 @@
+"""A model that writes text: prompts go in as people type them, and texts come out in reading order while they grow."""
+
+import codecs
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import groupby
+
+from torch import nn
+
+from hindsight.config.corpus import TextOrder
+from hindsight.config.generation import GenerateConfig
+from hindsight.errors import InputError
+from hindsight.generation.prompts import require_characters
+from hindsight.generation.sampling import Sampling
+from hindsight.generation.writing import Text, write
+from hindsight.orders.order import Order, Reading, readings_of
+from hindsight.orders.units import UnitOrder
+from hindsight.text.graphemes import reverse_text
+from hindsight.tokenization.tokenizer import Tokenizer
+
+MISSING = "·"
+"""Stands for a token of a window that is not filled yet."""
+MAX_CONTINUATION_BYTES = 3
+"""Most bytes of a character behind its first."""
+
+
+class Growth(Enum):
+    """Where a text grows, as people read it: behind its prompt, before it, or anywhere in a window."""
+
+    right = "right"
+    left = "left"
+    inside = "inside"
+
+
+@dataclass(frozen=True)
+class Written:
+    """A text while a model writes it, in reading order.
+
+    Args:
+        before: what stands before the prompt.
+        prompt: the prompt, as the tokenizer gives it back.
+        after: what stands behind it; of a window, with `MISSING` for each token that it lacks.
+        n_tokens: tokens written, without the prompt's.
+        is_ended: whether the model ended the document there.
+    """
+
+    before: str
+    prompt: str
+    after: str
+    n_tokens: int
+    is_ended: bool
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return self.before + self.prompt + self.after
+
+
+class Writer:
+    """A model with what it needs to read and write text.
+
+    Args:
+        module: inputs_BT -> logits_BTV.
+        tokenizer: that of its training data.
+        reading: the order in which it was trained, and the id that begins its inputs.
+        context_length: tokens that it sees at most, the first id included.
+        text_order: whether the text of documents was reversed before it was tokenized.
+    """
+
+    def __init__(
+        self, module: nn.Module, tokenizer: Tokenizer, reading: Reading, context_length: int, text_order: TextOrder
+    ) -> None:
+        self.module, self.tokenizer, self.reading = module, tokenizer, reading
+        self.context_length = context_length
+        self.is_reversed = text_order is TextOrder.reversed
+
+    @property
+    def growth(self) -> Growth:
+        """Where texts grow."""
+        order = self.reading.order
+        if order.name not in ("forward", "backward") and not isinstance(order, UnitOrder):
+            return Growth.inside
+        return Growth.right if (order.name == "forward") is not self.is_reversed else Growth.left
+
+    def tokens_of(self, prompt: str, where: str) -> list[int]:
+        """Give the tokens of a prompt in the order of the training text.
+
+        Args:
+            prompt: the prompt in reading order.
+            where: how a message names it.
+
+        Raises:
+            InputError: it is no text, or leaves no room in a window that is to be filled.
+        """
+        require_characters(prompt, where)
+        tokens = self.tokenizer.encode_batch([self._turned(prompt)])[0]
+        if self.growth is Growth.inside and len(tokens) >= self.context_length:
+            raise InputError(
+                f"{where} has {len(tokens)} tokens, and a window of order={self.reading.order.name} has "
+                f"{self.context_length}, which leaves no room; give a shorter one."
+            )
+        return tokens
+
+    def n_unread(self, n_tokens: int) -> int:
+        """How many of a prompt's tokens the model does not see: of one that fills the context, all but half of that."""
+        return n_tokens - self.context_length // 2 if n_tokens >= self.context_length else 0
+
+    def write(self, tokens: Sequence[int], config: GenerateConfig, seeds: Sequence[int]) -> Iterator[list[Written]]:
+        """Write texts from a prompt, one for each seed.
+
+        Args:
+            tokens: what `tokens_of` gives.
+            config: length and sampling.
+            seeds: of the draws.
+
+        Yields:
+            All texts after each token, where characters whose bytes are not all there yet are left out; and once more
+            in the end, with all there is.
+        """
+        texts: list[Text] = []
+        sampling = Sampling(config.temperature, config.top_k)
+        order, eos_id = self.reading.order, self.tokenizer.eos_id
+        for texts in write(
+            self.module, tokens, self.reading, eos_id, config.length, self.context_length, sampling, seeds
+        ):
+            yield [self._written(text, len(tokens), order, is_done=False) for text in texts]
+        yield [self._written(text, len(tokens), order, is_done=True) for text in texts]
+
+    def texts(self, tokens: Sequence[int], config: GenerateConfig, seeds: Sequence[int]) -> list[Written]:
+        """Write texts as `write` does, and give what they are in the end."""
+        *_, written = self.write(tokens, config, seeds)
+        return written
+
+    def _turned(self, text: str) -> str:
+        return reverse_text(text) if self.is_reversed else text
+
+    def _written(self, text: Text, n_prompt: int, order: Order, is_done: bool) -> Written:
+        start, stop = text.prompt
+        is_open = not (is_done or text.is_ended)
+        if isinstance(order, UnitOrder) and is_open:  # it grows in its middle
+            before, prompt, after = (
+                self._bytes(tokens).decode(errors="ignore")
+                for tokens in (text.tokens[:start], text.tokens[start:stop], text.tokens[stop:])
+            )
+        else:
+            before = self._text(text.tokens[:start], is_open, False)
+            prompt = self._text(text.tokens[start:stop], False, False)
+            after = self._text(text.tokens[stop:], False, is_open)
+        if self.is_reversed:
+            whole = reverse_text(before + prompt + after)
+            before, prompt, after = _around(reverse_text(prompt), whole, is_before=start == 0)
+        return Written(before, prompt, after, max(len(text.known) - n_prompt, 0), text.is_ended)
+
+    def _bytes(self, tokens: Sequence[int | None]) -> bytes:
+        return b"".join(self.tokenizer.bytes_of(token) for token in tokens if token is not None)
+
+    def _text(self, tokens: Sequence[int | None], is_left_open: bool, is_right_open: bool) -> str:
+        """Decode tokens; characters that are incomplete where more is to come are left out."""
+        runs = [(is_missing, [*run]) for is_missing, run in groupby(tokens, lambda token: token is None)]
+        pieces: list[str] = []
+        for number, (is_missing, run) in enumerate(runs):
+            is_first, is_last = number == 0, number == len(runs) - 1
+            pieces.append(
+                MISSING * len(run)
+                if is_missing
+                else _decoded(self._bytes(run), is_left_open or not is_first, is_right_open or not is_last)
+            )
+        return "".join(pieces)
+
+
+def reading_for(order: Order, bos_id: int, direction: str | None, run: str) -> Reading:
+    """Choose how a model reads: with order=both as direction= says, forward if it says nothing.
+
+    Args:
+        order: that of the run.
+        bos_id: id that begins the inputs of most orders.
+        direction: forward, backward, or None.
+        run: how messages name the run.
+    """
+    readings = readings_of(order, bos_id)
+    if not order.readings:
+        if direction not in (None, order.name):
+            raise InputError(
+                f"direction={direction} is for a run of order=both; {run} is of order={order.name}; leave it out."
+            )
+        return readings[""]
+    return readings[direction or "forward"]
+
+
+def _decoded(content: bytes, is_left_open: bool, is_right_open: bool) -> str:
+    if is_left_open:
+        n_cut = 0
+        while n_cut < min(len(content), MAX_CONTINUATION_BYTES) and content[n_cut] & 0xC0 == 0x80:
+            n_cut += 1
+        content = content[n_cut:]
+    return codecs.getincrementaldecoder("utf-8")("replace").decode(content, final=not is_right_open)
+
+
+def _around(prompt: str, whole: str, is_before: bool) -> tuple[str, str, str]:
+    """Find the prompt at the end or the beginning of a text; marks may have joined what is beside them."""
+    if is_before and whole.endswith(prompt):
+        return whole[: len(whole) - len(prompt)], prompt, ""
+    if not is_before and whole.startswith(prompt):
+        return "", prompt, whole[len(prompt) :]
+    return "", "", whole
