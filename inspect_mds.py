@@ -2,6 +2,9 @@
 
     python inspect_mds.py data/novels
     python inspect_mds.py data/novels direction=backward windows=5
+    python inspect_mds.py run=runs/NAME step=1000
+
+The last shows the windows of the batch of an optimizer step, exactly as that run saw them.
 
 Exit status 0 if every file is what it was when it was written, 1 if not.
 """
@@ -9,7 +12,6 @@ Exit status 0 if every file is what it was when it was written, 1 if not.
 import hindsight.installed  # noqa: F401 - says `make setup` before an import below fails
 
 # isort: split
-import itertools
 import json
 import logging
 from pathlib import Path
@@ -26,14 +28,21 @@ from hindsight.orders.known import open_order
 from hindsight.shards.h5 import HASH_KEY
 from hindsight.shards.manifest import MANIFEST_NAME, MDS, SPLITS, TOKENIZER_FOLDER, Manifest
 from hindsight.shards.mds import INDEX_NAME, stored_file
-from hindsight.text.graphemes import reverse_text
 from hindsight.tokenization.tokenizer import Tokenizer
+from hindsight.tokenization.window_text import window_text
 
 log = logging.getLogger("hindsight")
+
+N_SHOWN = 3
+"""Windows that are shown if their number is not given."""
 
 
 def main(config: InspectConfig) -> None:
     """Show and verify; SystemExit with status 1 if anything is damaged."""
+    if config.step is not None:
+        show_step(config)
+        return
+    assert config.path is not None
     folder = Path(config.path).expanduser()
     places = [place for name in ("", *SPLITS) if ((place := folder / name) / INDEX_NAME).is_file()]
     if places and not (folder / MANIFEST_NAME).exists():
@@ -97,24 +106,22 @@ def show_windows(config: InspectConfig, source: ConvertedTokens, tokenizer: Toke
     order = open_order(order_of(config), config.context_length, tokenizer)
     is_reversed = source.manifest.is_reversed
     shown = f"{order.name}{', text_order=reversed, shown in reading order' if is_reversed else ''}"
+    n_shown = N_SHOWN if config.windows is None else config.windows
     n_windows = max(1, source.manifest.splits[config.split].tokens // config.context_length)
-    drawn = np.random.default_rng(config.seed).choice(n_windows, min(config.windows, n_windows), replace=False)
+    drawn = np.random.default_rng(config.seed).choice(n_windows, min(n_shown, n_windows), replace=False)
     for number in sorted(drawn.tolist()):
         tokens = source.window(config.split, number * config.context_length, config.context_length)
         read = [tokens[position] for position in order.permutation(np.array(tokens))]
-        parts = [read] if order.name == "forward" else [[token] for token in read]
-        text = "".join(as_text(part, tokenizer, is_reversed) for part in parts)
+        text = window_text(read, order.name, tokenizer, is_reversed)
         log.info("%s window %d, %s: %r", config.split, number, shown, text)
 
 
-def as_text(tokens: list[int], tokenizer: Tokenizer, is_reversed: bool) -> str:
-    """Give the text of tokens, each document's by itself, and show where one ends."""
-    texts: list[str] = []
-    for is_end, part in itertools.groupby(tokens, lambda token: token == tokenizer.eos_id):
-        document = [*part]
-        text = tokenizer.detokenize(document)  # "" for EOS
-        texts.append("⏎EOS⏎" * len(document) if is_end else reverse_text(text) if is_reversed else text)
-    return "".join(texts)
+def show_step(config: InspectConfig) -> None:
+    """Show the windows of an optimizer step of a run, as the run saw them."""
+    from hindsight.evaluation.seen_step import open_step, step_lines  # here: PyTorch takes seconds
+
+    for line in step_lines(open_step(config), config.rank, config.windows):
+        log.info("%s", line)
 
 
 if __name__ == "__main__":

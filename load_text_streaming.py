@@ -33,7 +33,7 @@ from hindsight.interrupts import giving_up_after, leave_with_parent
 from hindsight.loading.collate import Batch, Collate
 from hindsight.loading.mds_reader import WindowStream
 from hindsight.loading.shard_files import Shards
-from hindsight.loading.windows import SplitWindows, both_ways, in_turns, window_order
+from hindsight.loading.windows import SplitWindows, device_share, epoch_order
 from hindsight.orders.examples import IGNORED
 from hindsight.orders.order import Order
 from hindsight.ranks import on_each_node
@@ -57,7 +57,7 @@ FETCHES = 8
 
 
 class TextStreamingDataset(IterableDataset[dict[str, Any]]):
-    """Windows of a split, in `window_order`, divided among devices and workers.
+    """Windows of a split, in `epoch_order`, divided among devices and workers.
 
     A global batch is a contiguous part of that order, whatever the number of devices.
 
@@ -109,25 +109,14 @@ class TextStreamingDataset(IterableDataset[dict[str, Any]]):
         """Windows of an epoch on all devices, the empty ones that pad the last batch included."""
         return self.windows.n_padded * (self.n_ways // self.windows.passes)
 
-    def _order(self) -> NDArray[np.int64]:
-        """Order of the epoch: n_ways * window + way."""
-        if self.n_ways == 1:
-            return window_order(self.windows, self.shuffle, self.seed, self.epoch)
-        if self.windows.passes == 1:
-            return in_turns(self.windows)
-        return both_ways(self.windows, self.shuffle, self.seed, self.epoch)
-
     def begin_epoch(self) -> None:
         """Make this device's share of the epoch that comes next; data workers inherit it by a fork."""
         if self.has_begun:
             self.epoch, self.offset = self.epoch + 1, 0
         self.has_begun, self.taken = True, 0
-        order = self._order()[self.offset :]
-        n_local = dist.get_local_world_size()
-        node, rank_of_node = divmod(dist.get_global_rank(), n_local)
-        n_nodes = dist.get_world_size() // n_local
-        # Devices of one node take windows that lie apart; earlier versions did, and runs go on exactly.
-        self.share = order[node + n_nodes * rank_of_node :: n_nodes * n_local].copy()
+        order = epoch_order(self.windows, self.n_ways, self.shuffle, self.seed, self.epoch)[self.offset :]
+        n_devices, n_nodes = dist.get_world_size(), dist.get_world_size() // dist.get_local_world_size()
+        self.share = device_share(order, dist.get_global_rank(), n_devices, n_nodes).copy()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield the windows of this worker's part of the share: every n-th batch, with n workers."""

@@ -17,6 +17,7 @@ from hindsight.config.checks import (
 from hindsight.config.corpus import CorpusConfig
 from hindsight.config.direction import Direction
 from hindsight.config.order import BOTH, settle_order
+from hindsight.errors import InputError
 
 MAX_WORKERS = 1024
 
@@ -101,12 +102,14 @@ class InspectConfig:
     Exit status 0 if it is whole, 1 if it is damaged.
     """
 
-    path: str = MISSING
-    """Folder made by convert_to_mds.py or convert_to_h5.py; `python inspect_mds.py FOLDER` means the same."""
+    path: str | None = None
+    """Folder made by convert_to_mds.py or convert_to_h5.py; `python inspect_mds.py FOLDER` means the same. With run=,
+    where that run's data is now; null for where the run found it."""
     split: str = "train"
     """Split whose windows are shown: train or val."""
-    windows: int = 3
-    """Windows that are shown, drawn by the seed; 0 for none."""
+    windows: int | None = None
+    """Windows that are shown, drawn by the seed; 0 for none, null for 3. With step=, the first of the batch; null for
+    all of it."""
     context_length: int = 64
     """Tokens in a window that is shown."""
     direction: Direction | None = None
@@ -116,9 +119,23 @@ class InspectConfig:
     seed: int = 0
     """Seed of the draw."""
     verify: bool = True
-    """Whether to read everything and check sizes, hashes and token ids."""
+    """Whether to read everything and check sizes, hashes and token ids. With step=, whether to read the split up to
+    the windows of the batch, by which documents are counted."""
+    run: str | None = None
+    """A run that was trained on this data, with step=: its folder, or s3://BUCKET/FOLDER, its checkpoint.folder."""
+    step: int | None = None
+    """Show the windows of the batch of this optimizer step of the run, as it saw them; the first is 1."""
+    rank: int | None = None
+    """With step=, only what this device took of the batch; null for all. Devices are those of the run's last start."""
+    nodes: int = 1
+    """With rank=, number of machines that the devices were on."""
 
     def __post_init__(self) -> None:
+        if self.step is not None or self.run is not None:
+            self._check_step()
+        elif self.path is None:
+            raise InputError("path= is required: a folder made by convert_to_mds.py or convert_to_h5.py.")
+        require(self.rank is None or self.step is not None, f"rank={self.rank} is for step= and run=; leave it out.")
         if self.direction is None and self.order is None:
             self.direction = Direction.forward
         settle_order(self)
@@ -126,6 +143,17 @@ class InspectConfig:
         require_no_credentials("", self)
         require_text("", self, "path")
         require_positive("", self, "context_length")
-        require(self.windows >= 0, f"windows={self.windows} must be at least 0.")
+        require((self.windows or 0) >= 0, f"windows={self.windows} must be at least 0.")
         require(self.split in ("train", "val"), f"split={self.split} must be train or val.")
         require_seed(self.seed)
+
+    def _check_step(self) -> None:
+        """Refuse what does not belong to a step of a run, which says everything else itself."""
+        require(self.run is not None, f"step={self.step} needs run=, the folder of the run that made it.")
+        require(self.step is not None, f"run={self.run} needs step=, one of its optimizer steps.")
+        require_text("", self, "run")
+        require_positive("", self, "step", "nodes")
+        require((self.rank or 0) >= 0, f"rank={self.rank} must be at least 0.")
+        require(self.split == "train", f"step={self.step} is one of training; leave out split={self.split}.")
+        given = self.order or (self.direction.name if self.direction is not None else None)
+        require(given is None, f"run={self.run} says in which order it read; leave out direction= and order=.")

@@ -213,6 +213,32 @@ def in_turns(windows: SplitWindows) -> NDArray[np.int64]:
     return np.stack([2 * batches, 2 * batches + 1], axis=1).ravel()
 
 
+def epoch_order(windows: SplitWindows, n_ways: int, shuffle: bool, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Order of an epoch: n_ways * window + way, with the empty windows that pad the last batch.
+
+    A global batch is a contiguous part of it, whatever the number of devices.
+
+    Args:
+        windows: the windows of the split.
+        n_ways: ways in which each window is read.
+        shuffle: whether to shuffle.
+        seed: seed of the shuffle.
+        epoch: number of the epoch, from 0.
+    """
+    if n_ways == 1:
+        return window_order(windows, shuffle, seed, epoch)
+    return in_turns(windows) if windows.passes == 1 else both_ways(windows, shuffle, seed, epoch)
+
+
+def device_share(order: NDArray[np.int64], rank: int, n_devices: int, n_nodes: int) -> NDArray[np.int64]:
+    """Give what one device takes of global batches.
+
+    Devices of one node take windows that lie apart; earlier versions did, and runs go on exactly.
+    """
+    node, rank_of_node = divmod(rank, n_devices // n_nodes)
+    return order[node + n_nodes * rank_of_node :: n_devices]
+
+
 def shard_extent(windows: SplitWindows, number: int) -> tuple[int, int]:
     """Number of tokens and of windows in a shard of a split, the empty windows that pad the last batch included."""
     shard_tokens = windows.block_length * windows.blocks_per_shard

@@ -23,6 +23,7 @@ from composer.utils.collect_env import get_cpu_model
 
 import evaluate_tokens
 import train_composer
+from helpers import recording_run
 from helpers.training_runs import TINY, compose_config
 from hindsight import interrupts
 from hindsight.command_line import run_script
@@ -117,7 +118,8 @@ def begin(attempt: dict, rank: int, port: int) -> None:
         run_script("evaluate_tokens", evaluate_tokens.main, alone="run")
     else:
         train_composer.begin()
-        run_script("train_composer", train_composer.main)
+        is_kept = attempt["script"] == "recording_run"
+        run_script("train_composer", recording_run.train_and_write if is_kept else train_composer.main)
 
 
 if __name__ == "__main__":
