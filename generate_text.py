@@ -54,9 +54,9 @@ def main(config: GenerateConfig) -> None:
 
 def writing(config: GenerateConfig) -> "Use":
     """Find the prompts: those of a file, one, or what comes in by standard input, from a person or a program."""
-    is_terminal = sys.stdin.isatty()
+    is_terminal = sys.stdin.isatty() and sys.stdout.isatty() and config.out is None
     has_prompt = config.prompt is not None or config.prompts is not None
-    if is_terminal and not has_prompt and (config.out is not None or not sys.stdout.isatty()):
+    if sys.stdin.isatty() and not has_prompt and not is_terminal:
         raise InputError("prompt= is required where texts do not go to the terminal; give it, or prompts=FILE.")
     prompts: Iterable[str] = lines(sys.stdin.buffer)
     if config.prompt is not None:
@@ -68,21 +68,24 @@ def writing(config: GenerateConfig) -> "Use":
 
     def use(run: "OpenedRun") -> None:
         from hindsight.generation import batch
-        from hindsight.generation.writer import Writer, reading_for
+        from hindsight.generation.writer import Writer, readings_for
         from language_model import load_trained
 
-        name = f"run={config.run}"
-        reading = reading_for(run.order, run.tokenizer.bos_id, config.direction, name)
-        writer = Writer(load_trained(run), run.tokenizer, reading, run.run.context_length, run.text_order)
+        readings = readings_for(run.order, run.tokenizer.bos_id, config.direction)
+        module, length = load_trained(run), run.run.context_length
+        writers = {name: Writer(module, run.tokenizer, each, length, run.text_order) for name, each in readings.items()}
+        writer = next(iter(writers.values()))
         if config.out is not None:
-            source = batch.Source(config.run, reading.order.name, run.weights.step, run.weights.fingerprint)
+            source = batch.Source(config.run, writer.reading.order.name, run.weights.step, run.weights.fingerprint)
             batch.write_file(writer, [*prompts], config, source, check_out(config.out))
+        elif is_terminal and config.prompts is None:
+            from hindsight.generation import terminal
+
+            terminal.write(writers, config, f"{run.run.name} · step {run.weights.step}")
         elif config.prompt is not None:
             batch.write_once(writer, config.prompt, config)
-        elif has_prompt or not is_terminal:
-            batch.write_lines(writer, prompts, config)
         else:
-            raise InputError("prompt= is required.")
+            batch.write_lines(writer, prompts, config)
 
     return use
 

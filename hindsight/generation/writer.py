@@ -169,23 +169,23 @@ class Writer:
         return "".join(pieces)
 
 
-def reading_for(order: Order, bos_id: int, direction: str | None, run: str) -> Reading:
-    """Choose how a model reads: with order=both as direction= says, forward if it says nothing.
+def readings_for(order: Order, bos_id: int, direction: str | None) -> dict[str, Reading]:
+    """Give the readings of an order by their names; with order=both the one that direction= names comes first.
 
     Args:
         order: that of the run.
         bos_id: id that begins the inputs of most orders.
-        direction: forward, backward, or None.
-        run: how messages name the run.
+        direction: forward, backward, or None, which means forward.
+
+    Raises:
+        InputError: there is nothing to choose.
     """
     readings = readings_of(order, bos_id)
-    if not order.readings:
-        if direction not in (None, order.name):
-            raise InputError(
-                f"direction={direction} is for a run of order=both; {run} is of order={order.name}; leave it out."
-            )
-        return readings[""]
-    return readings[direction or "forward"]
+    if not order.readings and direction not in (None, order.name):
+        raise InputError(
+            f"direction={direction} is for a run of order=both; this one is of {order.name}; leave it out."
+        )
+    return dict(sorted(readings.items(), key=lambda item: item[0] != (direction or "forward")))
 
 
 def _decoded(content: bytes, is_left_open: bool, is_right_open: bool) -> str:
