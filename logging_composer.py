@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from hindsight import runs
 from hindsight.config.training import WandbMode
 from hindsight.generation.sampling import Sampling
-from hindsight.generation.writing import last, write
+from hindsight.generation.writing import last, write, writes_on
 from hindsight.json_lines import keep_until
 from hindsight.orders.order import readings_of
 from hindsight.text.graphemes import reverse_text
@@ -216,10 +216,13 @@ class Samples(Callback):
         sampling = Sampling(self.config.temperature, self.config.top_k)
         rows = []
         for prompt, (way, reading) in itertools.product(self.config.prompts, self.readings.items()):
+            tokens = self.tokenizer.tokenize(self.as_read(prompt))[0].tolist()
+            if not writes_on(reading.order):  # a prompt that is too long must not stop a training
+                tokens = tokens[: self.context_length - 1]
             (text,) = last(
                 write(
                     self.model.module,
-                    self.tokenizer.tokenize(self.as_read(prompt))[0].tolist(),
+                    tokens,
                     reading,
                     self.tokenizer.eos_id,
                     self.config.length,

@@ -1,47 +1,10 @@
-import dataclasses
-
 import pytest
 import torch
+from helpers.tiny_models import EVERY_ARCHITECTURE, GPT2, START, C, Plain, V, build
 from torch import Tensor, nn
 
-from hindsight.config.model import Block, Cell, GPTConfig, ModelConfig, RNNConfig
+from hindsight.config.model import ModelConfig
 from hindsight.generation.decoding import Decoder, KeyValues
-from language_model import build_model
-
-V, C, START = 31, 12, 30
-GPT2 = GPTConfig(name="tiny", n_layers=2, d_model=16, n_heads=4, context_length=C)
-LLAMA = dataclasses.replace(GPT2, block=Block.llama, mlp_ratio=2.5)
-GRU = RNNConfig(name="tiny", n_layers=2, d_model=16, cell=Cell.gru)
-CONFIGS = {
-    "gpt2": GPT2,
-    "llama": LLAMA,
-    "llama-2kv": dataclasses.replace(LLAMA, n_kv_heads=2),
-    "llama-1kv": dataclasses.replace(LLAMA, n_kv_heads=1),
-    "gru": GRU,
-    "lstm-norm": dataclasses.replace(GRU, cell=Cell.lstm, final_norm=True),
-}
-ALL = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-
-
-class Plain(nn.Module):
-    """A module that keeps nothing of the tokens before: it computes the whole context anew."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, inputs_BT: Tensor) -> Tensor:
-        return self.module(inputs_BT)
-
-
-def build(config: ModelConfig) -> nn.Module:
-    module = build_model(config, V, seed=0)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for weight in module.parameters():  # large enough for every part of the model to show in the logits
-            if weight.ndim > 1:
-                weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
-    return module.eval()
 
 
 def tokens(n_rows: int, length: int, seed: int = 2) -> Tensor:
@@ -54,7 +17,7 @@ def read(module: nn.Module, pieces: list[Tensor]) -> Tensor:
     return torch.stack([decoder.read(piece_BT) for piece_BT in pieces])
 
 
-@ALL
+@EVERY_ARCHITECTURE
 @pytest.mark.parametrize("n_rows", [1, 3])
 @pytest.mark.parametrize("sizes", [[1] * 30, [0, 5, 1, 1, 3, 1], [4, 7, 2, 3, 6], [40, 1, 1]], ids=str)
 def test_logits_are_those_of_the_whole_context_also_after_it_was_full(config: ModelConfig, n_rows: int, sizes: list):
@@ -65,7 +28,7 @@ def test_logits_are_those_of_the_whole_context_also_after_it_was_full(config: Mo
     torch.testing.assert_close(read(module, pieces), expected, atol=1e-5, rtol=1e-5)
 
 
-@ALL
+@EVERY_ARCHITECTURE
 def test_a_full_context_begins_again_with_the_first_id_and_its_last_half(config: ModelConfig):
     module, read_BT = build(config), tokens(2, C)
     decoder = Decoder(module, START, C, n_rows=2)
@@ -76,7 +39,7 @@ def test_a_full_context_begins_again_with_the_first_id_and_its_last_half(config:
     torch.testing.assert_close(again_BV, module(torch.cat((start_B1, read_BT[:, C // 2 :]), 1))[:, -1])
 
 
-@ALL
+@EVERY_ARCHITECTURE
 def test_the_logits_of_each_new_token_are_those_of_one_pass(config: ModelConfig):
     module, read_BT = build(config), tokens(2, C - 1)
     decoder = Decoder(module, START, C, n_rows=2)
@@ -87,7 +50,7 @@ def test_the_logits_of_each_new_token_are_those_of_one_pass(config: ModelConfig)
         decoder.read_each(read_BT[:, :1])
 
 
-@ALL
+@EVERY_ARCHITECTURE
 def test_rows_go_on_alone_in_another_order_and_in_several_ways(config: ModelConfig):
     module, read_BT = build(config), tokens(3, 5)
     decoder = Decoder(module, START, C, n_rows=3)
@@ -116,7 +79,7 @@ def test_room_for_keys_is_made_rarely():
     assert stored == {1, 2, 4, 8, 16, 32, 64}
 
 
-@ALL
+@EVERY_ARCHITECTURE
 def test_a_decoder_leaves_the_random_state_and_the_mode_and_keeps_no_graph(config: ModelConfig):
     module = build(config)
     before = torch.get_rng_state()
