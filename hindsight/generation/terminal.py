@@ -7,6 +7,7 @@ What is shown has its control characters written out (hindsight/shown_text.py), 
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from prompt_toolkit import PromptSession, print_formatted_text
 from prompt_toolkit.application import Application
 from prompt_toolkit.formatted_text import FormattedText, StyleAndTextTuples
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.input.vt100 import raw_mode
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.layout import FormattedTextControl, HSplit, Layout, Window
 from prompt_toolkit.styles import Style
@@ -87,11 +89,12 @@ def write(writers: dict[str, Writer], config: GenerateConfig, title: str) -> Non
     history, fault = open_history()
     terminal = Terminal(history)
     session = Session(writers, config, title, terminal)
-    if config.prompt is not None:
-        session.write(config.prompt)
-        return
-    terminal.say(fault or "")
-    session.run()
+    with raw_mode(sys.stdin.fileno()):  # all the time, or keys between two texts would be echoed, and Ctrl-D lost
+        if config.prompt is not None:
+            session.write(config.prompt)
+        else:
+            terminal.say(fault or "")
+            session.run()
 
 
 def open_history() -> tuple[History, str | None]:
