@@ -79,6 +79,15 @@ def test_elements_of_lists_and_of_groups_and_values_of_sweeps_stay_what_was_type
         assert [run.run_name for run in swept] == ["12e4567", "true", "007"]
 
 
+@pytest.mark.parametrize(
+    "text", [" and slept, so", 'He said: "No, [sic]', "it's", "'a'", "a\\", "1e5", "{b: c}", "two\nlines ", "a=b"]
+)
+def test_a_piece_of_text_keeps_its_commas_quotes_and_spaces(text):
+    config = configuration_of("generate_text", ["run=a", "mode=infill", f"prompt={text}", f"ending={text}"])
+    assert (config.prompt, config.ending) == (text, text)
+    assert configuration_of("generate_text", ["run=a", "prompt=null"]).prompt is None
+
+
 def test_null_is_nothing_where_a_text_may_be_missing_and_a_text_where_not():
     config = train_config("run_name=null", "data.path=null", "samples.interval=null")
     assert (config.run_name, config.data.path, config.samples.interval) == (None, "null", None)

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from enum import Enum
+from typing import ClassVar
 
 from omegaconf import MISSING
 
@@ -42,6 +43,9 @@ class GenerateConfig:
 
     Without a prompt, and in a terminal, it is a conversation.
     """
+
+    PROSE: ClassVar[frozenset[str]] = frozenset({"prompt", "ending", "text"})
+    """Keys that stay as they were typed, with commas, quotes and spaces."""
 
     run: str = MISSING
     """The run: its folder, or s3://BUCKET/FOLDER, the checkpoint.folder of one whose folder is not here;

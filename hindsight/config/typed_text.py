@@ -37,14 +37,18 @@ class TextKey:
     Args:
         is_list: whether it takes a list of texts.
         is_optional: whether null means that there is none; for others, it is a text like any.
+        is_prose: whether it is a piece of text, and no name: commas, quotes and spaces around it belong to it.
     """
 
     is_list: bool
     is_optional: bool
+    is_prose: bool = False
 
 
 def text_keys(schema: type, variants: Sequence[type] = (), prefix: str = "") -> dict[str, TextKey]:
     """All keys below a dataclass whose values are texts, in full, such as data.path.
+
+    Those that are no names are in the dataclass's PROSE.
 
     Args:
         schema: the dataclass.
@@ -61,7 +65,8 @@ def text_keys(schema: type, variants: Sequence[type] = (), prefix: str = "") -> 
             for kind in (plain, *(kind for kind in variants if plain in kind.__mro__)):
                 found |= text_keys(kind, variants, f"{key}.")
         elif plain is str or (get_origin(plain) is list and get_args(plain)[0] is str):
-            found[key] = TextKey(plain is not str, NoneType in get_args(hint))
+            is_prose = item.name in getattr(schema, "PROSE", ())
+            found[key] = TextKey(plain is not str, NoneType in get_args(hint), is_prose)
     return found
 
 
@@ -157,9 +162,14 @@ def _as_typed(argument: str, keys: dict[str, TextKey], is_sweep: bool) -> str:
         raise InputError(f"{argument}: {key!r} is no name of a key; write key=value, without spaces around the =.")
     if key in keys and keys[key].is_list and not value.strip():
         raise InputError(f"{key}= is empty; give a value, or leave the key out.")
-    value = _value(key, value.strip(), keys, is_sweep)
+    is_prose = key in keys and keys[key].is_prose and value not in ("", "null") and not is_sweep
+    value = _prose(value) if is_prose else _value(key, value.strip(), keys, is_sweep)
     _check_grammar(key, value, is_sweep)
     return f"{key}={value}"
+
+
+def _prose(value: str) -> str:
+    return QuotedString(value, Quote.single).with_quotes()
 
 
 def _value(key: str, value: str, keys: dict[str, TextKey], is_sweep: bool) -> str:
