@@ -12,18 +12,21 @@ import hindsight.installed  # noqa: F401 - says `make setup` before an import be
 
 # isort: split
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from hindsight import interrupts, output
 from hindsight.command_line import run_script
 from hindsight.config.generation import GenerateConfig, Mode
 from hindsight.errors import InputError
+from hindsight.generation.given import gaps_to_fill, texts_to_score
 from hindsight.generation.prompts import lines, read_prompts
 from hindsight.generation.records import check_out
 
 if TYPE_CHECKING:
     from hindsight.evaluation.opened_run import OpenedRun
+    from hindsight.generation.judges import Judges
 
     Use = Callable[[OpenedRun], None]
 
@@ -36,8 +39,6 @@ def main(config: GenerateConfig) -> None:
         output.log_to_error()  # standard output is for texts
     else:
         check_out(config.out)
-    if config.mode not in MODES:
-        raise InputError(f"mode={config.mode.name} is not there yet; choose {', '.join(mode.name for mode in MODES)}.")
     use = MODES[config.mode](config)
 
     from hindsight.evaluation.opened_run import opened_run
@@ -90,7 +91,54 @@ def writing(config: GenerateConfig) -> "Use":
     return use
 
 
-MODES: "dict[Mode, Callable[[GenerateConfig], Use]]" = {Mode.write: writing}
+def scoring(config: GenerateConfig) -> "Use":
+    """Find the texts to score."""
+    texts = texts_to_score(config)
+
+    def use(run: "OpenedRun") -> None:
+        from hindsight.generation.scored_texts import score
+
+        with opened_judges(run, config) as judges:
+            score(judges, texts, config)
+
+    return use
+
+
+def infilling(config: GenerateConfig) -> "Use":
+    """Find the gaps to fill."""
+    gaps = gaps_to_fill(config)
+
+    def use(run: "OpenedRun") -> None:
+        from hindsight.generation.filled_gaps import fill_gaps
+
+        with opened_judges(run, config) as judges:
+            fill_gaps(judges, gaps, config)
+
+    return use
+
+
+@contextmanager
+def opened_judges(run: "OpenedRun", config: GenerateConfig) -> "Iterator[Judges]":
+    """Build the model of a run, and that of the run of the other direction."""
+    from hindsight.evaluation.opened_pair import opened_with
+    from hindsight.generation.judges import Judge, Judges
+    from hindsight.generation.scores import readers_of
+    from language_model import load_trained
+
+    with opened_with(run, config.other, config.checkpoint, config.tokenizer) as runs:
+        judges = [
+            Judge(reader, each.run.given, each.weights.step, each.weights.fingerprint)
+            for each in runs
+            for reader in readers_of(load_trained(each), each.order, run.tokenizer.bos_id, each.run.context_length)
+        ]
+        yield Judges.of(judges, run.tokenizer, run.text_order, config.direction)
+
+
+MODES: "dict[Mode, Callable[[GenerateConfig], Use]]" = {
+    Mode.write: writing,
+    Mode.score: scoring,
+    Mode.infill: infilling,
+}
 """For each mode, what checks its keys and reads its files; it gives what is done with the run."""
 
 

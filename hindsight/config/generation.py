@@ -69,6 +69,8 @@ class GenerateConfig:
     """Text behind the gap, for mode=infill."""
     text: str | None = None
     """Text to score, for mode=score."""
+    whole: bool = False
+    """mode=score: whether each text is a whole document, whose end is scored too, as evaluate_tokens.py does."""
     prompts: str | None = None
     """File with many prompts (mode=score: texts): .txt with one a line, or .jsonl with `prompt` (and `ending`, or
     `text`) in each line."""

@@ -42,6 +42,15 @@ def trained(shards, tmp_path_factory):
     return {name: runs / name for name in kinds}
 
 
+@pytest.fixture(scope="session")
+def read_both_ways(shards, tmp_path_factory):
+    """A GPT with order=both: its folder."""
+    runs = tmp_path_factory.mktemp("both")
+    train_composer.main(compose_config("train_composer", *settings(shards, runs, *LEARNING, "order=both")))
+    (folder,) = [path for path in runs.iterdir() if path.is_dir()]
+    return folder
+
+
 def score(run: Path | str, out: Path | str, *arguments: str) -> TokenLosses:
     """Score with evaluate_tokens.py in this process."""
     given = [f"run={run}", f"out={out}", *arguments]

@@ -1,0 +1,70 @@
+"""A forward and a backward run whose models judge the same texts together."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from hindsight.errors import InputError
+from hindsight.evaluation.opened_run import OpenedRun, opened_run
+
+DIRECTIONS = ("forward", "backward")
+
+
+@contextmanager
+def opened_with(
+    first: OpenedRun, other: str | None, checkpoint: str, tokenizer: str | None
+) -> Iterator[list[OpenedRun]]:
+    """Open the run of the other direction beside one that is open.
+
+    Args:
+        first: the open one.
+        other: folder of the second, or the address of its checkpoints on S3; None for none.
+        checkpoint: newest, backup, or a step.
+        tokenizer: folder of the tokenizer; None for where the second run found it.
+
+    Yields:
+        The first alone, or the forward run and the backward one.
+
+    Raises:
+        InputError: the other cannot be opened, or they are no pair.
+    """
+    if other is None:
+        yield [first]
+        return
+    _require_direction(first, f"run={first.run.given}")
+    with ExitStack() as stack:
+        try:
+            second = stack.enter_context(opened_run(other, checkpoint, tokenizer))
+        except InputError as error:
+            raise InputError(str(error).replace(f"run={other}", f"other={other}")) from None
+        _require_pair(first, second)
+        yield sorted([first, second], key=lambda each: DIRECTIONS.index(each.order.name))
+
+
+def _require_direction(run: OpenedRun, where: str) -> None:
+    """Raise InputError unless a run is one of a pair."""
+    if run.order.name == "both":
+        raise InputError(f"{where} has order=both, which is both directions in one model; leave other= out.")
+    if run.order.name not in DIRECTIONS:
+        raise InputError(
+            f"{where} has order={run.order.name}; with other=, give a run with direction=forward and one with "
+            "direction=backward."
+        )
+
+
+def _require_pair(first: OpenedRun, second: OpenedRun) -> None:
+    """Raise InputError unless two runs read the same tokens from both ends."""
+    run, other = f"run={first.run.given}", f"other={second.run.given}"
+    _require_direction(second, other)
+    if first.order.name == second.order.name:
+        needed = DIRECTIONS[1 - DIRECTIONS.index(first.order.name)]
+        raise InputError(f"{other} is {second.order.name}, as {run} is; give a run with direction={needed}.")
+    if first.tokenizer.fingerprint != second.tokenizer.fingerprint:
+        raise InputError(
+            f"{other} has another tokenizer than {run} (fingerprint {second.tokenizer.fingerprint[:12]}, not "
+            f"{first.tokenizer.fingerprint[:12]}), so that their tokens do not compare; give a run on the same data."
+        )
+    if first.text_order is not second.text_order:
+        raise InputError(
+            f"{other} has text_order={second.text_order.value}, and {run} text_order={first.text_order.value}, so that "
+            "their tokens do not compare; give a run on the same data."
+        )
