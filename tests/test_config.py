@@ -27,6 +27,7 @@ REQUIRED = {
     "compare_directions": ["runs=[a,b]"],
     "evaluate_tokens": ["run=a"],
     "generate_text": ["run=runs/a"],
+    "export_hf": ["run=runs/a", "out=b"],
     "make_corpus": ["out=a"],
     "throughput": [],
     "inspect_mds": ["path=a"],

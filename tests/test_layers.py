@@ -28,7 +28,7 @@ LAYERS = [
     {"text", "tokenization", "shards"},
     {"conversion", "synthetic", "orders", "ranks"},
     {"loading", "generation", "hf_weights", "document_attention"},
-    {"training", "evaluation", "analysis", "studies"},
+    {"training", "evaluation", "export", "analysis", "studies"},
 ]
 """Rooms of hindsight/; an import goes to the same layer or one above it in this list."""
 LAYER = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}

@@ -15,6 +15,7 @@ from hindsight.config.comparison import CompareConfig
 from hindsight.config.conversion import ConvertConfig, InspectConfig
 from hindsight.config.corpus import MakeCorpusConfig
 from hindsight.config.evaluation import EvaluateConfig
+from hindsight.config.export import ExportConfig
 from hindsight.config.generation import GenerateConfig
 from hindsight.config.model import GPTConfig, ModelConfig, RNNConfig
 from hindsight.config.throughput import BenchmarkConfig
@@ -32,6 +33,7 @@ SCHEMAS: dict[str, type] = {
     "evaluate_tokens": EvaluateConfig,
     "compare_directions": CompareConfig,
     "generate_text": GenerateConfig,
+    "export_hf": ExportConfig,
     "throughput": BenchmarkConfig,
 }
 MODEL_SCHEMAS: dict[str, type[ModelConfig]] = {"gpt": GPTConfig, "rnn": RNNConfig}

@@ -1,0 +1,95 @@
+"""The whole way from a run to a folder for transformers."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from hindsight import runs
+from hindsight.config.export import ExportConfig
+from hindsight.errors import InputError
+from hindsight.evaluation.opened_run import OpenedRun
+from hindsight.export.code_files import custom_pipelines, write_code
+from hindsight.export.logits import compare_logits
+from hindsight.export.model_files import write_model
+from hindsight.export.reading import HowItReads, how_it_reads
+from hindsight.export.tokenizer_files import check_tokenizer, write_tokenizer
+from hindsight.files import is_free, local_path, new_folder, read_json, write_atomically
+from hindsight.provenance import VERSION, git_commit
+
+log = logging.getLogger("hindsight")
+
+RECORD = "hindsight_export.json"
+"""File of an exported folder that says of what it was made; it is written last."""
+MAX_RECORD_BYTES = 1 << 20
+
+
+def export(config: ExportConfig, run: OpenedRun, module: nn.Module) -> tuple[Path, dict[str, Any]]:
+    """Write the folder, unless it is there.
+
+    Args:
+        config: the settings.
+        run: the run.
+        module: its model.
+
+    Returns:
+        The folder, and what its record says.
+    """
+    out = local_path("out", config.out)
+    with new_folder(out) as folder:
+        record = write_folder(run, how_it_reads(run), module, folder)
+    return out, record
+
+
+def earlier_export(config: ExportConfig, run: OpenedRun) -> dict[str, Any] | None:
+    """Give the record of what is at out= if that is this export; None if nothing is there.
+
+    Raises:
+        InputError: something else is there.
+    """
+    out = local_path("out", config.out)
+    if is_free(out):
+        return None
+    try:
+        record = read_json(out / RECORD, MAX_RECORD_BYTES)
+    except (OSError, ValueError):
+        raise InputError(f"out={config.out} holds something else; give a new or an empty folder.") from None
+    if any(record.get(key) != value for key, value in _source(run).items()):
+        raise InputError(
+            f"out={config.out} holds step {record.get('step')} of the run {record.get('run')}; give a new or an empty "
+            "folder."
+        )
+    return record
+
+
+def write_folder(run: OpenedRun, reading: HowItReads, module: nn.Module, folder: Path) -> dict[str, Any]:
+    """Write all files into an empty folder, and compare what transformers makes of them with the run's."""
+    tokenizer, config = run.tokenizer, run.config.model
+    special_ids = {"bos_token_id": reading.first_id, "eos_token_id": tokenizer.eos_id}
+    special_ids["pad_token_id"] = tokenizer.eos_id if tokenizer.pad_id is None else tokenizer.pad_id
+    module = module.cpu()
+    write_tokenizer(run, reading, folder)
+    check_tokenizer(run, reading, folder)
+    write_code(config, reading, folder)
+    write_model(module, config, reading, special_ids, custom_pipelines(reading), folder)
+    difference = compare_logits(module, folder, reading, tokenizer.vocab_size)
+    record = _source(run) | {
+        "order": reading.order,
+        "logits_difference": difference,
+        "hindsight": VERSION,
+        "git_commit": git_commit(),
+    }
+    write_atomically(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    return record
+
+
+def _source(run: OpenedRun) -> dict[str, Any]:
+    """What an export is made of: another of the same is the same."""
+    return {
+        "run": run.run.name,
+        "step": run.weights.step,
+        "checkpoint": run.weights.fingerprint,
+        **{name: run.run.metadata[name] for name in runs.FINGERPRINTS},
+    }

@@ -1,0 +1,87 @@
+"""Let a model that reads from the end of a text to its beginning write what came before a text.
+
+This file lies beside the weights of such a model, and needs nothing but torch and transformers:
+
+    write = pipeline("backward-text-generation", model=FOLDER, trust_remote_code=True)
+    write(" and they lived happily ever after.", max_new_tokens=40)
+
+The model reads tokens, the last one first, and gives the one before; here they are turned, both ways.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Pipeline
+
+
+class BackwardTextGenerationPipeline(Pipeline):
+    """Text -> text with what the model writes before it; the arguments of `generate` may be given beside it."""
+
+    model: Any
+    tokenizer: Any
+    _load_processor = False
+    _load_image_processor = False
+    _load_feature_extractor = False
+    _load_tokenizer = True
+
+    def as_tokenized(self, text: str) -> str:
+        """Give a text as it was tokenized for training, or such a text as it is read: here they are the same."""
+        return text
+
+    def _sanitize_parameters(
+        self, return_full_text: bool | None = None, **generate: Any
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        shown = {} if return_full_text is None else {"return_full_text": return_full_text}
+        return {}, generate, shown
+
+    def preprocess(self, text: str) -> dict[str, Any]:
+        """Give the tokens of a text, in the order in which the model reads them."""
+        ids = self.tokenizer(self.as_tokenized(text), add_special_tokens=False, verbose=False)["input_ids"]
+        return {"prompt": text, "prompt_ids": torch.tensor([self._turned(ids)], dtype=torch.long)}
+
+    def _forward(self, model_inputs: dict[str, Any], **generate: Any) -> dict[str, Any]:
+        prompt_ids, window = model_inputs["prompt_ids"], self._reading["context_length"]
+        read_ids = prompt_ids if prompt_ids.shape[1] < window else prompt_ids[:, -(window // 2) :]
+        start_ids = prompt_ids.new_full((1, 1), self._start_id)
+        input_ids = torch.cat([start_ids, read_ids], dim=1)
+        n_inputs = input_ids.shape[1]
+        room = window - n_inputs + 1  # the last token that is written is not read
+        if "max_length" in generate:
+            generate["max_new_tokens"] = max(generate.pop("max_length") - n_inputs, 1)
+        generate["max_new_tokens"] = min(generate.get("max_new_tokens") or room, room)
+        mask = torch.ones_like(input_ids)
+        sequences = self.model.generate(input_ids, attention_mask=mask, **{"do_sample": True, **generate})
+        return {"prompt": model_inputs["prompt"], "written_ids": sequences[:, n_inputs:]}
+
+    def postprocess(self, model_outputs: dict[str, Any], return_full_text: bool = True) -> list[dict[str, str]]:
+        """Give the texts in reading order."""
+        written: Tensor = model_outputs["written_ids"]
+        prompt = model_outputs["prompt"] if return_full_text else ""
+        texts = [self._text_of(ids) for ids in written.tolist()]
+        return [{"generated_text": text + prompt if self._writes_before else prompt + text} for text in texts]
+
+    def _text_of(self, ids: list[int]) -> str:
+        text = self.tokenizer.decode(self._turned(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return self.as_tokenized(text)
+
+    def _turned(self, ids: list[int]) -> list[int]:
+        return ids[::-1] if self._is_backward else ids
+
+    @property
+    def _is_backward(self) -> bool:
+        return "backward" in self._reading["start_ids"]
+
+    @property
+    def _writes_before(self) -> bool:
+        """Whether the text grows at its beginning: reversed text that is read backward grows at its end."""
+        return self._is_backward != self._reading["reversed_text"]
+
+    @property
+    def _reading(self) -> dict[str, Any]:
+        return self.model.config.hindsight
+
+    @property
+    def _start_id(self) -> int:
+        starts = self._reading["start_ids"]
+        return starts.get("backward", next(iter(starts.values())))

@@ -1,0 +1,138 @@
+"""The weights and config.json of a model of ours, as transformers loads them.
+
+A GPT becomes GPT-2 or Llama, by the names in hf_weights.py. A GRU or LSTM keeps its own names: the class that loads it,
+in_folder/modeling_hindsight_rnn.py, lies beside it.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from hindsight.config.model import Activation, Block, GPTConfig, ModelConfig, RNNConfig
+from hindsight.errors import InputError
+from hindsight.export.reading import HowItReads
+from hindsight.files import set_usual_mode, write_atomically
+from hindsight.hf_weights import HEAD, to_hugging_face
+
+CONFIG, GENERATION_CONFIG, WEIGHTS = "config.json", "generation_config.json", "model.safetensors"
+POSITIONS = "positions.weight"
+RNN_MODULE = "modeling_hindsight_rnn"
+
+
+def write_model(
+    module: nn.Module,
+    config: ModelConfig,
+    reading: HowItReads,
+    special_ids: dict[str, int],
+    more: dict[str, Any],
+    folder: Path,
+) -> None:
+    """Write model.safetensors, config.json and generation_config.json.
+
+    Args:
+        module: a GPT or an RNN of this config, on the CPU.
+        config: the model.
+        reading: how it reads; GPT-2's positions behind its windows, which were never trained, are left out.
+        special_ids: bos_token_id and eos_token_id, and for generation pad_token_id.
+        more: what config.json says beside the model.
+        folder: where to.
+    """
+    from safetensors.torch import save_file
+
+    weights = module.state_dict()
+    vocab_size = weights[HEAD].shape[0]
+    if isinstance(config, GPTConfig):
+        config = replace(config, context_length=reading.context_length)
+        tensors = to_hugging_face(_within_window(weights, reading.context_length), config)
+        content = gpt_config(config, vocab_size)
+    elif isinstance(config, RNNConfig):
+        tensors = {name: weight for name, weight in weights.items() if not (config.tied_head and name == HEAD)}
+        content = rnn_config(config, vocab_size, reading.context_length)
+    else:
+        raise InputError(f"model.name={config.name} is neither a GPT nor an RNN, and cannot be exported.")
+    # Copies: parts of one matrix, such as the rows of `qkv`, share memory, which safetensors refuses.
+    save_file({name: weight.clone() for name, weight in tensors.items()}, folder / WEIGHTS, {"format": "pt"})
+    set_usual_mode(folder / WEIGHTS)
+    content |= {name: special_ids[name] for name in ("bos_token_id", "eos_token_id")}
+    content |= {"dtype": "float32", "use_cache": True, "hindsight": reading.as_json(), **more}
+    _write(folder / CONFIG, content)
+    _write(folder / GENERATION_CONFIG, special_ids)
+
+
+def gpt_config(config: GPTConfig, vocab_size: int) -> dict[str, Any]:
+    """Give the content of config.json for a GPT, without the ids of special tokens."""
+    shared = {
+        "vocab_size": vocab_size,
+        "tie_word_embeddings": config.tied_head,
+        "initializer_range": 0.02,
+    }
+    d_hidden = round(config.mlp_ratio * config.d_model)
+    if config.block is Block.gpt2:
+        return shared | {
+            "model_type": "gpt2",
+            "architectures": ["GPT2LMHeadModel"],
+            "n_positions": config.context_length,
+            "n_embd": config.d_model,
+            "n_layer": config.n_layers,
+            "n_head": config.n_heads,
+            "n_inner": d_hidden,
+            "activation_function": "gelu_new" if config.activation is Activation.gelu_tanh else "gelu",
+            "layer_norm_epsilon": config.norm_eps,
+            "attn_pdrop": config.dropout,
+            "resid_pdrop": config.dropout,
+            "embd_pdrop": config.embedding_dropout,
+        }
+    return shared | {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "max_position_embeddings": config.context_length,
+        "hidden_size": config.d_model,
+        "intermediate_size": d_hidden,
+        "num_hidden_layers": config.n_layers,
+        "num_attention_heads": config.n_heads,
+        "num_key_value_heads": config.n_kv_heads or config.n_heads,
+        "head_dim": config.d_model // config.n_heads,
+        "hidden_act": "silu",
+        "rms_norm_eps": config.norm_eps,
+        # Of transformers 4, and of 5: either alone would be passed over by the other.
+        "rope_theta": config.rope_theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        "attention_bias": config.has_bias,
+        "mlp_bias": config.has_bias,
+        "attention_dropout": config.dropout,
+    }
+
+
+def rnn_config(config: RNNConfig, vocab_size: int, context_length: int) -> dict[str, Any]:
+    """Give the content of config.json for a GRU or LSTM, without the ids of special tokens."""
+    return {
+        "model_type": "hindsight_rnn",
+        "architectures": ["HindsightRNNForCausalLM"],
+        "auto_map": {
+            "AutoConfig": f"{RNN_MODULE}.HindsightRNNConfig",
+            "AutoModelForCausalLM": f"{RNN_MODULE}.HindsightRNNForCausalLM",
+        },
+        "vocab_size": vocab_size,
+        "max_position_embeddings": context_length,
+        "cell": config.cell.value,
+        "d_model": config.d_model,
+        "n_layers": config.n_layers,
+        "final_norm": config.final_norm,
+        "tie_word_embeddings": config.tied_head,
+        "dropout": config.dropout,
+        "embedding_dropout": config.embedding_dropout,
+    }
+
+
+def _within_window(weights: dict[str, Tensor], context_length: int) -> dict[str, Tensor]:
+    """Leave out the learned positions that no window has."""
+    if POSITIONS not in weights:
+        return weights
+    return {**weights, POSITIONS: weights[POSITIONS][:context_length]}
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    write_atomically(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
