@@ -21,6 +21,7 @@ from hindsight.config.training import Precision, TrainConfig
 from hindsight.durations import plain_duration
 from hindsight.errors import InputError
 from hindsight.studies import sweep
+from hindsight.training.init_source import check_early
 from hindsight.training.run_settings import is_finished
 from hindsight.training.setup import RunSetup, check_setup, locate_data
 from hindsight.training.summary import end_lines, nothing_to_do, start_lines
@@ -38,6 +39,7 @@ def answer_early(config: TrainConfig) -> None:
     if any(place.remote is not None for place in locations.values()) or not is_one_node:
         return
     setup = check_setup(config, locations)
+    check_early(setup)
     if not (config.sanity_check or config.evaluate) and is_finished(setup):
         if os.environ.get("RANK", "0") == "0":
             lines = [nothing_to_do(setup, runs.finished_step(setup.folder)), *end_lines(setup)]
@@ -70,14 +72,14 @@ from composer import Evaluator, Trainer
 from composer.utils import dist, get_device
 
 from hindsight.loading.remote import fetch_description
-from hindsight.ranks import init_process_group, leave_error, read_left_error
+from hindsight.ranks import init_process_group, leave_error, on_rank_0, read_left_error
 from hindsight.training import lr_plan
 from hindsight.training.callback_order import check_order
 from hindsight.training.checkpoint_files import load_weights_only
 from hindsight.training.checkpoints import RestoreRandomState, ResumeSaver, StopOnRequest, build_savers
 from hindsight.training.console import Console
 from hindsight.training.gradient import ClipGradient, StopAtNonFiniteLoss
-from hindsight.training.optim import build_optimizer, build_scheduler, set_learning_rate
+from hindsight.training.optim import build_optimizer, build_scheduler, freeze, set_learning_rate
 from hindsight.training.run_folder import OpenRun, open_run, remove_finished, write_finished, write_more_reached
 from hindsight.training.sanity_check import sanity_check
 from language_model import LanguageModel, build_model, save_weights
@@ -164,13 +166,16 @@ def prepare(config: TrainConfig) -> RunSetup:
     for place in dict.fromkeys(locations.values()):
         if place.remote is not None:
             fetch_description(place.remote, Path(place.folder), place.key)
-    return check_setup(config, locations)
+    setup = check_setup(config, locations)
+    on_rank_0(lambda: check_early(setup, is_fetched=True))
+    return setup
 
 
 def build_language_model(setup: RunSetup) -> LanguageModel:
-    """Build the model, with its loss and metrics, from the seed."""
+    """Build the model, with its loss and metrics, from the seed; `open_run` gives it other weights to begin with."""
     config, tokenizer = setup.config, setup.tokenizer
     module = build_model(config.model, setup.vocab_size, config.seed, config.activation_checkpointing)
+    freeze(module, config.model.frozen)
     return LanguageModel(
         module, tokenizer.bytes_per_token, config.metrics, tuple(reading.order.name for reading in setup.order.readings)
     )
@@ -247,7 +252,7 @@ def fit(trainer: Trainer, run: OpenRun, saver: ResumeSaver) -> None:
     finished = state.timestamp >= max_duration
     if dist.get_global_rank() == 0 and not setup.config.sanity_check:
         devices = f"{dist.get_world_size()} x {get_device(None).name}"
-        started = start_lines(setup, run.metadata["n_parameters"], step, devices)
+        started = start_lines(setup, run.metadata, step, devices)
         started += [run.lr_change] if run.lr_change is not None else []
         log.info("%s", nothing_to_do(setup, step) if finished else "\n".join(started))
     if finished or saver.evaluation_is_owed:

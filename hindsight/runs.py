@@ -59,6 +59,9 @@ FINGERPRINTS = ("data_fingerprint", "tokenizer_fingerprint")
 LR_PLAN = "lr_plan"
 """Key of metadata.json: where the length of the run was changed, and what became of the learning rate."""
 
+INITIAL_WEIGHTS = "initial_weights"
+"""Key of metadata.json: the weights that the run began with where they were not drawn, by `from`, `fingerprint`, ..."""
+
 TRAIN, EVAL = "train/", "eval/"
 """Prefixes of metric names: of an optimizer step, and of an evaluation."""
 METRIC_NAMES = ("loss_nats", "perplexity", "accuracy", "bits_per_byte")

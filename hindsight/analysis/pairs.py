@@ -1,9 +1,9 @@
 """Find the pairs among runs: two runs that differ in their order and in nothing else that may change a loss.
 
 The runs of a pair have other orders, and agree in the last evaluation's step, in the fingerprints of data and
-tokenizer, in the unigram entropy of the validation tokens, in where a change of length changed the learning rate, and
-in all keys of config.yaml for which hindsight/config/key_roles.py asks that. Every order is compared with one, the
-reference: forward, or the first by name where no run is forward.
+tokenizer, in the weights that they began with, in the unigram entropy of the validation tokens, in where a change of
+length changed the learning rate, and in all keys of config.yaml for which hindsight/config/key_roles.py asks that.
+Every order is compared with one, the reference: forward, or the first by name where no run is forward.
 """
 
 import json
@@ -175,5 +175,10 @@ def _explained(left: RecordedRun, right: RecordedRun) -> list[str]:
         tokenizers = [tokenizer or f"{path}/tokenizer" for path, tokenizer in places]
         differ = f"{tokenizers[0]} against {tokenizers[1]}" if tokenizers[0] != tokenizers[1] else tokenizers[0]
         found.append(f"another tokenizer, data.tokenizer={differ}")
+    sources = [run.config.get("model.init_from") for run in (left, right)]
+    weights = [run.settings.get(runs.INITIAL_WEIGHTS) for run in (left, right)]
+    if weights[0] != weights[1] and sources[0] == sources[1]:
+        found.append(f"other weights in model.init_from={sources[0]}, which changed between them")
+    hidden.add(runs.INITIAL_WEIGHTS)
     settings = [{key: value for key, value in run.settings.items() if key not in hidden} for run in (left, right)]
     return found + differences(settings[0], settings[1])

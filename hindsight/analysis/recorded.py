@@ -72,6 +72,8 @@ class RecordedRun:
         """Everything that the runs of a pair must agree in."""
         settings = self._config_of(key_roles.PairRole.equal) | {key: self.metadata[key] for key in runs.FINGERPRINTS}
         settings[runs.LR_PLAN] = lr_changes(self.config, self.metadata.get(runs.LR_PLAN), self.step)
+        if (weights := self.metadata.get(f"{runs.INITIAL_WEIGHTS}.fingerprint")) is not None:
+            settings[runs.INITIAL_WEIGHTS] = weights
         if self.is_both:
             settings["order"] = BOTH
         # Rounded, because another machine may add up the same counts in another order.

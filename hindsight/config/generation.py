@@ -1,9 +1,8 @@
 """Keys of generate_text.py."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import ClassVar
 
 from omegaconf import MISSING
 
@@ -17,6 +16,7 @@ from hindsight.config.checks import (
     require_utf8,
 )
 from hindsight.config.evaluation import NEWEST, require_checkpoint, require_place
+from hindsight.config.typed_text import PROSE
 
 
 class Mode(Enum):
@@ -44,9 +44,6 @@ class GenerateConfig:
     Without a prompt, and in a terminal, it is a conversation.
     """
 
-    PROSE: ClassVar[frozenset[str]] = frozenset({"prompt", "ending", "text"})
-    """Keys that stay as they were typed, with commas, quotes and spaces."""
-
     run: str = MISSING
     """The run: its folder, or s3://BUCKET/FOLDER, the checkpoint.folder of one whose folder is not here;
     `python generate_text.py runs/NAME` means the same."""
@@ -62,12 +59,12 @@ class GenerateConfig:
     """Folder of the run's tokenizer; null for where the run found it."""
     direction: str | None = None
     """For a run of order=both: forward or backward; null for forward."""
-    prompt: str | None = None
+    prompt: str | None = field(default=None, metadata=PROSE)
     """Text to write on from (with a backward model: the ending that it writes towards), or the beginning for
     mode=infill; null asks for it in a terminal, and reads a prompt a line from standard input elsewhere."""
-    ending: str | None = None
+    ending: str | None = field(default=None, metadata=PROSE)
     """Text behind the gap, for mode=infill."""
-    text: str | None = None
+    text: str | None = field(default=None, metadata=PROSE)
     """Text to score, for mode=score."""
     whole: bool = False
     """mode=score: whether each text is a whole document, whose end is scored too, as evaluate_tokens.py does."""

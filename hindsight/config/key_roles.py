@@ -66,6 +66,8 @@ KEY_ROLES = {
     "model.tied_head": _MODEL,
     "model.dropout": _MODEL,
     "model.embedding_dropout": _MODEL,
+    "model.init_from": _OPTIMIZER,
+    "model.freeze": _MODEL,
     "model.n_heads": _MODEL,
     "model.n_kv_heads": _MODEL,
     "model.block": _MODEL,

@@ -1,11 +1,20 @@
 """Keys of the models in conf/model/."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from omegaconf import MISSING
 
-from hindsight.config.checks import require, require_name, require_positive, require_share
+from hindsight.config.checks import (
+    require,
+    require_name,
+    require_no_credentials,
+    require_positive,
+    require_share,
+    require_text,
+)
+from hindsight.config.freezing import frozen_parts
+from hindsight.config.typed_text import NAMES
 
 
 class Block(Enum):
@@ -56,11 +65,31 @@ class ModelConfig:
     """Dropout inside the layers during training."""
     embedding_dropout: float = 0.0
     """Dropout on the embedded input during training."""
+    init_from: str | None = None
+    """Weights that a new run begins with, in place of drawn ones: a folder of Hugging Face's GPT-2 or Llama, with its
+    tokenizer; the name of one on the Hub; or a run of ours, of which the newest checkpoint is taken: its folder, or the
+    address s3://BUCKET/FOLDER of its checkpoints. The other keys of the model must say the same sizes, and the
+    tokenizer of the data must be that of the weights, with special tokens added behind or not; null for none."""
+    freeze: list[str] = field(default_factory=list[str], metadata=NAMES)
+    """Parts whose weights stay as they began: embedding, positions, norm, head, and blocks (GRU, LSTM: layers) by their
+    numbers, such as blocks.0-3 or blocks.5.attention."""
+
+    @property
+    def parts(self) -> list[str]:
+        """Names of the parts that have weights, each a prefix of theirs."""
+        raise NotImplementedError
+
+    @property
+    def frozen(self) -> list[str]:
+        """Those of the parts whose weights stay as they are."""
+        return frozen_parts(self.freeze, self.parts) if self.freeze else []
 
     def __post_init__(self) -> None:
         require_name("model.name", self.name)
         require_positive("model.", self, "n_layers", "d_model", "context_length", "vocab_size")
         require_share("model.", self, "dropout", "embedding_dropout")
+        require_text("model.", self, "init_from")
+        require_no_credentials("model.", self)
 
 
 @dataclass
@@ -93,6 +122,18 @@ class GPTConfig(ModelConfig):
         """Whether linear layers have biases."""
         return self.block is Block.gpt2 if self.bias is None else self.bias
 
+    @property
+    def parts(self) -> list[str]:
+        """Names of the parts that have weights; a tied head is the embedding."""
+        inside = ("attention_norm", "attention", "mlp_norm", "mlp")
+        return [
+            "embedding",
+            *(["positions"] if self.block is Block.gpt2 else []),
+            *(f"blocks.{i}.{name}" for i in range(self.n_layers) for name in inside),
+            "norm",
+            *([] if self.tied_head else ["head"]),
+        ]
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive("model.", self, "n_heads", "n_kv_heads", "mlp_ratio", "rope_theta", "norm_eps")
@@ -123,6 +164,7 @@ class GPTConfig(ModelConfig):
                 f"model.d_model/model.n_heads={self.d_model // self.n_heads} is odd; rotary positions turn pairs of "
                 "numbers, so choose sizes with an even quotient.",
             )
+        frozen_parts(self.freeze, self.parts)
 
 
 @dataclass
@@ -133,3 +175,17 @@ class RNNConfig(ModelConfig):
     """gru or lstm."""
     final_norm: bool = False
     """Whether a LayerNorm stands between the last layer and the head."""
+
+    @property
+    def parts(self) -> list[str]:
+        """Names of the parts that have weights; a tied head is the embedding."""
+        return [
+            "embedding",
+            *(f"layers.{i}" for i in range(self.n_layers)),
+            *(["norm"] if self.final_norm else []),
+            *([] if self.tied_head else ["head"]),
+        ]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        frozen_parts(self.freeze, self.parts)

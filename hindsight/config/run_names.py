@@ -1,11 +1,12 @@
 """The name that a run has where none is given: <model>-<data>-<order>-seed<seed>.
 
 <model> is the named model, and what differs from it: gpt_nano-l2-d24-t128. Keys of SHORT are abbreviated, others stand
-with their name, such as dropout0.1; -t128 are the tokens of a window (data.context_length). Two runs in one folder with
-different models then have different names.
+with their name, such as dropout0.1; -t128 are the tokens of a window (data.context_length), -from_gpt2 the end of
+model.init_from. Two runs in one folder with different models then have different names.
 """
 
 import hashlib
+import re
 from dataclasses import asdict, fields
 from enum import Enum
 from pathlib import Path
@@ -32,6 +33,8 @@ SHORT = {
 """Abbreviations of keys of model."""
 LONGEST = 60
 """Characters of what differs; beyond them, its hash stands for it."""
+LONGEST_SOURCE = 24
+"""Characters of the name of initial weights; beyond them, a hash of where they are stands for it."""
 
 
 def default_run_name(model: ModelConfig, data: DataConfig, order: str, seed: int, runs_dir: str) -> str:
@@ -76,6 +79,12 @@ def _plain(value: Any) -> Any:
 
 
 def _part(name: str, value: Any) -> str:
+    if name == "init_from" and value is not None:
+        end = re.sub(r"[^\w.+=-]+", "_", value.rstrip("/").rpartition("/")[2], flags=re.ASCII)
+        is_short = 0 < len(end) <= LONGEST_SOURCE
+        return f"from_{end if is_short else hashlib.sha256(value.encode()).hexdigest()[:8]}"
+    if isinstance(value, list):
+        return f"{name}_{'+'.join(map(str, value))}"  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     if isinstance(value, bool):
         return ("" if value else "no") + name.replace("_", "")
     return f"{SHORT.get(name, name.replace('_', ''))}{'auto' if value is None else _plain(value)}"

@@ -28,6 +28,10 @@ MAX_DEPTH = 20
 """Most brackets that are open at once in an argument; hydra's parser fails at some hundred."""
 MAX_REFERENCES = 20
 """Most references ${key} in a configuration: chains of them multiply."""
+PROSE = {"prose": True}
+"""Metadata of a field that is a piece of text: commas, quotes and spaces around it belong to it."""
+NAMES = {"names": True}
+"""Metadata of a field that is a list of names without commas: a,b is such a list, as [a,b] is."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +42,17 @@ class TextKey:
         is_list: whether it takes a list of texts.
         is_optional: whether null means that there is none; for others, it is a text like any.
         is_prose: whether it is a piece of text, and no name: commas, quotes and spaces around it belong to it.
+        is_names: whether a comma always stands between two of a list.
     """
 
     is_list: bool
     is_optional: bool
     is_prose: bool = False
+    is_names: bool = False
 
 
 def text_keys(schema: type, variants: Sequence[type] = (), prefix: str = "") -> dict[str, TextKey]:
     """All keys below a dataclass whose values are texts, in full, such as data.path.
-
-    Those that are no names are in the dataclass's PROSE.
 
     Args:
         schema: the dataclass.
@@ -65,8 +69,8 @@ def text_keys(schema: type, variants: Sequence[type] = (), prefix: str = "") -> 
             for kind in (plain, *(kind for kind in variants if plain in kind.__mro__)):
                 found |= text_keys(kind, variants, f"{key}.")
         elif plain is str or (get_origin(plain) is list and get_args(plain)[0] is str):
-            is_prose = item.name in getattr(schema, "PROSE", ())
-            found[key] = TextKey(plain is not str, NoneType in get_args(hint), is_prose)
+            is_optional, told = NoneType in get_args(hint), item.metadata
+            found[key] = TextKey(plain is not str, is_optional, "prose" in told, "names" in told)
     return found
 
 
@@ -190,6 +194,8 @@ def _text_value(key: str, value: str, kind: TextKey, is_sweep: bool) -> str:
         is_list_of_values = name in ("choice", "shuffle") and "(" not in inner
         return f"{name}({_text_value(key, inner, kind, is_sweep)})" if is_list_of_values else value
     choices = list(_elements(value))
+    if len(choices) > 1 and kind.is_names and not is_sweep:
+        return _list(key, f"[{value}]")
     if len(choices) > 1 and not is_sweep:
         one = QuotedString(value, Quote.double).with_quotes()
         advice = f"{shlex.quote(f'{key}=[{one}]' if kind.is_list else f'{key}={one}')} for one text with a comma"

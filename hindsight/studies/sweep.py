@@ -23,6 +23,7 @@ from hindsight.errors import InputError
 from hindsight.json_lines import read_backward
 from hindsight.loading.windows import SplitWindows
 from hindsight.shards.manifest import Manifest
+from hindsight.training.init_source import check_early
 from hindsight.training.run_settings import check_records
 from hindsight.training.setup import check_setup, context_length_of, locate_data
 
@@ -123,6 +124,7 @@ def check_paths(config: TrainConfig) -> None:
     locations = locate_data(config)
     if all(place.remote is None for place in locations.values()):
         setup = check_setup(config, locations)
+        check_early(setup)
         if all((setup.folder / name).is_file() for name in runs.RECORDS):
             check_records(setup, setup.folder)
     for key, path in (

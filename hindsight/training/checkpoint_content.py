@@ -206,7 +206,7 @@ def _check_tensors(state: Mapping[str, Any], model: nn.Module, config: OptimConf
     found = {_plain(name): _form(tensor) for name, tensor in state["model"].items()}
     _require_same("the weights", expected, found)
     (optimizer,) = state["optimizers"].values()
-    parameters = {name: expected[name] for name, _ in model.named_parameters()}
+    parameters = {name: expected[name] for name, weight in model.named_parameters() if weight.requires_grad}
     kept = {_plain(name): moments for name, moments in optimizer["state"].items()}
     for moment in MOMENTS:
         _require_same(f"the optimizer's {moment}", parameters, {name: _form(kept[name][moment]) for name in kept})

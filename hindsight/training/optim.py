@@ -1,13 +1,21 @@
 """AdamW with its parameter groups, and learning-rate schedules as plain functions of the step."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from hindsight.config.optim import OptimConfig, Schedule
+
+
+def freeze(model: nn.Module, parts: Sequence[str]) -> None:
+    """Leave the weights of these parts, such as blocks.0, as they are: without gradient, and in no optimizer."""
+    inside = tuple(f"{part}." for part in parts)
+    for name, weight in model.named_parameters():
+        if name.startswith(inside):
+            weight.requires_grad_(False)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, decay_all: bool = False) -> list[dict]:

@@ -36,6 +36,7 @@ from hindsight.training.checkpoint_files import (
     newest_first,
     remote_folder,
 )
+from hindsight.training.initial_weights import begin_with
 from hindsight.training.run_settings import check_records, fixed_settings
 from hindsight.training.setup import RunSetup, metadata_of
 
@@ -104,11 +105,11 @@ def open_run(setup: RunSetup, model: nn.Module) -> OpenRun:
 
     Args:
         setup: the run.
-        model: its model, into which the checkpoint must fit.
+        model: its model, into which the checkpoint must fit; that of a new run gets the weights of model.init_from.
 
     Raises:
         InputError: the folder belongs to something else, another process trains the run, it was begun with other
-            settings, or none of its checkpoints can be read.
+            settings, none of its checkpoints can be read, or the weights to begin with do not fit.
     """
     settings, lock = fixed_settings(setup), RunLock()
     on_rank_0(lambda: _open_folder(setup, lock))
@@ -122,8 +123,12 @@ def open_run(setup: RunSetup, model: nn.Module) -> OpenRun:
     reached = checkpoint.timestamp if checkpoint is not None else None
     until = replace(setup, config=_with_more(setup.config, setup.folder, reached))
     plan, lr_change = on_rank_0(lambda: _planned(until, checkpoint))
+    initial = begin_with(setup, model) if checkpoint is None else on_rank_0(lambda: _initial_weights(setup.folder))
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     metadata = metadata_of(until, n_parameters, dist.get_world_size())
+    metadata["n_trainable_parameters"] = sum(each.numel() for each in model.parameters() if each.requires_grad)
+    if initial:
+        metadata[runs.INITIAL_WEIGHTS] = initial
     if len(plan) > 1:
         metadata[runs.LR_PLAN] = lr_plan.as_records(plan)
     if setup.config.evaluate:
@@ -132,6 +137,13 @@ def open_run(setup: RunSetup, model: nn.Module) -> OpenRun:
     else:
         _write_records(until.config, metadata, setup.folder)
     return OpenRun(until, settings, metadata, plan, lr_change, checkpoint, lock)
+
+
+def _initial_weights(folder: Path) -> dict[str, Any]:
+    """Read what the run's first start recorded of the weights that it began with; empty if they were drawn."""
+    prefix = f"{runs.INITIAL_WEIGHTS}."
+    metadata = runs.read_metadata(folder) if (folder / runs.METADATA).exists() else {}
+    return {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
 
 
 def _planned(setup: RunSetup, checkpoint: Checkpoint | None) -> tuple[lr_plan.Plan, str | None]:

@@ -1,6 +1,7 @@
 """The first and the last lines of a run. Nothing here imports torch: a run that has come to its end says so at once."""
 
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -15,12 +16,12 @@ def short(number: float) -> str:
     return tqdm.format_sizeof(number)
 
 
-def start_lines(setup: RunSetup, n_parameters: int, step: int, devices: str) -> list[str]:
+def start_lines(setup: RunSetup, metadata: dict[str, Any], step: int, devices: str) -> list[str]:
     """Say what is going to be trained.
 
     Args:
         setup: the run.
-        n_parameters: parameters of its model.
+        metadata: content of its metadata.json.
         step: where it goes on; 0 for a new run.
         devices: such as "2 x gpu".
     """
@@ -31,7 +32,7 @@ def start_lines(setup: RunSetup, n_parameters: int, step: int, devices: str) -> 
     tokens = left * setup.windows["train"].batch_tokens
     lines = [
         f"run      {setup.run_name}, {order_of(config)}",
-        f"model    {config.model.name}, {short(n_parameters)} parameters",
+        f"model    {config.model.name}, {short(metadata['n_parameters'])} parameters{_begun(metadata)}",
         f"data     {place.remote.url if place.remote is not None else place.folder}: {documents}"
         f"{short(train.tokens)} tokens; {short(val.tokens)} to validate on"
         f"{'; text_order=reversed' if setup.manifests['train'].is_reversed else ''}",
@@ -41,6 +42,17 @@ def start_lines(setup: RunSetup, n_parameters: int, step: int, devices: str) -> 
         *(f"note     {note}" for note in setup.notes),
     ]
     return [*lines, f"{setup.run_name}: goes on from step {step}."] if step else lines
+
+
+def _begun(metadata: dict[str, Any]) -> str:
+    """Say how many parameters are trained where some are frozen, and which weights they began with."""
+    n_trained = metadata["n_trainable_parameters"]
+    trained = f", {short(n_trained)} of them trained" if n_trained < metadata["n_parameters"] else ""
+    initial = metadata.get(runs.INITIAL_WEIGHTS)
+    if initial is None:
+        return trained
+    step = f" at step {initial['step']}" if "step" in initial else ""
+    return f"{trained}, from {initial['from']}{step}"
 
 
 def nothing_to_do(setup: RunSetup, step: int | None) -> str:

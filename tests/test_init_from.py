@@ -1,0 +1,472 @@
+"""Runs that begin with weights that were trained before."""
+
+import json
+import logging
+import math
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from helpers.recorded_runs import make_run
+from helpers.small_data import convert_config
+from helpers.token_runs import model_of
+from helpers.training_runs import by_step, compose_config, losses, settings, train
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+import convert_to_mds
+import train_composer
+from hindsight.analysis.pairs import pair_runs
+from hindsight.analysis.recorded import read_run
+from hindsight.config.model import GPTConfig
+from hindsight.errors import InputError
+from hindsight.evaluation.trained_run import read_run as read_trained
+from hindsight.hf_weights import to_hugging_face
+from hindsight.training.hf_sizes import ratio_of, sizes_of
+from hindsight.training.init_source import check_early
+from hindsight.training.initial_weights import begin_with, fingerprint_of
+from hindsight.training.setup import RunSetup
+from load_text_streaming import build_loaders
+
+V, T = 300, 64
+GPT2 = ["model.tied_head=true"]
+LLAMA = [
+    "model.block=llama",
+    "model.n_kv_heads=1",
+    "model.mlp_ratio=2.5",
+    "model.norm_eps=1e-6",
+    "model.rope_theta=500",
+    "model.bias=true",
+]
+
+
+class Begun(NamedTuple):
+    """A run at its first step."""
+
+    setup: RunSetup
+    module: nn.Module
+    record: dict[str, Any]
+
+    def loss_nats(self) -> float:
+        """Mean nats of the first batch, without what is dropped out."""
+        with torch.no_grad():
+            return mean_nats(self.module.eval()(self.batch()["input_ids"]), self.batch()["targets"])
+
+    def batch(self) -> dict[str, Tensor]:
+        return next(iter(build_loaders(self.setup)["train"].dataloader))
+
+
+def begin(shards: Path, runs: Path, *changes: str) -> Begun:
+    """Begin a run as train_composer.py does, up to its first step; nothing is written."""
+    given = settings(shards, runs, *changes)
+    if any(each.startswith(("model=lstm", "model=gru")) for each in given):
+        given.remove("model.n_heads=2")
+    setup = train_composer.prepare(compose_config("train_composer", *given))
+    model = train_composer.build_language_model(setup)
+    record = begin_with(setup, model)
+    return Begun(setup, model.module, record)
+
+
+def mean_nats(logits_BTV: Tensor, targets_BT: Tensor) -> float:
+    return float(F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten()))
+
+
+def theirs(kind: str, vocab_size: int = V) -> GPT2LMHeadModel | LlamaForCausalLM:
+    """A model of transformers in the size of the tests' runs, with large weights, so that every one counts."""
+    torch.manual_seed(5)
+    sizes: dict[str, Any] = {"vocab_size": vocab_size, "initializer_range": 0.2}
+    if kind == "gpt2":
+        return GPT2LMHeadModel(GPT2Config(n_positions=T, n_embd=24, n_layer=2, n_head=2, **sizes)).eval()
+    heads = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "rope_theta": 500.0}
+    biases = {"attention_bias": True, "mlp_bias": True}
+    config = LlamaConfig(hidden_size=24, intermediate_size=60, **heads, **biases, **sizes)
+    return LlamaForCausalLM(config).eval()
+
+
+def their_nats(model: nn.Module, batch: dict[str, Tensor]) -> float:
+    with torch.no_grad():
+        return mean_nats(model(batch["input_ids"]).logits, batch["targets"])
+
+
+def write_folder(folder: Path, model: GPT2LMHeadModel | LlamaForCausalLM, tokenizer_dir: Path, **how: Any) -> Path:
+    model.save_pretrained(folder, **how)
+    AutoTokenizer.from_pretrained(tokenizer_dir).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gpt2(tokenizer_dir, tmp_path_factory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("hf") / "gpt2", theirs("gpt2"), tokenizer_dir)
+
+
+@pytest.mark.parametrize(("kind", "changes"), [("gpt2", GPT2), ("llama", LLAMA)])
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_the_first_loss_is_that_of_transformers_with_the_same_weights(
+    shards, tokenizer_dir, tmp_path, kind, changes, direction
+):
+    folder = write_folder(tmp_path / kind, theirs(kind), tokenizer_dir)
+    begun = begin(shards, tmp_path, *changes, f"model.init_from={folder}", f"direction={direction}")
+    expected = their_nats(theirs(kind), begun.batch())
+    assert expected > math.log(V) + 0.1  # far from what drawn weights give
+    assert begun.loss_nats() == pytest.approx(expected, abs=1e-5)
+
+
+def as_parts(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    names = sorted(weights)
+    parts = {f"model-{i}.safetensors": names[i::3] for i in range(3)}
+    for file, its in parts.items():
+        save_file({name: weights[name] for name in its}, folder / file)
+    index = {"weight_map": {name: file for file, its in parts.items() for name in its}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model.safetensors").unlink()
+
+
+def as_pickle(folder: Path) -> None:
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def as_openai(folder: Path) -> None:
+    """As in the folder `gpt2` on the Hub: no prefix, and the causal mask as a buffer."""
+    weights = load_file(folder / "model.safetensors")
+    shorter = {name.removeprefix("transformer."): weight for name, weight in weights.items()}
+    save_file(shorter | {"h.0.attn.bias": torch.ones(1, 1, T, T)}, folder / "model.safetensors")
+
+
+def as_half(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: weight.bfloat16() for name, weight in weights.items()}, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("form", [as_parts, as_pickle, as_openai])
+def test_weights_in_another_form_are_the_same_to_the_bit(shards, gpt2, tmp_path, form):
+    copy = shutil.copytree(gpt2, tmp_path / "copy")
+    form(copy)
+    one, other = (begin(shards, tmp_path, *GPT2, f"model.init_from={folder}") for folder in (gpt2, copy))
+    assert one.record["fingerprint"] == other.record["fingerprint"] == fingerprint_of(other.module)
+
+
+def test_weights_in_bfloat16_begin_a_run_in_float32(shards, gpt2, tmp_path):
+    copy = shutil.copytree(gpt2, tmp_path / "copy")
+    as_half(copy)
+    begun = begin(shards, tmp_path, *GPT2, f"model.init_from={copy}")
+    assert {weight.dtype for weight in begun.module.state_dict().values()} == {torch.float32}
+    assert begun.loss_nats() == pytest.approx(their_nats(theirs("gpt2"), begun.batch()), rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["forward", "gru"])
+def test_a_run_of_ours_goes_on_from_the_weights_of_its_newest_checkpoint(shards, trained, tmp_path, name):
+    source = trained[name]
+    changes = ["model=gru_small"] if name == "gru" else []
+    given = settings(
+        shards, tmp_path, *changes, f"model.init_from={source}", "optim.lr=0.01", "run_name=a", "max_duration=1ba"
+    )
+    given = [each for each in given if name != "gru" or each != "model.n_heads=2"]
+    train_composer.main(compose_config("train_composer", *given))
+    metadata = json.loads((tmp_path / "a" / "metadata.json").read_text())
+    record = metadata["initial_weights"]
+    assert (record["run"], record["step"], record["from"]) == (name, 12, str(source))
+    assert record["fingerprint"] == fingerprint_of(model_of(source))
+    setup = train_composer.prepare(compose_config("train_composer", *given))
+    batch = next(iter(build_loaders(setup)["train"].dataloader))
+    with torch.no_grad():
+        expected = mean_nats(model_of(source)(batch["input_ids"]), batch["targets"])
+    assert by_step(tmp_path / "a")[1] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_run_that_was_written_as_a_folder_of_transformers_comes_back_to_the_bit(
+    shards, trained, tokenizer_dir, tmp_path
+):
+    config = read_trained(str(trained["forward"])).config.model
+    assert isinstance(config, GPTConfig)
+    ours = model_of(trained["forward"])
+    model = GPT2LMHeadModel(
+        GPT2Config(vocab_size=V, n_positions=T, n_embd=24, n_layer=2, n_head=2, tie_word_embeddings=False)
+    )
+    model.load_state_dict(to_hugging_face(ours.state_dict(), config))
+    folder = write_folder(tmp_path / "folder", model, tokenizer_dir)
+    assert begin(shards, tmp_path, f"model.init_from={folder}").record["fingerprint"] == fingerprint_of(ours)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_an_lstm_in_a_folder_of_transformers_begins_a_run(shards, tokenizer_dir, tmp_path, tied):
+    changes = ["model=lstm_small", "model.final_norm=true", f"model.tied_head={str(tied).lower()}", "seed=3"]
+    ours = begin(shards, tmp_path, *changes)
+    weights = {
+        name: weight for name, weight in ours.module.state_dict().items() if not (tied and name == "head.weight")
+    }
+    AutoTokenizer.from_pretrained(tokenizer_dir).save_pretrained(tmp_path / "rnn")
+    save_file(weights, tmp_path / "rnn" / "model.safetensors")
+    config = {"model_type": "hindsight_rnn", "cell": "lstm", "n_layers": 2, "d_model": 24, "final_norm": True}
+    (tmp_path / "rnn" / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": tied}))
+    begun = begin(shards, tmp_path, *changes[:3], "seed=4", f"model.init_from={tmp_path / 'rnn'}")
+    assert begun.record["fingerprint"] == fingerprint_of(ours.module)
+
+
+def test_a_model_without_biases_takes_a_gpt2_whose_biases_are_zero_and_no_other(shards, gpt2, tmp_path):
+    changes = [*GPT2, "model.bias=false", f"model.init_from={tmp_path / 'copy'}"]
+    copy = shutil.copytree(gpt2, tmp_path / "copy")
+    begun = begin(shards, tmp_path, *changes)
+    assert begun.loss_nats() == pytest.approx(their_nats(theirs("gpt2"), begun.batch()), abs=1e-5)
+    weights = load_file(copy / "model.safetensors")
+    weights["transformer.h.1.mlp.c_fc.bias"][3] = 1.0
+    save_file(weights, copy / "model.safetensors")
+    with pytest.raises(InputError, match=r"has biases that are not 0 \(transformer.h.1.mlp.c_fc.bias\)"):
+        begin(shards, tmp_path, *changes)
+
+
+def test_special_tokens_of_the_data_that_the_weights_do_not_know_get_the_mean_of_the_others(
+    corpus, gpt2, shards, tokenizer_dir, tmp_path
+):
+    more = AutoTokenizer.from_pretrained(tokenizer_dir)
+    more.add_special_tokens({"additional_special_tokens": ["<|one|>", "<|two|>"]})
+    more.save_pretrained(tmp_path / "more")
+    convert_to_mds.main(convert_config(corpus, tmp_path / "more", tmp_path / "data"))
+    before = begin(shards, tmp_path, *GPT2, f"model.init_from={gpt2}")
+    after = begin(tmp_path / "data", tmp_path, *GPT2, f"model.init_from={gpt2}")
+    assert (after.record["rows_copied"], after.record["rows_added"]) == (V, 2)
+    rows = after.module.get_parameter("embedding.weight")
+    assert torch.equal(rows[:V], before.module.get_parameter("embedding.weight"))
+    assert torch.allclose(rows[V:], rows[:V].mean(dim=0), atol=1e-7)
+    assert torch.equal(after.batch()["input_ids"], before.batch()["input_ids"])
+    assert 0 < after.loss_nats() - before.loss_nats() < math.log(1 + 2 / V)
+
+
+def test_both_directions_in_one_model_begin_with_a_model_of_one(shards, trained, tmp_path):
+    begun = begin(shards, tmp_path, "order=both", f"model.init_from={trained['forward']}")
+    assert begun.record["rows_copied"] == begun.setup.vocab_size == V
+
+
+@pytest.mark.parametrize(("vocab_size", "rows"), [(None, (V, 0, 20)), (320, (320, 0, 0)), (330, (320, 10, 0))])
+def test_rows_behind_the_tokenizers_ids_are_kept_where_the_model_has_them(
+    shards, tokenizer_dir, tmp_path, vocab_size, rows
+):
+    folder = write_folder(tmp_path / "padded", theirs("gpt2", 320), tokenizer_dir)
+    padding = [f"model.vocab_size={vocab_size}"] if vocab_size else []
+    begun = begin(shards, tmp_path, *GPT2, *padding, f"model.init_from={folder}")
+    assert tuple(begun.record[f"rows_{what}"] for what in ("copied", "added", "left_out")) == rows
+    if vocab_size == 320:
+        assert begun.loss_nats() == pytest.approx(their_nats(theirs("gpt2", 320), begun.batch()), abs=1e-5)
+
+
+def change_json(folder: Path, name: str, **values: Any) -> None:
+    path = folder / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def other_shape(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["transformer.h.0.mlp.c_fc.weight"] = torch.zeros(24, 95)
+    save_file(weights, folder / "model.safetensors")
+
+
+def not_finite(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["transformer.wpe.weight"][0, 0] = math.nan
+    save_file(weights, folder / "model.safetensors")
+
+
+def fewer_weights(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights["transformer.h.1.ln_2.bias"]
+    save_file(weights, folder / "model.safetensors")
+
+
+def foreign_pickle(folder: Path) -> None:
+    torch.save({"transformer.wte.weight": Path("a")}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def index_elsewhere(folder: Path) -> None:
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../model.safetensors"}}))
+
+
+def other_token(folder: Path) -> None:
+    spec = json.loads((folder / "tokenizer.json").read_text())
+    vocab = spec["model"]["vocab"]
+    names = {number: name for name, number in vocab.items()}
+    vocab[names[290]], vocab[names[291]] = 291, 290
+    (folder / "tokenizer.json").write_text(json.dumps(spec))
+
+
+def other_words(folder: Path) -> None:
+    spec = json.loads((folder / "tokenizer.json").read_text())
+    spec["normalizer"] = {"type": "Lowercase"}
+    (folder / "tokenizer.json").write_text(json.dumps(spec))
+
+
+BAD = {
+    "sizes": (
+        lambda f: change_json(f, "config.json", n_layer=3, n_head=4),
+        r"give model.n_layers=3 model.n_heads=4\.$",
+    ),
+    "bert": (lambda f: change_json(f, "config.json", model_type="bert"), "has model_type=bert in its config.json"),
+    "scaled": (
+        lambda f: change_json(f, "config.json", scale_attn_by_inverse_layer_idx=True),
+        "which the models here do",
+    ),
+    "activation": (lambda f: change_json(f, "config.json", activation_function="relu"), "model.activation is gelu or"),
+    "gelu": (lambda f: change_json(f, "config.json", activation_function="gelu"), r"give model.activation=gelu\."),
+    "a text": (lambda f: change_json(f, "config.json", n_layer="two"), r"config.json is damaged \(n_layer is 'two'\)"),
+    "no json": (lambda f: (f / "config.json").write_text("{"), "config.json cannot be read"),
+    "no config": (
+        lambda f: (f / "config.json").unlink(),
+        "has neither config.json, as folders of Hugging Face have, nor",
+    ),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "has neither model.safetensors nor pytorch_model.bin"),
+    "cut": (lambda f: (f / "model.safetensors").write_bytes(b"\x00" * 40), "model.safetensors cannot be read"),
+    "shape": (other_shape, r"mlp.up.weight is \[95, 24\], not \[96, 24\]"),
+    "nan": (not_finite, "positions.weight has NaN or infinity"),
+    "missing": (fewer_weights, r"has no transformer.h.1.ln_2.bias \(1 weights are missing\)"),
+    "pickle": (foreign_pickle, "pytorch_model.bin cannot be read"),
+    "index": (index_elsewhere, "names files that are not in the folder"),
+    "token": (other_token, r"id 290 is .* there and .* in data.tokenizer"),
+    "words": (other_words, "the normalizer in tokenizer.json differ"),
+    "no tokenizer": (lambda f: [each.unlink() for each in f.glob("tokenizer*")], "has no tokenizer.json"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_weights_that_do_not_fit_are_refused_in_a_line(shards, gpt2, tmp_path, case):
+    change, message = BAD[case]
+    copy = shutil.copytree(gpt2, tmp_path / "copy")
+    change(copy)
+    with pytest.raises(InputError, match=message) as refused:
+        begin(shards, tmp_path / "runs", *GPT2, f"model.init_from={copy}")
+    assert str(refused.value).startswith(f"model.init_from={copy}")
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["model.init_from=./nowhere"], r"model.init_from=\./nowhere does not exist"),
+        (["model.init_from=nobody/nothing"], "is no folder here, and the Hub does not give it"),
+        (["model.init_from=."], "has neither config.json"),
+    ],
+)
+def test_weights_that_are_nowhere_are_told_in_a_line(shards, tmp_path, monkeypatch, changes, message):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=message):
+        begin(shards, tmp_path / "runs", *changes)
+
+
+def test_another_kind_of_run_and_one_without_a_checkpoint_are_refused(shards, trained, tmp_path):
+    with pytest.raises(InputError, match=r"holds a GRU or LSTM, and model=gpt_nano is a GPT"):
+        begin(shards, tmp_path, f"model.init_from={trained['gru']}")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for name in ("config.yaml", "metadata.json"):
+        shutil.copy(trained["forward"] / name, empty)
+    with pytest.raises(InputError, match=r"^model.init_from=.*has no checkpoint"):
+        begin(shards, tmp_path, f"model.init_from={empty}")
+
+
+LLAMA_JSON = {"model_type": "llama", "hidden_size": 24, "intermediate_size": 60, "num_attention_heads": 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, r"scales its rotary positions \(rope_type=llama3\)"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 5.0}}, r"rope_type=yarn"),
+        ({"head_dim": 16}, "head_dim=16 in its config.json, not 12"),
+        ({"hidden_act": "gelu"}, "hidden_act=gelu; model.block=llama has silu"),
+        ({"attention_bias": True}, "attention_bias=True and mlp_bias=False"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config"),
+        ({"num_attention_heads": 5}, "model.n_heads=5 does not divide"),
+    ],
+)
+def test_a_llama_that_is_computed_otherwise_is_refused_before_anything_is_loaded(changes, message):
+    with pytest.raises(InputError, match=message):
+        sizes_of(LLAMA_JSON | changes, "model.init_from=a")
+
+
+def test_the_base_of_the_rotary_positions_is_read_in_the_forms_of_transformers_4_and_5():
+    new = {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}}
+    assert sizes_of(LLAMA_JSON | new, "a") == sizes_of(LLAMA_JSON | {"rope_theta": 500.0}, "a")
+    default = sizes_of(LLAMA_JSON, "a")
+    assert isinstance(default, GPTConfig)
+    assert default.rope_theta == 10_000
+
+
+@pytest.mark.parametrize(
+    ("d_hidden", "d_model", "ratio"), [(3072, 768, 4.0), (11008, 4096, 2.6875), (2048, 768, 2.667)]
+)
+def test_the_ratio_that_is_advised_is_the_shortest_that_makes_the_width(d_hidden, d_model, ratio):
+    assert ratio_of(d_hidden, d_model) == ratio
+    assert round(ratio * d_model) == d_hidden
+
+
+def test_a_run_goes_on_bit_for_bit_with_frozen_parts_and_without_the_folder_that_it_began_with(
+    shards, gpt2, tmp_path, caplog
+):
+    caplog.set_level(logging.INFO, logger="hindsight")
+    source = shutil.copytree(gpt2, tmp_path / "gpt2")
+    changes = [
+        *GPT2,
+        f"model.init_from={source}",
+        "model.freeze=[embedding,blocks.0]",
+        "optim.lr=0.01",
+        "checkpoint.interval=3ba",
+        "run_name=a",
+    ]
+    whole = train(shards, tmp_path / "whole", *changes)
+    shutil.rmtree(source)
+    parts = shutil.copytree(tmp_path / "whole", tmp_path / "parts") / "a"
+    for name in ("checkpoints/ep0-ba6-rank0.pt", "newest_checkpoint.json", "finished.json", "model.safetensors"):
+        (parts / name).unlink()
+    train(shards, tmp_path / "parts", *changes)
+    assert "goes on from step 3" in caplog.text
+    assert losses(parts) == losses(whole)
+    weights, others = (load_file(folder / "model.safetensors") for folder in (whole, parts))
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    records = [json.loads((folder / "metadata.json").read_text()) for folder in (whole, parts)]
+    assert records[0]["initial_weights"] == records[1]["initial_weights"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        (["model.init_from=a/gpt2/"], "gpt_micro-from_gpt2-bible-forward-seed0"),
+        (["model.init_from=runs/gpt_nano-l2-novels-forward-seed0"], "gpt_micro-from_8d90235c-bible-forward-seed0"),
+        (["model.freeze=[embedding,blocks.0-1]"], "gpt_micro-freeze_embedding+blocks.0-1-bible-forward-seed0"),
+    ],
+)
+def test_what_a_run_begins_with_is_in_its_name(changes, name):
+    assert compose_config("train_composer", "direction=forward", *changes).name_of_run() == name
+
+
+def test_runs_from_other_weights_are_no_pair(tmp_path):
+    def run(name: str, direction: str, weights: str | None, source: str = "gpt2") -> Path:
+        given = [f"model.init_from={source}"] if weights else []
+        metadata = {"initial_weights": {"from": source, "fingerprint": weights}} if weights else {}
+        return make_run(tmp_path / name, direction, [5.0, 4.0], *given, **metadata)
+
+    same = run("fw", "forward", "a1"), run("bw", "backward", "a1")
+    pairs, _ = pair_runs([read_run(folder) for folder in same])
+    assert [(pair.runs[0].folder, pair.runs[1].folder) for pair in pairs] == [same]
+    for other in (
+        run("changed", "backward", "b2"),
+        run("moved", "backward", "b2", "other"),
+        run("drawn", "backward", None),
+    ):
+        pairs, left_out = pair_runs([read_run(folder) for folder in (same[0], other)])
+        assert pairs == []
+        assert "model.init_from=gpt2" in left_out[0]
+
+
+def test_a_run_that_may_go_on_needs_the_weights_no_more(shards, tmp_path):
+    config = compose_config("train_composer", *settings(shards, tmp_path, "model.init_from=./gone", "run_name=a"))
+    with pytest.raises(InputError, match="does not exist"):
+        train_composer.prepare(config)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "config.yaml").touch()
+    check_early(train_composer.prepare(config))
