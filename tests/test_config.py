@@ -253,6 +253,11 @@ def test_help_shows_every_key_with_its_docstring(script):
         ),
         (["direction=forward", "train.more=5"], ["train.more=5: '5' is no duration"]),
         (["direction=forward", "data.path=s3://id:key@a/b"], ["data.path: an address must not hold keys"]),
+        (["direction=forward", "model.init_from="], ["model.init_from= is empty"]),
+        (["direction=forward", "model.init_from=s3://id:key@a/b"], ["model.init_from: an address must not hold keys"]),
+        (["direction=forward", "pretrained=gpt2"], ["did you mean model.init_from=?"]),
+        (["direction=forward", "model.freeze=embeddings,norm"], ["model.freeze=embeddings is no part of this model"]),
+        (["direction=forward", "model=gru_small", "model.freeze=blocks.0"], ["its parts are embedding, layers, head"]),
     ],
 )
 def test_bad_settings_end_with_one_line_that_names_the_key_and_status_2(

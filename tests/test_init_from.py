@@ -352,10 +352,22 @@ def test_weights_that_do_not_fit_are_refused_in_a_line(shards, gpt2, tmp_path, c
     ],
 )
 def test_weights_that_are_nowhere_are_told_in_a_line(shards, tmp_path, monkeypatch, changes, message):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message):
         begin(shards, tmp_path / "runs", *changes)
+
+
+def test_a_name_on_the_hub_is_found_in_its_cache_too_and_the_commit_is_recorded(shards, gpt2, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    place, commit = tmp_path / "cache" / "models--somebody--tiny", "0123456789abcdef0123456789abcdef01234567"
+    shutil.copytree(gpt2, place / "snapshots" / commit)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text(commit)
+    begun = begin(shards, tmp_path, *GPT2, "model.init_from=somebody/tiny")
+    assert (begun.record["from"], begun.record["commit"]) == ("somebody/tiny", commit)
 
 
 def test_another_kind_of_run_and_one_without_a_checkpoint_are_refused(shards, trained, tmp_path):

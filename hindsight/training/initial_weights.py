@@ -9,7 +9,7 @@ Shapes: V ids, D d_model.
 """
 
 import hashlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,6 +27,7 @@ from hindsight.training.init_source import Source, check_source, open_source
 from hindsight.training.setup import RunSetup
 from hindsight.training.stored_folder import weights_in
 
+Read = Callable[[], dict[str, Tensor]]
 MODULE = "module"
 """Name of a GPT or RNN inside the model that Composer trains."""
 
@@ -54,8 +55,8 @@ def begin_with(setup: RunSetup, model: nn.Module) -> dict[str, Any]:
         return source, check_source(source, setup)
 
     source, n_known = on_rank_0(opened)
-    with _weights_of(source, setup) as (weights, origin):
-        record = on_rank_0(lambda: _fill(module, weights, n_known, setup.tokenizer.vocab_size, source.where))
+    with _weights_of(source, setup) as (read, origin):
+        record = on_rank_0(lambda: _fill(module, read(), n_known, setup.tokenizer.vocab_size, source.where))
     device = get_device(None)
     for tensor in module.state_dict().values() if dist.get_world_size() > 1 else ():
         sent = device.tensor_to_device(tensor)  # NCCL sends from GPUs only
@@ -65,22 +66,21 @@ def begin_with(setup: RunSetup, model: nn.Module) -> dict[str, Any]:
 
 
 @contextmanager
-def _weights_of(source: Source, setup: RunSetup) -> Generator[tuple[dict[str, Tensor], dict[str, Any]], None, None]:
-    """Read weights by our names, on rank 0, and say where they are from."""
+def _weights_of(source: Source, setup: RunSetup) -> Generator[tuple[Read, dict[str, Any]], None, None]:
+    """Give what reads the weights by our names on rank 0, and say where they are from."""
     if source.run is None:
         folder = source.folder
         assert folder is not None
         # A snapshot of the Hub is in a folder of the commit's name.
         is_snapshot = folder.parent.name == "snapshots"
         origin = {"commit": folder.name} if is_snapshot else {"folder": str(folder.resolve())}
-        weights = weights_in(folder, setup.config.model, source.where) if dist.get_global_rank() == 0 else {}
-        yield weights, origin
+        yield lambda: weights_in(folder, setup.config.model, source.where), origin
         return
     try:
         with chosen_weights(source.run, NEWEST) as stored:
-            state = {name.replace("_orig_mod.", ""): weight for name, weight in (stored.state or {}).items()}
+            state = stored.state or {}
             yield (
-                {name.removeprefix(f"{MODULE}."): weight for name, weight in state.items()},
+                lambda: {name.replace("_orig_mod.", "").removeprefix(f"{MODULE}."): state[name] for name in state},
                 {"run": source.run.name, "step": stored.step},
             )
     except InputError as error:
