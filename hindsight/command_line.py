@@ -257,8 +257,9 @@ def help_text(script: str, arguments: Sequence[str] = ()) -> str:
         lines.append(f"  {key}=  ({kind}{'; ' + default if default else ''})")
         lines.append(f"      {doc}")
     lines.append("")
-    if script == "train_composer":
+    if "model" in used:
         lines.append(f"Defaults are those of model={used['model']}; model=NAME --help shows those of another model.")
+    if script == "train_composer":
         lines += ["", *SWEEP_HELP.format(experiments=", ".join(names_in("experiment"))).splitlines()]
     lines.append("--version: versions of this project and of what it computes with. hydra's own options: --hydra-help.")
     return "\n".join(lines)
@@ -278,4 +279,4 @@ def used_values(script: str, arguments: Sequence[str]) -> dict[str, Any]:
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         composed = OmegaConf.to_container(compose(script, typed), enum_to_str=True)
     values = flatten(cast("dict[Any, Any]", composed))
-    return values | {"model": values["model.name"]} if script == "train_composer" else values
+    return values | {"model": values["model.name"]} if script in ("train_composer", "plan") else values

@@ -28,6 +28,7 @@ REQUIRED = {
     "evaluate_tokens": ["run=a"],
     "generate_text": ["run=runs/a"],
     "export_hf": ["run=runs/a", "out=b"],
+    "plan": [],
     "make_corpus": ["out=a"],
     "throughput": [],
     "inspect_mds": ["path=a"],

@@ -28,11 +28,17 @@ LAYERS = [
     {"text", "tokenization", "shards"},
     {"conversion", "synthetic", "orders", "ranks"},
     {"loading", "generation", "hf_weights", "document_attention"},
-    {"training", "evaluation", "export", "analysis", "studies"},
+    {"training", "evaluation", "export", "analysis", "studies", "planning"},
 ]
 """Rooms of hindsight/; an import goes to the same layer or one above it in this list."""
 LAYER = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
-WITHOUT_TORCH = {room for rooms in LAYERS[:3] for room in rooms} | {"conversion", "synthetic", "analysis", "studies"}
+WITHOUT_TORCH = {room for rooms in LAYERS[:3] for room in rooms} | {
+    "conversion",
+    "synthetic",
+    "analysis",
+    "studies",
+    "planning",
+}
 HEAVY = re.compile(r"(torch|composer|streaming|torchmetrics|transformers|wandb|boto3|matplotlib|datasets)\b")
 COMMANDS = {path.stem for path in ROOT.glob("*.py")} & set(SCHEMAS)
 

@@ -9,7 +9,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.throughput.__main__ import main
-from benchmarks.throughput.flops import flops_per_token
 from benchmarks.throughput.huggingface import HuggingFaceGPT2
 from benchmarks.throughput.measure import Result, Worker
 from benchmarks.throughput.setup import make_setup, named_model
@@ -18,6 +17,7 @@ from hindsight.command_line import help_text, run_script
 from hindsight.config.model import Block, GPTConfig, RNNConfig
 from hindsight.config.throughput import Variant
 from hindsight.errors import InputError
+from hindsight.planning.parameters import flops_per_token
 from language_model import build_model
 
 V = 4096

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.throughput.flops import MATMUL_SIZE, flops_per_token
+from benchmarks.throughput.flops import MATMUL_SIZE
 from benchmarks.throughput.measure import Result
 from benchmarks.throughput.setup import Setup
+from hindsight.planning.parameters import flops_per_token
 
 
 def rows_of(results: Sequence[Result], setup: Setup, best_flops: float | None) -> list[dict[str, Any]]:

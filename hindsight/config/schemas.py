@@ -18,6 +18,7 @@ from hindsight.config.evaluation import EvaluateConfig
 from hindsight.config.export import ExportConfig
 from hindsight.config.generation import GenerateConfig
 from hindsight.config.model import GPTConfig, ModelConfig, RNNConfig
+from hindsight.config.plan import PlanConfig
 from hindsight.config.throughput import BenchmarkConfig
 from hindsight.config.tokenizer import TokenizerConfig
 from hindsight.config.training import TrainConfig
@@ -34,6 +35,7 @@ SCHEMAS: dict[str, type] = {
     "compare_directions": CompareConfig,
     "generate_text": GenerateConfig,
     "export_hf": ExportConfig,
+    "plan": PlanConfig,
     "throughput": BenchmarkConfig,
 }
 MODEL_SCHEMAS: dict[str, type[ModelConfig]] = {"gpt": GPTConfig, "rnn": RNNConfig}

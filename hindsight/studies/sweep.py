@@ -68,23 +68,30 @@ def tokens_of(run: TrainConfig) -> int | None:
 
 def speed_of(run: TrainConfig) -> float | None:
     """Tokens/s of the newest run in runs_dir with the same settings, in either direction; None if there is none."""
-    wanted = _speed_settings(flatten(asdict(run)))
+    wanted = speed_settings(flatten(asdict(run)))
     folders = [path.parent for path in Path(run.runs_dir).glob(f"*/{runs.METRICS}")]
     for folder in sorted(folders, key=lambda folder: (folder / runs.METRICS).stat().st_mtime, reverse=True):
         try:
-            settings = _speed_settings(with_defaults(runs.read_config(folder)))
+            settings = speed_settings(with_defaults(runs.read_config(folder)))
         except InputError:  # a neighbour that is damaged, or was killed before it had written its config
             continue
         if settings != wanted:
             continue
-        lines = islice(read_backward(folder / runs.METRICS), MEDIAN_OF)
-        values = (line.get(runs.TOKENS_PER_SECOND) for line in lines)
-        if speeds := [value for value in values if runs.is_number(value)]:
-            return statistics.median(speeds)
+        if (speed := median_speed(folder)) is not None:
+            return speed
     return None
 
 
-def _speed_settings(values: dict[str, Any]) -> dict[str, Any]:
+def median_speed(folder: Path) -> float | None:
+    """Median of the tokens/s that a run has logged, of its last lines; None if it has logged none."""
+    lines = islice(read_backward(folder / runs.METRICS), MEDIAN_OF)
+    values = (line.get(runs.TOKENS_PER_SECOND) for line in lines)
+    speeds = [value for value in values if runs.is_number(value)]
+    return statistics.median(speeds) if speeds else None
+
+
+def speed_settings(values: dict[str, Any]) -> dict[str, Any]:
+    """Keep, of settings by their full keys, those that change the speed of training."""
     settings = {key: value for key, value in values.items() if roles_of(key).speed is SpeedRole.changes}
     settings["data.context_length"] = settings.get("data.context_length") or settings.get("model.context_length")
     return settings

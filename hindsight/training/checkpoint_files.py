@@ -34,7 +34,7 @@ from hindsight.training.checkpoint_content import check_for_run, check_state, re
 from hindsight.training.checkpoint_pickle import STAND_INS, DamagedError, ForeignError
 from hindsight.training.lr_plan import Plan
 from hindsight.training.run_settings import check_same
-from hindsight.training.setup import RunSetup
+from hindsight.training.setup import RunSetup, local_folder
 
 log = logging.getLogger("hindsight")
 
@@ -283,12 +283,6 @@ def fetch(remote: S3Folder, path: Path) -> None:
     hidden = path.with_name(SAVING + path.name)
     remote.download(remote_name(path), hidden)
     hidden.replace(path)
-
-
-def local_folder(config: TrainConfig, run_folder: Path) -> Path:
-    """Folder of the checkpoints on this machine; where they are on S3, of the newest ones."""
-    given = config.checkpoint.folder
-    return run_folder / runs.CHECKPOINTS if given is None or "://" in given else Path(given)
 
 
 def remote_folder(config: TrainConfig) -> S3Folder | None:

@@ -110,6 +110,12 @@ def folder_of(config: TrainConfig) -> Path:
     return Path(config.runs_dir, config.name_of_run()).resolve()
 
 
+def local_folder(config: TrainConfig, run_folder: Path) -> Path:
+    """Folder of the checkpoints on this machine; where they are on S3, of the newest ones."""
+    given = config.checkpoint.folder
+    return run_folder / runs.CHECKPOINTS if given is None or "://" in given else Path(given)
+
+
 def locate_data(config: TrainConfig) -> dict[str, Location]:
     """Name where the data of train and val is, without looking."""
     locations = {}

@@ -1,0 +1,100 @@
+"""Bytes that a run writes: its checkpoints, as PyTorch stores them, its weights, and a line a step.
+
+A checkpoint holds the weights and the two running means of AdamW for each that is trained, in float32, all in a zip
+archive, and beside them what is small: names, settings, random states. Two tensors that are one, as of a tied head, are
+stored once.
+"""
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from hindsight.config.training import TrainConfig
+from hindsight.durations import parse_duration
+from hindsight.planning.course import Course
+
+FLOAT_BYTES = 4
+ADAMW_MEANS = 2
+"""Numbers that AdamW keeps for each parameter."""
+ENTRIES = 2 + ADAMW_MEANS
+"""Tensors of a checkpoint for each of the model: itself, its means, and the number of its updates."""
+ENTRY_BYTES = 313
+"""Of the archive, for each tensor: its name, place and checksum, and the zeros that align it."""
+BASE_BYTES = 14_000
+"""Of a checkpoint, beside its tensors."""
+LINE_BYTES = 400
+"""Of a line of metrics.jsonl."""
+
+
+def weights_bytes(n_parameters: int) -> int:
+    """Bytes of all weights, as in model.safetensors."""
+    return FLOAT_BYTES * n_parameters
+
+
+def state_bytes(n_parameters: int, n_trained: int) -> int:
+    """Bytes of the tensors of a checkpoint; no checkpoint is smaller.
+
+    Args:
+        n_parameters: all of the model.
+        n_trained: those of them that are trained.
+    """
+    return FLOAT_BYTES * (n_parameters + ADAMW_MEANS * n_trained)
+
+
+def checkpoint_bytes(n_parameters: int, n_trained: int, n_tensors: int) -> int:
+    """Bytes of a checkpoint, to a few thousand.
+
+    Args:
+        n_parameters: all of the model.
+        n_trained: those of them that are trained.
+        n_tensors: tensors that they are.
+    """
+    return state_bytes(n_parameters, n_trained) + ENTRIES * n_tensors * ENTRY_BYTES + BASE_BYTES
+
+
+@dataclass(frozen=True)
+class Written:
+    """How much a run writes.
+
+    Args:
+        checkpoints: most checkpoints that lie there at once, the one that is being written included.
+        backups: those that are kept for ever.
+        lines: lines of metrics.jsonl.
+    """
+
+    checkpoints: int
+    backups: int
+    lines: int
+
+
+def written(config: TrainConfig, course: Course) -> Written:
+    """Count what a new run writes until its end.
+
+    A checkpoint is also saved before every evaluation; an older one is deleted when the new one is complete.
+    """
+    saves = min(_saves(config, course), course.steps)
+    keep, backup_interval = config.checkpoint.keep, config.checkpoint.backup_interval
+    return Written(
+        checkpoints=saves if keep == -1 else min(keep + 1, saves),
+        backups=0 if backup_interval is None else course.times(backup_interval),
+        lines=course.steps // config.log_interval,
+    )
+
+
+def _saves(config: TrainConfig, course: Course) -> int:
+    """Steps that are saved: at each interval, before each evaluation, and at the end; too many rather than too few."""
+    intervals = {config.checkpoint.interval, config.eval_interval}
+    steps = [number for number, unit in map(parse_duration, intervals) if unit == "ba"]
+    together = course.steps // math.lcm(*steps) if len(steps) == len(intervals) == 2 else 0
+    return sum(map(course.times, intervals)) - together + all(course.steps % number for number in steps)
+
+
+def free_bytes(folder: Path) -> int | None:
+    """Bytes that this user can write into a folder, which may not be there yet; None where that is not known."""
+    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    try:
+        found = os.statvfs(there)
+    except OSError:
+        return None
+    return found.f_bavail * found.f_frsize if found.f_blocks else None  # some file systems know no size

@@ -1,0 +1,170 @@
+"""Memory of a device by part, when a step needs most of it, by formula.
+
+Weights, gradients and the two running means of AdamW take 4 bytes a parameter each, also in mixed precision.
+Activations are what autograd keeps of gpt.py and rnn.py for the backward pass, counted tensor by tensor as
+arXiv:2205.05198 does it (section 4), without T x T attention weights, which the kernels of PyTorch do not store (except
+that of a CPU with dropout). tests/test_plan.py compares the peak with the most that the tensors of a step take at once.
+What torch.compile saves by fusing is not known beforehand: its peak is lower.
+
+Letters: N tokens that are taken at once, D d_model, F numbers in the MLP's hidden layer, V token ids.
+"""
+
+from dataclasses import dataclass
+
+from hindsight.config.model import Block, Cell, GPTConfig, ModelConfig, RNNConfig
+from hindsight.planning.parameters import (
+    ATTENTION,
+    EMBEDDING,
+    HEAD,
+    MLP,
+    RECURRENT,
+    mlp_width,
+    parameters_by_part,
+    qkv_width,
+)
+
+FLOAT, HALF, MASK, ID = 4, 2, 1, 8
+"""Bytes of a number in float32, in bfloat16 or float16, of a dropout mask, and of a token id."""
+RECURRENT_BYTES = {Cell.gru: (32, 18), Cell.lstm: (83, 54)}
+"""Times D that a recurrent layer keeps of a token, in float32 and in mixed precision: measured on a CPU with PyTorch
+2.7. cuDNN keeps its own, which may differ."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a device in a training step.
+
+    Args:
+        weights: the parameters.
+        optimizer: the running means of AdamW.
+        gradients: of all parameters.
+        buckets: second copy of the gradients, by which several devices exchange them.
+        copies: weights in half precision, in mixed precision.
+        activations: what is kept for the backward pass.
+        logits: of a microbatch, with their logarithms and gradients.
+        first: what the backward pass of the last layer, which is the first, holds beside weights and optimizer.
+        last: the same of the first layer.
+        accumulates: whether there are several microbatches, so that gradients are there while the next is computed.
+    """
+
+    weights: int
+    optimizer: int
+    gradients: int
+    buckets: int
+    copies: int
+    activations: int
+    logits: int
+    first: int
+    last: int
+    accumulates: bool
+
+    @property
+    def peak(self) -> int:
+        """Most bytes that are held at once: by the loss, by the backward pass of a layer, or by the update.
+
+        Gradients arise as activations go, so that a single microbatch never has all of both.
+        """
+        before = self.gradients if self.accumulates else 0
+        by_loss = self.copies + self.activations + self.logits + before
+        by_layer = max(self.first + before, self.gradients if self.accumulates else self.last)
+        return self.weights + self.optimizer + self.buckets + max(by_loss, by_layer, self.gradients)
+
+    def parts(self) -> dict[str, int]:
+        """Bytes by part; they need not be there at once."""
+        return {
+            "weights": self.weights,
+            "gradients": self.gradients,
+            "optimizer": self.optimizer,
+            **({"gradient_buckets": self.buckets} if self.buckets else {}),
+            **({"half_precision_copies": self.copies} if self.copies else {}),
+            "activations": self.activations,
+            "logits": self.logits,
+        }
+
+
+def memory_of(
+    config: ModelConfig,
+    vocab_size: int,
+    windows: int,
+    context_length: int,
+    *,
+    is_mixed: bool = False,
+    is_checkpointed: bool = False,
+    accumulates: bool = False,
+    n_devices: int = 1,
+) -> Memory:
+    """Estimate the memory of a training step on one device.
+
+    Args:
+        config: the model.
+        vocab_size: number of token ids, unless the model says it.
+        windows: those that are taken at once.
+        context_length: tokens in a window.
+        is_mixed: whether it computes in bfloat16 or float16.
+        is_checkpointed: whether each layer's activations are computed again in the backward pass.
+        accumulates: whether a step has several microbatches.
+        n_devices: devices that exchange gradients.
+    """
+    parts = parameters_by_part(config, vocab_size)
+    weights = FLOAT * sum(parts.values())
+    N, D, V = windows * context_length, config.d_model, config.vocab_size or vocab_size
+    size = HALF if is_mixed else FLOAT
+    layer, backward = _layer(config, is_mixed)
+    kept = config.n_layers * (FLOAT * D if is_checkpointed else layer)
+    ends = 2 * ID + (MASK if config.embedding_dropout else 0) * D
+    if isinstance(config, GPTConfig):
+        ends += _norm(config, is_mixed)
+    else:
+        assert isinstance(config, RNNConfig)
+        ends += size * D + (FLOAT * D if config.final_norm else 0)
+    matrices = [ATTENTION, MLP, RECURRENT]
+    head = parts[EMBEDDING if config.tied_head else HEAD]
+    in_layer = N * ((layer if is_checkpointed else 0) + backward)
+    in_layers = sum(parts.get(part, 0) for part in matrices)
+    copies = HALF * (in_layers + head) if is_mixed else 0
+    return Memory(
+        weights=weights,
+        optimizer=2 * weights,
+        gradients=weights,
+        buckets=weights if n_devices > 1 else 0,
+        copies=copies,
+        activations=N * (kept + ends),
+        # The logarithms of the softmax in float32, their gradient, and that of the logits.
+        logits=N * V * 3 * FLOAT,
+        first=copies + N * kept + FLOAT * head + in_layer,
+        last=FLOAT * (head + in_layers * (config.n_layers - 1) // config.n_layers)
+        + N * (kept // config.n_layers)
+        + in_layer,
+        accumulates=accumulates,
+    )
+
+
+def _norm(config: GPTConfig, is_mixed: bool) -> int:
+    """Bytes of a token that a norm keeps, and the linear layer behind it: its input, in float32, and its output.
+
+    RMSNorm of PyTorch 2.7 keeps its input divided by the root of the mean square, too.
+    """
+    is_gpt2 = config.block is Block.gpt2
+    inputs = FLOAT * config.d_model * (1 if is_gpt2 else 2)
+    return inputs + (2 if is_gpt2 else 1) * FLOAT + (HALF if is_mixed else FLOAT) * config.d_model
+
+
+def _layer(config: ModelConfig, is_mixed: bool) -> tuple[int, int]:
+    """Bytes of a token: those that a layer keeps, and those of the gradients within it."""
+    D, size = config.d_model, HALF if is_mixed else FLOAT
+    if isinstance(config, RNNConfig):
+        mask = MASK * D if config.dropout else 0
+        return RECURRENT_BYTES[config.cell][is_mixed] * D + mask, 4 * size * D
+    assert isinstance(config, GPTConfig)
+    F, heads = mlp_width(config), FLOAT * config.n_heads
+    is_gpt2 = config.block is Block.gpt2
+    if is_gpt2:
+        attended, hidden = qkv_width(config), 2 * F  # queries, keys and values; before and behind GELU
+    else:
+        kv_width = (qkv_width(config) - D) // 2
+        is_shared = (config.n_kv_heads or config.n_heads) < config.n_heads
+        # Rotated queries and keys beside what they were made of; or keys and values that were repeated.
+        attended, hidden = 3 * D if is_shared else D + kv_width + qkv_width(config), 4 * F
+    masks = 2 * MASK * D if config.dropout else 0
+    kept = 2 * _norm(config, is_mixed) + size * (attended + D + hidden) + heads + masks
+    return kept, size * 2 * F + FLOAT * 2 * D

@@ -1,0 +1,87 @@
+"""Parameters and FLOPs of a model by formula, from its sizes alone; gpt.py and rnn.py have the layers that are counted.
+
+FLOPs per token: 6N + 12LHQT for a transformer of L layers with H heads of Q numbers over T tokens (arXiv:2204.02311,
+appendix B), 6N for an RNN. N counts the weights that a token is multiplied by: without embeddings, with the head. Like
+there, attention counts in full, as if it were not causal, and activation checkpointing not at all.
+
+Letters: V token ids, D d_model, F numbers in the MLP's hidden layer.
+"""
+
+from hindsight.config.model import Block, Cell, GPTConfig, ModelConfig, RNNConfig
+
+EMBEDDING, POSITIONS, ATTENTION, MLP, RECURRENT, NORMS, HEAD = (
+    "embedding",
+    "positions",
+    "attention",
+    "mlp",
+    "recurrent",
+    "norms",
+    "head",
+)
+"""Parts of a model."""
+FORWARD_SHARE = 1 / 3
+"""Of the FLOPs of a training step, those of its forward pass, which is what an evaluation needs."""
+
+
+def mlp_width(config: GPTConfig) -> int:
+    """Numbers in the MLP's hidden layer (F)."""
+    return round(config.mlp_ratio * config.d_model)
+
+
+def qkv_width(config: GPTConfig) -> int:
+    """Numbers that attention makes of a token: queries, keys and values."""
+    return (config.n_heads + 2 * (config.n_kv_heads or config.n_heads)) * (config.d_model // config.n_heads)
+
+
+def parameters_by_part(config: ModelConfig, vocab_size: int) -> dict[str, int]:
+    """Number of parameters of each part; a head that is tied to the embedding has none of its own.
+
+    Args:
+        config: the model; its vocab_size, if set, counts.
+        vocab_size: number of token ids otherwise.
+    """
+    D, L = config.d_model, config.n_layers
+    V = config.vocab_size or vocab_size
+    parts = {EMBEDDING: V * D}
+    if isinstance(config, GPTConfig):
+        F, width, bias = mlp_width(config), qkv_width(config), int(config.has_bias)
+        is_gpt2 = config.block is Block.gpt2
+        if is_gpt2:
+            parts[POSITIONS] = config.context_length * D
+        parts[ATTENTION] = L * (width * (D + bias) + D * (D + bias))
+        into = 1 if is_gpt2 else 2  # up; or gate and up
+        parts[MLP] = L * (into * F * (D + bias) + D * (F + bias))
+        parts[NORMS] = (2 * L + 1) * D * (2 if is_gpt2 else 1)
+    elif isinstance(config, RNNConfig):
+        gates = 4 if config.cell is Cell.lstm else 3
+        parts[RECURRENT] = L * gates * (2 * D * D + 2 * D)
+        parts[NORMS] = 2 * D if config.final_norm else 0
+    else:
+        raise TypeError(f"{type(config).__name__} is neither GPTConfig nor RNNConfig.")
+    return parts | {HEAD: 0 if config.tied_head else V * D}
+
+
+def n_parameters(config: ModelConfig, vocab_size: int) -> int:
+    """Number of parameters of a model."""
+    return sum(parameters_by_part(config, vocab_size).values())
+
+
+def n_tensors(config: ModelConfig) -> int:
+    """Number of tensors that the parameters of a model are."""
+    if isinstance(config, GPTConfig):
+        is_gpt2, bias = config.block is Block.gpt2, int(config.has_bias)
+        norm = 2 if is_gpt2 else 1
+        layer = (4 if is_gpt2 else 5) * (1 + bias) + 2 * norm
+        around = norm + is_gpt2
+    else:
+        layer, around = 4, 2 * int(isinstance(config, RNNConfig) and config.final_norm)
+    return layer * config.n_layers + around + (1 if config.tied_head else 2)
+
+
+def flops_per_token(config: ModelConfig, vocab_size: int, context_length: int) -> int:
+    """FLOPs of forward and backward pass for a token, by the formula above."""
+    parts = parameters_by_part(config, vocab_size)
+    n = sum(parts.values()) - parts.get(POSITIONS, 0)
+    n -= 0 if config.tied_head else parts[EMBEDDING]  # tied: the same weight, and a matrix product all the same
+    attention = 12 * config.n_layers * config.d_model * context_length if isinstance(config, GPTConfig) else 0
+    return 6 * n + attention

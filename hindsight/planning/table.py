@@ -1,0 +1,129 @@
+"""A plan as people read it: a block of lines for each of its parts."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hindsight.planning.course import TOKENS_PER_PARAMETER
+
+Plan = Mapping[str, Any]
+KILO = 1000
+INDENT = 10
+
+
+def table(plan: Plan) -> str:
+    """Write a plan as text; what is not known says what would tell."""
+    blocks = [
+        ("model", _model(plan["model"])),
+        ("tokens", _tokens(plan["tokens"])),
+        ("compute", _compute(plan["flops"])),
+        ("memory", _memory(plan["memory"])),
+        ("time", _time(plan["time"])),
+        ("disk", _disk(plan["disk"])),
+        *([("seeds", _seeds(plan["seeds"]))] if "seeds" in plan else []),
+    ]
+    lines: list[str] = []
+    for name, block in blocks:
+        lines += [f"{name if first else '':<{INDENT}}{line}" for first, line in _with_first(block)]
+    return "\n".join(lines)
+
+
+def _with_first(lines: Iterator[str]) -> Iterator[tuple[bool, str]]:
+    return ((number == 0, line) for number, line in enumerate(lines))
+
+
+def short(number: float) -> str:
+    """Write a number with three digits and its power of 1000: 124M, 2.5G."""
+    for unit in ("", "k", "M", "G", "T", "P", "E", "Z"):
+        if abs(number) < KILO - 0.5 or unit == "Z":
+            break
+        number /= KILO
+    digits = 0 if abs(number) >= 99.5 or (unit == "" and number == int(number)) else 1 if abs(number) >= 9.95 else 2
+    return f"{number:.{digits}f}{unit}"
+
+
+def size(n_bytes: float) -> str:
+    """Write bytes with three digits: 1.49 GB."""
+    text = short(n_bytes)
+    return f"{text[:-1]} {text[-1]}B" if text[-1].isalpha() else f"{text} B"
+
+
+def duration(hours: float) -> str:
+    """Write hours as people say them."""
+    if hours * 60 < 1:
+        return f"{hours * 3600:.0f} s"
+    if hours < 1:
+        return f"{hours * 60:.0f} min"
+    return f"{hours:,.1f} h" + (f" ({hours / 24:,.1f} days)" if hours > 48 else "")
+
+
+def _parts(parts: Mapping[str, int], write: Any) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {write(value)}" for name, value in parts.items() if value)
+
+
+def _model(model: Plan) -> Iterator[str]:
+    yield f"{model['name']}, {model['order']}: {model['parameters']:,} parameters, {model['vocab_size']:,} token ids"
+    yield _parts(model["parameters_by_part"], short)
+
+
+def _tokens(tokens: Plan) -> Iterator[str]:
+    yield f"{tokens['steps']:,} steps of {tokens['batch']:,} tokens: {short(tokens['training'])} tokens"
+    yield f"{tokens['epochs']:.3g} epochs of {short(tokens['epoch'])} tokens: {tokens['data']}"
+    optimal = tokens["compute_optimal"]
+    yield (
+        f"{tokens['per_parameter']:.3g} tokens a parameter; compute-optimal are about {TOKENS_PER_PARAMETER}, "
+        f"{short(optimal)} tokens ({optimal / tokens['batch']:,.0f} steps)"
+    )
+
+
+def _compute(flops: Plan) -> Iterator[str]:
+    yield f"{short(flops['training'])}FLOP to train, {short(flops['per_token'])}FLOP a token"
+    if flops["evaluation"] is None:
+        yield "evaluations are not counted: data_tokens= says nothing of them"
+    else:
+        share = flops["evaluation"] / flops["training"] if flops["training"] else 0.0
+        yield f"{short(flops['evaluation'])}FLOP to evaluate, {share:.1%} of that"
+
+
+def _memory(memory: Plan) -> Iterator[str]:
+    devices = memory["devices"]
+    where = "a device" if devices == 1 else f"each of {devices} devices"
+    yield f"about {size(memory['peak_bytes'])} on {where}, microbatches of {memory['microbatch_size']} windows"
+    yield _parts(memory["bytes_by_part"], size)
+    if "gpu" in memory:
+        largest = memory["largest_microbatch_size"]
+        way_out = f"microbatch_size={largest} is the largest that does" if largest else "not even one window does"
+        fits = "fits" if memory["fits"] else "does not fit"
+        yield f"{fits} into 90% of the {size(memory['gpu_bytes'])} of a {memory['gpu']}; {way_out}"
+
+
+def _time(time: Plan | None) -> Iterator[str]:
+    if time is None:
+        yield "not known: give mfu= with gpu=, tokens_per_second=, or run= for the speed of a run"
+        return
+    evaluating = f", {duration(time['evaluation_hours'])} of it evaluating" if time["evaluation_hours"] else ""
+    in_all = f"; {duration(time['device_hours'])} of devices" if time["device_hours"] != time["hours"] else ""
+    yield f"{duration(time['hours'])}{evaluating}{in_all}"
+    mfu = "" if time["mfu"] is None else f", MFU {time['mfu']:.1%}"
+    yield f"{short(time['tokens_per_second'])} tokens/s by {time['by']}{mfu}"
+
+
+def _disk(disk: Plan) -> Iterator[str]:
+    free = "" if disk["free_bytes"] is None else f"; {size(disk['free_bytes'])} are free there"
+    yield f"{size(disk['total_bytes'])} in {disk['folder']}{free}"
+    backups = f" and {disk['backups']:,} backups" if disk["backups"] else ""
+    yield (
+        f"{disk['checkpoints']:,} checkpoints{backups} of {size(disk['checkpoint_bytes'])}; weights, metrics "
+        f"{size(disk['other_bytes'])}"
+    )
+
+
+def _seeds(seeds: Plan) -> Iterator[str]:
+    margin, std = seeds["margin_nats"], seeds["std_nats"]
+    needed = "more than a million seeds" if seeds["seeds"] is None else f"{seeds['seeds']:,} seeds"
+    how = f"standard deviation {std:.3g}, {seeds['by']}; power 0.8, two-sided 5%"
+    yield f"{needed} find a gap of {margin:g} nats ({how})"
+    if seeds["runs"] is not None:
+        hours = "" if seeds["hours"] is None else f", {duration(seeds['hours'])}"
+        yield f"{seeds['runs']:,} runs, forward and backward{hours}"
+    found = ", ".join(f"{n} find {value:.3g}" for n, value in seeds["margin_for_seeds_nats"].items())
+    yield f"of seeds, {found} nats"

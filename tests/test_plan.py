@@ -1,0 +1,305 @@
+"""plan.py: what it says of a run is what the built model has, what a step holds in memory, and what a run writes."""
+
+import json
+import weakref
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.processes import ROOT, run_command
+from helpers.training_runs import compose_config, settings
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from hindsight import runs
+from hindsight.config.model import Block, Cell, GPTConfig, ModelConfig, RNNConfig
+from hindsight.config.optim import OptimConfig
+from hindsight.config.schemas import model_names
+from hindsight.errors import InputError
+from hindsight.planning import disk
+from hindsight.planning.course import Course
+from hindsight.planning.memory import Memory, memory_of
+from hindsight.planning.parameters import n_tensors, parameters_by_part
+from hindsight.planning.plan import plan_of
+from hindsight.planning.table import duration, short, size, table
+from hindsight.studies.sweep import median_speed
+from hindsight.training.optim import build_optimizer
+from language_model import LanguageModel, build_model
+
+T = 64
+GPT = GPTConfig(name="a", n_layers=3, d_model=64, n_heads=4, context_length=T)
+LLAMA = replace(GPT, block=Block.llama, mlp_ratio=2.6667)
+RNN = RNNConfig(name="a", n_layers=3, d_model=64, cell=Cell.gru, context_length=T)
+KINDS = {
+    "gpt2": GPT,
+    "gpt2_tied": replace(GPT, tied_head=True, mlp_ratio=2.3),
+    "gpt2_no_bias": replace(GPT, bias=False),
+    "llama": LLAMA,
+    "llama_bias": replace(LLAMA, bias=True, tied_head=True),
+    "llama_grouped": replace(LLAMA, n_kv_heads=2),
+    "gru": RNN,
+    "lstm_norm": replace(RNN, cell=Cell.lstm, final_norm=True, tied_head=True),
+}
+PART_OF = {"embedding": "embedding", "positions": "positions", "head": "head", "layers": "recurrent"}
+"""Names of the weights that are a part by their first word."""
+
+
+def plan(*arguments: str) -> dict[str, Any]:
+    return plan_of(compose_config("plan", *arguments))
+
+
+def built_parts(config: ModelConfig, vocab_size: int) -> dict[str, int]:
+    """Parameters of a model that is built, by the parts of a plan."""
+    with torch.device("meta"):
+        module = build_model(config, vocab_size, seed=0)
+    found: dict[str, int] = {}
+    for name, weight in module.named_parameters():
+        words = name.split(".")
+        inner = {"attention": "attention", "mlp": "mlp"}.get(words[2] if len(words) > 2 else "", "norms")
+        part = PART_OF.get(words[0], inner)
+        found[part] = found.get(part, 0) + weight.numel()
+    return found
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_parameters_are_those_of_the_built_model_for_every_named_model(name: str):
+    config = compose_config("train_composer", "direction=forward", f"model={name}").model
+    planned = {part: count for part, count in parameters_by_part(config, 300).items() if count}
+    assert planned == built_parts(config, 300)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_parameters_and_tensors_are_those_of_the_built_model_with_any_keys(kind: str):
+    config = KINDS[kind]
+    planned = {part: count for part, count in parameters_by_part(config, 111).items() if count}
+    assert planned == built_parts(config, 111)
+    assert n_tensors(config) == len([*build_model(config, 111, seed=0).parameters()])
+    assert parameters_by_part(replace(config, vocab_size=200), 111)["embedding"] == 200 * 64
+
+
+class Peak(TorchDispatchMode):
+    """Counts the bytes of all tensors that are made inside, and the most that are there at once."""
+
+    def __init__(self, known: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.living = {weakref.ref(tensor.untyped_storage()) for tensor in known}
+        self.now = self.most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self._add(tensor.untyped_storage())
+        self.most = max(self.most, self.now)
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        n_bytes = storage.nbytes()
+
+        def freed(reference: Any) -> None:
+            self.now -= n_bytes
+            self.living.discard(reference)
+
+        if weakref.ref(storage) not in self.living:
+            self.living.add(weakref.ref(storage, freed))
+            self.now += n_bytes
+
+
+def measured_peak(
+    config: ModelConfig, vocab_size: int, windows: int, is_mixed: bool, is_checkpointed: bool, n_microbatches: int
+) -> int:
+    """Most bytes of tensors in a training step, weights and optimizer included."""
+    module = build_model(config, vocab_size, 0, is_checkpointed)
+    model = LanguageModel(module, np.ones(vocab_size, np.int64)).train()
+    optimizer = build_optimizer(module, OptimConfig())
+    batch = dict.fromkeys(("input_ids", "targets"), torch.zeros(windows, T, dtype=torch.int64))
+
+    def step() -> None:
+        for _ in range(n_microbatches):
+            with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
+                loss = model.loss(model(batch), batch)
+            loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step()  # the optimizer makes its state
+    state = [value for of in optimizer.state.values() for value in of.values()]
+    known = [*module.parameters(), *state, *batch.values(), model.bytes_V]
+    before = sum(tensor.untyped_storage().nbytes() for tensor in {*module.parameters(), *state})
+    with Peak(known) as peak:
+        step()
+    return before + peak.most
+
+
+@pytest.mark.parametrize("is_checkpointed", [False, True], ids=["stored", "checkpointed"])
+@pytest.mark.parametrize("is_mixed", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "llama_grouped", "gru"])
+def test_the_memory_of_a_step_is_what_its_tensors_take(kind: str, is_mixed: bool, is_checkpointed: bool):
+    for vocab_size, windows, n_microbatches in ((1500, 4, 1), (300, 8, 2)):
+        found = measured_peak(KINDS[kind], vocab_size, windows, is_mixed, is_checkpointed, n_microbatches)
+        how = {"is_mixed": is_mixed, "is_checkpointed": is_checkpointed, "accumulates": n_microbatches > 1}
+        planned = memory_of(KINDS[kind], vocab_size, windows, T, **how).peak
+        assert planned == pytest.approx(found, rel=0.15 if is_checkpointed else 0.05 if is_mixed else 0.01)
+
+
+def test_memory_grows_with_what_it_depends_on():
+    def of(windows: int = 4, **how: Any) -> Memory:
+        return memory_of(GPT, 300, windows, T, **how)
+
+    assert of(windows=8).activations == 2 * of().activations
+    assert of(is_checkpointed=True).activations < of(is_mixed=True).activations < of().activations
+    assert of(n_devices=2).peak - of().peak == of().gradients == of().weights
+    assert of(accumulates=True).peak - of().peak == of().gradients
+
+
+def test_steps_and_tokens_are_those_that_training_records(trained: dict[str, Path], shards: Path):
+    config = runs.read_config(trained["forward"])
+    recorded = runs.read_metadata(trained["forward"])
+    found = plan(*settings(shards, trained["forward"].parent, "max_duration=12ba"))
+    assert found["model"]["parameters"] == recorded["n_parameters"]
+    assert found["model"]["vocab_size"] == recorded["vocab_size"] == 300
+    assert found["tokens"]["steps"] == recorded["total_steps"] == 12
+    assert found["tokens"]["batch"] == config["batch_size"] * config["data.context_length"]
+    epochs = plan(*settings(shards, trained["forward"].parent, "max_duration=3ep"))["tokens"]
+    assert epochs["training"] == 3 * json.loads((shards / "manifest.json").read_text())["splits"]["train"]["tokens"]
+    both = plan(*settings(shards, trained["forward"].parent, "order=both", "max_duration=3ep"))["tokens"]
+    assert both["training"] == 2 * epochs["training"]
+
+
+def test_the_checkpoints_of_a_run_have_the_size_and_the_number_that_are_planned(trained: dict[str, Path], shards: Path):
+    for name, keys in {"forward": [], "gru": ["model=gru_small"]}.items():
+        folder = trained[name]
+        files = [*(folder / "checkpoints").rglob("*.pt")]
+        given = settings(shards, folder.parent, "max_duration=12ba", *keys)
+        found = plan(*[each for each in given if name == "forward" or each != "model.n_heads=2"])["disk"]
+        for file in files:
+            assert found["checkpoint_bytes"] == pytest.approx(file.stat().st_size, abs=6_000)
+    given = ["max_duration=12ba", "checkpoint.interval=5ba", "checkpoint.backup_interval=5ba"]
+    found = plan(*settings(shards, folder.parent, *given))["disk"]
+    kept = [*(trained["forward"] / "checkpoints").glob("*.pt")]
+    backups = [*(trained["forward"] / "checkpoints" / "backups").glob("*.pt")]
+    assert (found["checkpoints"], found["backups"]) == (len(kept) + 1, len(backups)) == (3, 2)
+
+
+def test_what_happens_at_intervals_happens_as_often_as_in_a_run():
+    course = Course(steps=25, epoch_steps=10, epoch_tokens=950, batch_tokens=100)
+    assert course.tokens == 950 * 2 + 500
+    assert [course.times(each) for each in ("10ba", "1ep", "2ep", "3ep", "950tok", "1tok")] == [2, 2, 1, 0, 2, 25]
+    assert course.times("10ba", step=9) == 0
+    given = ["direction=forward", "data.path=d", "checkpoint.keep=-1"]
+
+    def saves(*keys: str) -> int:
+        return disk.written(compose_config("train_composer", *given, *keys), course).checkpoints
+
+    assert saves("checkpoint.interval=10ba", "eval_interval=10ba") == 3  # 10, 20, 25
+    assert saves("checkpoint.interval=10ba", "eval_interval=4ba") == 2 + 6 - 1 + 1
+    assert saves("checkpoint.interval=5ba", "eval_interval=25ba") == 5
+
+
+def test_without_data_a_plan_takes_its_tokens():
+    given = ["model=gpt_nano", "data_tokens=1_000_000", "model.vocab_size=512", "max_duration=2ep"]
+    found = plan(*given)
+    assert found["tokens"]["training"] == 2_000_000
+    assert found["flops"]["training"] == 2_000_000 * found["flops"]["per_token"]
+    assert found["flops"]["evaluation"] is None
+    assert found["time"] is None
+    assert found["tokens"]["compute_optimal"] == 20 * found["model"]["parameters"]
+    assert plan(*given, "order=both")["tokens"]["training"] == 4_000_000
+
+
+def test_hours_are_those_of_a_share_of_a_device_and_of_measured_speeds(trained: dict[str, Path]):
+    given = ["model=gpt2", "data_tokens=1_000_000_000", "model.vocab_size=50257", "max_duration=1ep"]
+    found = plan(*given, "gpu=NVIDIA H100 80GB HBM3", "mfu=0.4", "devices=8")
+    assert found["time"]["hours"] == pytest.approx(found["flops"]["training"] / (0.4 * 8 * 989e12) / 3600)
+    assert found["time"]["device_hours"] == pytest.approx(8 * found["time"]["hours"])
+    assert plan(*given, "peak_tflops=989", "devices=8", "mfu=0.4")["time"]["hours"] == found["time"]["hours"]
+    measured = plan(*given, "tokens_per_second=1e6", "gpu=A100")["time"]
+    assert measured["training_hours"] == pytest.approx(1e9 / 1e6 / 3600)
+    assert measured["mfu"] == pytest.approx(1e6 * found["flops"]["per_token"] / 312e12)
+
+
+def test_the_speed_of_a_run_counts_as_it_is_or_in_flops(trained: dict[str, Path], shards: Path):
+    folder = trained["forward"]
+    same = plan(*settings(shards, folder.parent, f"run={folder}"))["time"]
+    assert same["tokens_per_second"] == median_speed(folder)
+    assert same["by"] == "measured of forward, 1 device"
+    given = settings(shards, folder.parent, f"run={folder}", "model.n_layers=4")
+    larger = plan(*given)
+    ratio = plan(*settings(shards, folder.parent))["flops"]["per_token"] / larger["flops"]["per_token"]
+    assert larger["time"]["tokens_per_second"] == pytest.approx(same["tokens_per_second"] * ratio)
+    assert larger["time"]["by"] == "the FLOP/s of forward, 1 device, which has other settings"
+
+
+def test_the_largest_microbatch_that_fits_is_the_largest():
+    given = ["experiment=gpt2", "data_tokens=1_000_000_000", "model.vocab_size=50257", "gpu=A100"]
+    largest = plan(*given)["memory"]["largest_microbatch_size"]
+    assert plan(*given, f"microbatch_size={largest}")["memory"]["fits"]
+    larger = next(size for size in range(largest + 1, 481) if 480 % size == 0)
+    assert not plan(*given, f"microbatch_size={larger}")["memory"]["fits"]
+    none = plan(*given, "model.n_layers=1000")["memory"]
+    assert (none["fits"], none["largest_microbatch_size"]) == (False, None)
+
+
+def test_seeds_come_from_a_comparison_or_from_a_spread_that_is_given():
+    given = ["data_tokens=1_000_000", "model.vocab_size=512", "tokens_per_second=1000", "margin_nats=0.01"]
+    found = plan(*given, "std_nats=0.02")
+    assert found["seeds"]["seeds"] == 34  # Cohen (1988): an effect of 0.5
+    assert found["seeds"]["hours"] == pytest.approx(2 * 34 * found["time"]["hours"])
+    stds = [
+        group["gap"]["std_nats"]
+        for group in json.loads((ROOT / "results/novels/comparison.json").read_text())["groups"]
+    ]
+    assert plan(*given, f"comparison={ROOT / 'results' / 'novels'}")["seeds"]["std_nats"] == max(stds)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data_tokens=1000"], "give model.vocab_size="),
+        (["mfu=0.4", "tokens_per_second=10"], "mfu= and tokens_per_second= both say a speed"),
+        (["mfu=1.4"], "mfu=1.4 is a share"),
+        (["mfu=0.4", "data_tokens=1000", "model.vocab_size=9"], "give gpu= or peak_tflops= too"),
+        (["gpu=TPU", "data_tokens=1000", "model.vocab_size=9"], "gpu=TPU is not known; choose one of H100"),
+        (["devices=3"], "batch_size=.* does not divide among devices=3"),
+        (["margin_nats=0.01"], "margin_nats=0.01 needs std_nats="),
+        (["comparison=nowhere", "margin_nats=1", "data_tokens=1000", "model.vocab_size=9"], "nowhere cannot be read"),
+        (["run=nowhere", "data_tokens=1000", "model.vocab_size=9"], "run=nowhere does not exist"),
+        (["data.path=s3://bucket/data"], "s3://bucket/data is not looked at"),
+        (["data.path=nowhere"], "data.path=nowhere has no manifest.json"),
+        (["data_tokens=0", "model.vocab_size=9"], "data_tokens=0 must be greater than 0"),
+    ],
+)
+def test_what_a_plan_cannot_be_made_of_is_said_in_a_line(arguments: list[str], message: str):
+    with pytest.raises(InputError, match=message):
+        plan(*arguments)
+
+
+def test_numbers_are_short():
+    assert [short(each) for each in (0, 7, 999, 1000, 124_439_808, 2.14e18)] == [
+        "0",
+        "7",
+        "999",
+        "1.00k",
+        "124M",
+        "2.14E",
+    ]
+    assert [size(each) for each in (12, 1.49e9)] == ["12 B", "1.49 GB"]
+    assert [duration(each) for each in (0.001, 0.5, 1.5, 100)] == ["4 s", "30 min", "1.5 h", "100.0 h (4.2 days)"]
+
+
+def test_the_command_prints_a_table_or_json(shards: Path, tmp_path: Path):
+    given = [each for each in settings(shards, tmp_path) if not each.startswith("direction=")]
+    asked = [*given, "tokens_per_second=100", "margin_nats=0.01", "std_nats=0.01", "gpu=H100"]
+    done = run_command("python", "plan.py", *asked, "json=true")
+    assert done.returncode == 0, done.stderr
+    printed, expected = json.loads(done.stdout), json.loads(json.dumps(plan(*asked)))
+    for each in (printed, expected):
+        assert each["disk"].pop("free_bytes") > 0
+    assert printed == expected
+    text = table(plan(*asked))
+    for word in ("model ", "tokens ", "compute ", "memory ", "time ", "disk ", "seeds "):
+        assert f"\n{word}" in f"\n{text}"
+    assert not [*tmp_path.iterdir()]
