@@ -181,7 +181,7 @@ class GPT(nn.Module):
         Args:
             inputs_BT: token ids.
             documents_BT: the document of each, which attends to itself alone, with positions of its own; None for one.
-            past: of each block, what is before the first position, while a text is written; it takes in the new ones.
+            past: of each block, what is before the first position, while one document is written; it takes in the new.
         """
         start = past[0].length if past is not None else 0
         stop = start + inputs_BT.shape[1]

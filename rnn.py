@@ -66,7 +66,7 @@ class RNN(nn.Module):
         Args:
             inputs_BT: token ids.
             documents_BT: the document of each, for each of which the state starts at zero; None for one.
-            past: of each layer, the state before the first token, while a text is written; it takes in the new ones.
+            past: of each layer, the state before the first token, while one document is written; it takes in the new.
         """
         x_BTD = self.embedding_dropout(self.embedding(inputs_BT))
         packing = None if documents_BT is None else Packing.of(documents_BT)

@@ -59,7 +59,10 @@ def test_rows_go_on_alone_in_another_order_and_in_several_ways(config: ModelConf
     kept_BT = torch.cat((read_BT[[2, 0, 2], :4], tokens(3, 1, seed=3)), 1)
     expected_BV = module(torch.cat((torch.full((3, 1), START), kept_BT), 1))[:, -1]
     torch.testing.assert_close(decoder.read(kept_BT[:, 4:]), expected_BV)
-    assert not torch.equal(decoder.context_BN[0], decoder.context_BN[2])
+    decoder.keep([1])
+    more_BT = torch.cat((kept_BT[1:2], tokens(1, 8, seed=4)), 1)
+    expected_BV = module(torch.cat((torch.full((1, 1), START), more_BT[:, -C // 2 :]), 1))[:, -1]
+    torch.testing.assert_close(decoder.read(more_BT[:, 5:]), expected_BV, msg="behind the end of the context")
 
 
 def test_a_token_is_computed_once_until_the_context_is_full():

@@ -57,6 +57,7 @@ def test_each_filter_leaves_what_its_definition_says():
     probabilities = [0.05, 0.4, 0.1, 0.3, 0.15]
     assert left(Sampling(1.0, top_k=2), probabilities) == [1, 3]
     assert left(Sampling(1.0, top_p=0.75), probabilities) == [1, 3, 4]
+    assert len(left(Sampling(1.0, top_p=0.5), [0.25] * 4)) == 2, "which have 0.5 together"
     assert left(Sampling(1.0, min_p=0.3), probabilities) == [1, 3, 4], "at least 0.3 x 0.4"
     assert left(Sampling(1.0, top_k=4, top_p=0.85), probabilities) == [1, 3, 4], "0.85 of what top_k left"
     assert left(Sampling(0.5, min_p=0.3), probabilities) == [1, 3], "the temperature comes first"

@@ -107,6 +107,14 @@ def test_of_a_prompt_beyond_the_context_a_model_sees_the_half_next_to_what_it_wr
     assert module.given == [[START, *prompt[:-1]]], "which just fits"
 
 
+def test_a_window_is_read_in_its_order_and_the_prompt_where_it_stands():
+    module = Reads()
+    (text,) = texts(module, "even_odd", [21, 22, 23, 24], 4, [0], eos_id=-1)
+    assert text.known[:4] == [21, 22, 23, 24]
+    read = [START, *(text.known[position] for position in (0, 2, 4, 6, 1, 3, 5, 7))]
+    assert module.given == [read[:n] for n in (3, 4, 7, 8)]
+
+
 def test_a_prompt_that_leaves_no_room_in_a_window_is_refused_at_once():
     module = Reads()
     with pytest.raises(InputError, match=r"prompt= has 12 tokens, and .* order=even_odd .* 12; .* at most 11"):
