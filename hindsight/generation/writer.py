@@ -13,7 +13,7 @@ from hindsight.config.generation import GenerateConfig
 from hindsight.errors import InputError
 from hindsight.generation.prompts import require_characters
 from hindsight.generation.sampling import Sampling
-from hindsight.generation.writing import Text, write
+from hindsight.generation.writing import Text, write, writes_on
 from hindsight.orders.order import Order, Reading, readings_of
 from hindsight.orders.units import UnitOrder
 from hindsight.text.graphemes import reverse_text
@@ -79,7 +79,7 @@ class Writer:
     def growth(self) -> Growth:
         """Where texts grow."""
         order = self.reading.order
-        if order.name not in ("forward", "backward") and not isinstance(order, UnitOrder):
+        if not writes_on(order):
             return Growth.inside
         return Growth.right if (order.name == "forward") is not self.is_reversed else Growth.left
 
@@ -119,7 +119,7 @@ class Writer:
             in the end, with all there is.
         """
         texts: list[Text] = []
-        sampling = Sampling(config.temperature, config.top_k)
+        sampling = Sampling(config.temperature, config.top_k, config.top_p, config.min_p)
         order, eos_id = self.reading.order, self.tokenizer.eos_id
         for texts in write(
             self.module, tokens, self.reading, eos_id, config.length, self.context_length, sampling, seeds
