@@ -31,16 +31,17 @@ def tokenizer(tokenizer_dir):
 
 @pytest.fixture(scope="module")
 def pair(trained, tokenizer):
-    readers = [
+    forward, backward = (
         readers_of(model_of(trained[name]), open_order(name, T, tokenizer), tokenizer.bos_id, T)[0]
         for name in ("forward", "backward")
-    ]
-    return Pair(*readers, tokenizer.eos_id)
+    )
+    return Pair(forward, backward, tokenizer.eos_id)
 
 
 @pytest.fixture(scope="module")
 def sides(tokenizer):
-    return Sides.of(*tokenizer.encode_batch([BEFORE, AFTER]), 5, T)
+    before, after = tokenizer.encode_batch([BEFORE, AFTER])
+    return Sides.of(before, after, 5, T)
 
 
 def infill(run, **keys):

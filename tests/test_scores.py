@@ -95,6 +95,18 @@ def test_both_models_together_are_the_mean_of_both(trained, tokenizer, tmp_path)
         assert len(record["token_nats"]["both"]) == len(record["token_texts"]) == record["tokens"]
 
 
+def test_a_text_that_is_cut_into_windows_is_said_to_be(trained, tmp_path, capsys, caplog):
+    long, short = 40 * "light ", "light"
+    score_texts(trained["forward"], text=long)
+    assert f"the context has {T}, and such a text is cut" in capsys.readouterr().err
+    (tmp_path / "texts.txt").write_text(f"{short}\n{long}\n")
+    score_texts(trained["forward"], prompts=str(tmp_path / "texts.txt"))
+    assert capsys.readouterr().err.startswith("text 2 has ")
+    caplog.set_level("WARNING", "hindsight")
+    score_texts(trained["forward"], prompts=str(tmp_path / "texts.txt"), out=str(tmp_path / "out.jsonl"))
+    assert "1 of 2 texts are longer than the context" in caplog.text
+
+
 def test_a_run_of_both_directions_needs_no_other_and_gives_each_alone(read_both_ways, tokenizer, capsys):
     for direction, names in ((None, ["forward", "backward", "both"]), ("backward", ["backward"])):
         score_texts(read_both_ways, text=TEXTS[0], direction=direction)

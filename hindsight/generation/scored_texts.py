@@ -108,9 +108,8 @@ def say_one(judges: Judges, text: str, whole: bool, batch_size: int) -> None:
     (found,) = scored(judges, [text], whole, batch_size)
     names = [judges.tokenizer.name_of(token) for token in found.tokens]
     width = max(map(len, [*names, "nats/token"]))
-    n_windows = -(-len(names) // judges.readers[0].context_length)
-    if n_windows > 1:
-        output.say_error(f"text= has {len(names)} tokens: {n_windows} windows, each scored without the others.")
+    if is_long(judges, found):
+        output.say_error(f"text= has {len(names)} tokens: {windows_note(judges)}")
 
     def say(name: str, values: Iterable[str]) -> None:
         output.say(f"{name:{width}}" + "".join(f"{value:>{COLUMN}}" for value in values))
@@ -129,6 +128,8 @@ def say_lines(judges: Judges, texts: Iterable[str], whole: bool, batch_size: int
     while some := [*islice(waiting, batch_size)]:
         require_texts(some, first)
         for found in scored(judges, some, whole, batch_size):
+            if is_long(judges, found):
+                output.say_error(f"text {first} has {len(found.tokens)} tokens: {windows_note(judges)}")
             if first == 1:
                 output.say("\t".join([*(f"{name}_nats" for name in found.nats), "text"]))
             output.say("\t".join([*(f"{nats:.4f}" for nats in found.sums.values()), one_line(found.text)]))
@@ -140,11 +141,26 @@ def write_file(judges: Judges, texts: list[str], whole: bool, batch_size: int, o
     require_texts(texts, 1)
     texts_hash = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
     settings = {"models": judges.fingerprints, "texts": texts_hash, "whole": whole, "batch_size": batch_size}
+    n_long = 0
     with records_in_work(out, settings, len(texts), "texts") as records:
         for first in range(records.n_done, len(texts), batch_size):
             for found in scored(judges, texts[first : first + batch_size], whole, batch_size):
+                n_long += is_long(judges, found)
                 records.add(record_of(found, judges))
+    if n_long:
+        log.warning("%d of %d texts are longer than the context: %s", n_long, len(texts), windows_note(judges))
     log.info("out=%s: %d texts.", out, len(texts))
+
+
+def is_long(judges: Judges, found: Scored) -> bool:
+    """Whether a text does not fit into one window."""
+    return len(found.tokens) > min(reader.context_length for reader in judges.readers)
+
+
+def windows_note(judges: Judges) -> str:
+    """Say what becomes of a text that does not fit into one window."""
+    lengths = " and ".join(dict.fromkeys(str(reader.context_length) for reader in judges.readers))
+    return f"the context has {lengths}, and such a text is cut into windows, each scored without the others."
 
 
 def one_line(text: str) -> str:
