@@ -93,7 +93,7 @@ def candidates(pair: Pair, sentence: Sentence, all_sentences: list[Sentence], se
     forward, backward = (
         [
             text
-            for text in written(reader, side, sides.length, pair, Sampling(1.0, None), seeds, BATCH_SIZE)
+            for text in written(reader, side, sides.length, pair, Sampling(1.0), seeds, BATCH_SIZE)
             if len(text) == sides.length
         ]
         for reader, side in ((pair.forward, sides.before), (pair.backward, sides.after))

@@ -62,9 +62,8 @@ def filled(judges: Judges, pair: Pair, gap: Gap, config: GenerateConfig) -> list
     """Fill a gap; the best middles, as many as samples= says."""
     sides = sides_of(judges, pair, gap, config)
     seeds = range(config.seed, config.seed + config.samples)
-    found = fill(
-        pair, sides, Sampling(config.temperature, config.top_k, config.top_p, config.min_p), seeds, config.batch_size
-    )
+    sampling = Sampling(config.temperature, config.top_k, config.top_p, config.min_p)
+    found = fill(pair, sides, sampling, seeds, config.batch_size)
     return found[: config.samples]
 
 
