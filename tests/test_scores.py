@@ -203,6 +203,8 @@ def test_what_cannot_be_scored_is_refused(trained, tmp_path, monkeypatch):
         score_texts(trained["forward"], text="")
     with pytest.raises(InputError, match=r"direction=backward is for a run of order=both"):
         score_texts(trained["forward"], text="a", direction="backward")
+    with pytest.raises(InputError, match="whole=true is for mode=score"):
+        GenerateConfig(run="a", prompt="a", whole=True)
     (tmp_path / "texts.jsonl").write_text('{"text": "a"}\n{"text": ""}\n')
     with pytest.raises(InputError, match="text 2 is empty"):
         score_texts(trained["forward"], prompts=str(tmp_path / "texts.jsonl"), out=str(tmp_path / "out.jsonl"))

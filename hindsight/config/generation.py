@@ -110,6 +110,9 @@ class GenerateConfig:
             self.direction in (None, "forward", "backward"),
             f"direction={self.direction} must be forward or backward, and is for a run of order=both.",
         )
+        require(
+            not self.whole or self.mode is Mode.score, f"whole=true is for mode=score, not for mode={self.mode.name}."
+        )
         for key, modes in ONLY_FOR.items():
             require(
                 getattr(self, key) is None or self.mode in modes,

@@ -28,15 +28,23 @@ def texts_to_score(config: GenerateConfig) -> Iterable[str]:
     """Give the texts of mode=score; those of a pipe as they come.
 
     Raises:
-        InputError: there are none.
+        InputError: there are none, or one is empty, or no text.
     """
     if config.text is not None:
-        return [config.text]
+        return [_text(config.text, "text=")]
     if config.prompts is not None:
-        return [row["text"] for row in read_prompts(config.prompts, ["text"])]
+        rows = read_prompts(config.prompts, ["text"])
+        return [_text(row["text"], f"prompts={config.prompts}, text {number}") for number, row in enumerate(rows, 1)]
     if sys.stdin.isatty():
         raise InputError("text= is required; give it, prompts=FILE, or a text a line on standard input.")
     return lines(sys.stdin.buffer) if config.out is None else [*lines(sys.stdin.buffer)]
+
+
+def _text(text: str, where: str) -> str:
+    require_characters(text, where)
+    if not text:
+        raise InputError(f"{where} is empty, and there is nothing to score; leave it out.")
+    return text
 
 
 def gaps_to_fill(config: GenerateConfig) -> list[Gap]:

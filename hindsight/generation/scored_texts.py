@@ -14,10 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hindsight import output
-from hindsight.config.checks import require
 from hindsight.config.generation import GenerateConfig
 from hindsight.generation.judges import Judges
-from hindsight.generation.prompts import require_characters
 from hindsight.generation.records import check_out, records_in_work
 from hindsight.generation.scores import together, token_nats
 
@@ -52,19 +50,6 @@ class Scored:
     def bits_per_byte(self) -> dict[str, float]:
         """Bits for each byte of the text."""
         return {name: nats / math.log(2) / self.n_bytes for name, nats in self.sums.items()}
-
-
-def require_texts(texts: Sequence[str], first: int | None) -> None:
-    """Raise InputError for a text that is empty, or no text.
-
-    Args:
-        texts: the texts.
-        first: the number of the first; None for the one of text=.
-    """
-    for number, text in enumerate(texts, start=first or 0):
-        name = "text=" if first is None else f"text {number}"
-        require_characters(text, name)
-        require(bool(text), f"{name} is empty, and there is nothing to score; leave it out.")
 
 
 def scored(judges: Judges, texts: Sequence[str], whole: bool, batch_size: int) -> list[Scored]:
@@ -104,7 +89,6 @@ def score(judges: Judges, texts: Iterable[str], config: GenerateConfig) -> None:
 
 def say_one(judges: Judges, text: str, whole: bool, batch_size: int) -> None:
     """Print the nats of each token of a text, and of all together."""
-    require_texts([text], None)
     (found,) = scored(judges, [text], whole, batch_size)
     names = [judges.tokenizer.name_of(token) for token in found.tokens]
     width = max(map(len, [*names, "nats/token"]))
@@ -126,7 +110,6 @@ def say_lines(judges: Judges, texts: Iterable[str], whole: bool, batch_size: int
     r"""Print a line for each text: its nats by each model, tabs between them, and the text; its line feeds as \n."""
     waiting, first = iter(texts), 1
     while some := [*islice(waiting, batch_size)]:
-        require_texts(some, first)
         for found in scored(judges, some, whole, batch_size):
             if is_long(judges, found):
                 output.say_error(f"text {first} has {len(found.tokens)} tokens: {windows_note(judges)}")
@@ -138,7 +121,6 @@ def say_lines(judges: Judges, texts: Iterable[str], whole: bool, batch_size: int
 
 def write_file(judges: Judges, texts: list[str], whole: bool, batch_size: int, out: Path) -> None:
     """Write a record for each text into a new file; go on with one that was begun so."""
-    require_texts(texts, 1)
     texts_hash = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
     settings = {"models": judges.fingerprints, "texts": texts_hash, "whole": whole, "batch_size": batch_size}
     n_long = 0
