@@ -13,24 +13,36 @@ import logging
 from hindsight import interrupts
 from hindsight.command_line import run_script
 from hindsight.config.export import ExportConfig
+from hindsight.files import local_path
 
 log = logging.getLogger("hindsight")
 
 
 def main(config: ExportConfig) -> None:
     """Export, unless the same is there."""
+    from hindsight.export.hub import check_login, push
+
+    if config.push is not None:
+        check_login(config.push)
     from hindsight.evaluation.opened_run import opened_run
     from hindsight.export.export import earlier_export, export
+    from hindsight.export.reading import how_it_reads
     from language_model import load_trained
 
     interrupts.handle_signals_again()  # importing Composer sets signal handlers
     with opened_run(config.run, config.checkpoint, config.tokenizer) as run:
-        if earlier_export(config, run) is not None:
-            log.info("%s holds this export already.", config.out)
+        reading, record = how_it_reads(run), earlier_export(config, run)
+        if record is None:
+            record = export(config, run, load_trained(run))
+            log.info("logits   those of the run, to %.1e of the largest", record["logits_difference"])
         else:
-            out, record = export(config, run, load_trained(run))
-            log.info("logits   as the run's: %.1e of the largest apart", record["logits_difference"])
-            log.info("folder   %s", out)
+            log.info("%s holds this export already.", config.out)
+    if not reading.writes:
+        log.warning("order=%s: no text can be given to this model as it is; its card says more.", reading.order)
+    log.info("folder   %s, step %d of %s", config.out, record["step"], record["run"])
+    if config.push is not None:
+        message = f"Step {record['step']} of {record['run']}"
+        log.info("pushed   %s", push(local_path("out", config.out), config.push, config.private, message))
 
 
 if __name__ == "__main__":

@@ -1,25 +1,34 @@
 import json
+import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
-from helpers.processes import ROOT
+from helpers.hub import Hub
+from helpers.processes import ROOT, run_command
+from helpers.training_runs import by_step, compose_config
 from safetensors.torch import load_file, save_file
 
+import export_hf
 from hindsight.config.corpus import TextOrder
 from hindsight.config.model import Activation, Block, Cell, GPTConfig, ModelConfig, RNNConfig
 from hindsight.config.training import TrainConfig
+from hindsight.errors import InputError
 from hindsight.evaluation.opened_run import OpenedRun
 from hindsight.evaluation.stored_weights import StoredWeights
 from hindsight.evaluation.trained_run import TrainedRun
 from hindsight.export.export import write_folder
+from hindsight.export.logits import compare_logits
 from hindsight.export.reading import how_it_reads
 from hindsight.orders.both import vocab_size_for
 from hindsight.orders.known import open_order
+from hindsight.text.graphemes import reverse_text
 from hindsight.tokenization.tokenizer import Tokenizer
 from language_model import build_model
 
@@ -38,15 +47,15 @@ MODELS: dict[str, ModelConfig] = {
 }
 TORCHES = [".venv", ".venv-latest"]
 
-LOAD = """
+SCRIPT = """
 import json, sys
 import torch
 from pathlib import Path
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 assert not any("hindsight" in name for name in sys.modules)
-folders, text = json.loads(sys.argv[1])
+folders, text, turned, texts = json.loads(sys.argv[1])
 for folder in map(Path, folders):
     inputs = load_file(folder.parent / "inputs.safetensors")["inputs"]
     code = {"trust_remote_code": True} if list(folder.glob("modeling_*.py")) else {}
@@ -66,7 +75,36 @@ for folder in map(Path, folders):
         there = folder.parent / f"again {sys.argv[2]}"
         model.save_pretrained(there)
         tokenizer.save_pretrained(there)
+told = {}
+for name in ("backward", "reversed", "reversed and backward", "both"):
+    write = pipeline("backward-text-generation", model=turned[name], trust_remote_code=True)
+    answers = [write(text, max_new_tokens=6, do_sample=False) for text in texts]
+    only = write(texts[0], max_new_tokens=6, do_sample=False, return_full_text=False)
+    assert only[0]["generated_text"] in answers[0][0]["generated_text"]
+    assert len(write(texts[0], num_return_sequences=2)) == 2
+    told[name] = [answer["generated_text"] for [answer] in answers]
+write = pipeline("text-generation", model=turned["both"])
+told["both, forward"] = write(texts[0], max_new_tokens=6, do_sample=False)[0]["generated_text"]
+
+folder = turned["lively lstm"]
+model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained(folder)
+rows = [tokenizer(text, return_tensors="pt") for text in texts[:2]]
+batch = tokenizer(texts[:2], return_tensors="pt", padding=True)
+assert rows[0].input_ids.shape != rows[1].input_ids.shape
+options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
+told["rows"] = [model.generate(**row, **options)[0, -6:].tolist() for row in rows]
+told["batch"] = model.generate(**batch, **options)[:, -6:].tolist()
+options |= {"num_beams": 3}
+told["beams"] = model.generate(**batch, **options)[:, -6:].tolist()
+told["beams without a cache"] = model.generate(**batch, **options, use_cache=False)[:, -6:].tolist()
+labels = rows[0].input_ids
+told["loss"] = model(labels, labels=labels).loss.item()
+logits = model(labels).logits
+told["loss by hand"] = torch.nn.functional.cross_entropy(logits[0, :-1], labels[0, 1:]).item()
+Path(sys.argv[3]).write_text(json.dumps(told))
 """
+ASKED = ["and said:", "The old man slept, and it was “good”.\n", "word " * 30]
 TEXT = "The old man said: “café”, and slept.\n"
 
 
@@ -83,37 +121,21 @@ def opened(model: ModelConfig, tokenizer_dir: Path, name: str = "forward", **cha
     return OpenedRun(run, weights, tokenizer, tokenizer_dir, order, TextOrder(changes.get("text_order", "reading")))
 
 
-def module_of(run: OpenedRun) -> torch.nn.Module:
+def module_of(run: OpenedRun, scale: float = 0.3) -> torch.nn.Module:
     """A model whose every weight shows in the logits."""
     module = build_model(run.config.model, vocab_size_for(run.order, run.tokenizer.vocab_size), seed=0).eval()
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for name, weight in module.named_parameters():
             mean = 1.0 if weight.ndim == 1 and name.endswith("norm.weight") else 0.0
-            weight.copy_(mean + 0.3 * torch.randn(weight.shape, generator=generator))
+            weight.copy_(mean + scale * torch.randn(weight.shape, generator=generator))
     return module
 
 
-def written(run: OpenedRun, folder: Path) -> Path:
+def written(run: OpenedRun, folder: Path, scale: float = 0.3) -> Path:
     folder.mkdir(parents=True)
-    write_folder(run, how_it_reads(run), module_of(run), folder)
+    write_folder(run, how_it_reads(run), module_of(run, scale), folder)
     return folder
-
-
-def elsewhere(script: str, *arguments: str, python: str = ".venv", cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run a script in an empty folder, by a Python that knows nothing of this project."""
-    interpreter = sys.executable if python == ".venv" else str(ROOT / python / "bin" / "python")
-    if not Path(interpreter).exists():
-        pytest.skip(f"{python} is not there")
-    cwd.mkdir(exist_ok=True)
-    environment = {
-        "HF_HUB_OFFLINE": "1",
-        "HF_HOME": str(cwd.parent / "home"),
-        "OMP_NUM_THREADS": "1",
-        "PATH": "/usr/bin",
-    }
-    command = [interpreter, "-I", "-c", script, *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -130,13 +152,52 @@ def exported(tokenizer_dir, tmp_path_factory):
     return parent
 
 
+@pytest.fixture(scope="module")
+def turned(exported, tokenizer_dir):
+    """Runs whose text or tokens are turned."""
+    kinds = {
+        "backward": opened(GPT2, tokenizer_dir, "backward"),
+        "reversed": opened(GPT2, tokenizer_dir, text_order="reversed"),
+        "reversed and backward": opened(MODELS["gru"], tokenizer_dir, "backward", text_order="reversed"),
+        "both": opened(LLAMA, tokenizer_dir, "both"),
+    }
+    for name, run in kinds.items():
+        written(run, exported / name / "model")
+    written(opened(MODELS["lstm with norm, tied"], tokenizer_dir), exported / "lively lstm" / "model", scale=1.5)
+    return kinds
+
+
 @pytest.fixture(scope="module", params=TORCHES)
-def loaded(request, exported):
-    """What transformers makes of all of them, without this project: what a name and a model give."""
-    folders = [str(exported / name / "model") for name in MODELS]
-    done = elsewhere(LOAD, json.dumps([folders, TEXT]), request.param, python=request.param, cwd=exported / "empty")
+def elsewhere(request, exported, turned):
+    """What transformers makes of all of them in an empty folder, by a Python that knows nothing of this project."""
+    interpreter = Path(sys.executable) if request.param == ".venv" else ROOT / request.param / "bin" / "python"
+    if not interpreter.exists():
+        pytest.skip(f"{request.param} is not there")
+    empty = exported / "empty"
+    empty.mkdir(exist_ok=True)
+    models = [str(exported / name / "model") for name in MODELS]
+    others = {name: str(exported / name / "model") for name in [*turned, "lively lstm"]}
+    home = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(exported / "home")}
+    environment = {**home, "OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}
+    command = [str(interpreter), "-I", "-c", SCRIPT, json.dumps([models, TEXT, others, ASKED]), request.param]
+    told = exported / f"told {request.param}"
+    done = subprocess.run(
+        [*command, str(told)], cwd=empty, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
-    return lambda name, model: load_file(exported / model / f"{name} {request.param}")
+    return request.param, json.loads(told.read_text())
+
+
+@pytest.fixture
+def loaded(elsewhere, exported):
+    """What a model gives, loaded, or saved and loaded."""
+    return lambda name, model: load_file(exported / model / f"{name} {elsewhere[0]}")
+
+
+@pytest.fixture
+def prompted(elsewhere):
+    """What models write."""
+    return elsewhere[1]
 
 
 @pytest.mark.slow
@@ -172,3 +233,185 @@ def test_the_tokenizer_puts_the_id_first_with_which_every_window_begins(loaded, 
     expected = [tokenizer.bos_id, *tokenizer.tokenize(TEXT)[0].tolist()]
     for name in ("loaded", "saved and loaded"):
         assert loaded(name, "gpt2")["ids"].tolist() == expected
+
+
+# ---------------------------------------------------------------------------------------------------- turned, and state
+
+
+def greedy(run: OpenedRun, start_id: int, text: str, turn: bool) -> str:
+    """What the model of a run writes on from a text, by itself; texts and tokens are turned here by hand."""
+    module, tokenizer = module_of(run), run.tokenizer
+    ids = tokenizer.tokenize(text)[0].tolist()
+    ids = ids[::-1] if turn else ids
+    ids = ids if len(ids) < T else ids[-(T // 2) :]
+    read, wrote = [start_id, *ids], []
+    while len(wrote) < min(6, T - len(ids)):
+        with torch.no_grad():
+            wrote.append(int(module(torch.tensor([read + wrote]))[0, -1].argmax()))
+        if wrote[-1] == tokenizer.eos_id:
+            break
+    return tokenizer.detokenize(wrote[::-1] if turn else wrote)
+
+
+@pytest.mark.slow
+def test_a_pipeline_in_the_folder_turns_text_for_models_that_read_backward(prompted, turned):
+    for name in ("backward", "both"):
+        run = turned[name]
+        start_id = how_it_reads(run).start_ids["backward"]
+        assert prompted[name] == [greedy(run, start_id, text, turn=True) + text for text in ASKED]
+    both = turned["both"]
+    start_id = how_it_reads(both).start_ids["forward"]
+    assert prompted["both, forward"] == ASKED[0] + greedy(both, start_id, ASKED[0], turn=False)
+
+
+@pytest.mark.slow
+def test_a_pipeline_in_the_folder_turns_text_for_models_of_reversed_text(prompted, turned):
+    for name, is_backward in (("reversed", False), ("reversed and backward", True)):
+        run = turned[name]
+        wrote = [
+            reverse_text(greedy(run, run.tokenizer.bos_id, reverse_text(text), turn=is_backward)) for text in ASKED
+        ]
+        expected = [text + new if is_backward else new + text for text, new in zip(ASKED, wrote, strict=True)]
+        assert prompted[name] == expected
+
+
+@pytest.mark.slow
+def test_an_rnn_carries_its_state_beside_padding_and_through_beam_search(prompted):
+    assert prompted["batch"] == prompted["rows"]
+    assert prompted["beams"] == prompted["beams without a cache"] != prompted["batch"]
+    assert prompted["loss"] == pytest.approx(prompted["loss by hand"], abs=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------ what is in the folder
+
+
+def test_a_card_says_in_its_first_line_how_the_model_reads(tokenizer_dir, tmp_path):
+    said = {
+        "forward": "A language model that predicts the next token.",
+        "backward": "**This model reads and writes backward**",
+        "both": "**This model reads and writes both forward and backward**",
+        "even_odd": "**This model reads the tokens of a window in another order, `even_odd`**",
+    }
+    for name, line in said.items():
+        card = (written(opened(GPT2, tokenizer_dir, name), tmp_path / name) / "README.md").read_text()
+        assert card.split("---\n")[2].strip().startswith(line)
+    positions = json.loads((tmp_path / "even_odd" / "order.json").read_text())["positions"]
+    assert positions == [*range(0, T, 2), *range(1, T, 2)]
+    assert not (tmp_path / "backward" / "order.json").exists()
+
+
+def test_ids_behind_the_tokenizers_own_get_their_names(tokenizer_dir, tmp_path):
+    spec = json.loads((tokenizer_dir / "tokenizer.json").read_text())
+    other = {"<|forward|>": "<|one|>", "<|backward|>": "<|two|>"}
+    text = json.dumps(spec)
+    for before, after in other.items():
+        text = text.replace(before, after)
+    changed = tmp_path / "tokenizer"
+    shutil.copytree(tokenizer_dir, changed)
+    (changed / "tokenizer.json").write_text(text)
+    folder = written(opened(GPT2, changed, "both"), tmp_path / "out")
+    tokenizer = Tokenizer.load(folder)
+    assert [tokenizer.special_id(name) for name in other] == [300, 301]
+    assert json.loads((folder / "config.json").read_text())["vocab_size"] == 302
+
+
+def test_other_logits_are_refused_and_leave_nothing(tokenizer_dir, tmp_path):
+    run = opened(GPT2, tokenizer_dir)
+    folder, module = written(run, tmp_path / "out"), module_of(run)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "activation_function": "gelu"}))
+    with pytest.raises(InputError, match="the logits of the exported model differ by"):
+        compare_logits(module, folder, how_it_reads(run), 300)
+
+
+def export(run: Path, out: Path, *arguments: str) -> None:
+    export_hf.main(compose_config("export_hf", f"run={run}", f"out={out}", *arguments))
+
+
+def test_the_card_of_a_run_has_its_losses_and_no_path(trained, tmp_path):
+    export(trained["backward"], tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    loss = by_step(trained["backward"], "eval/loss_nats")[12]
+    assert f"| loss nats | {loss:.6g} |" in card
+    assert str(tmp_path.parent) not in card
+    assert str(trained["backward"].parent) not in card
+
+
+def test_nothing_else_is_overwritten_and_the_same_export_is_left(trained, tmp_path, caplog):
+    caplog.set_level("INFO", logger="hindsight")
+    out = tmp_path / "out"
+    export(trained["forward"], out)
+    card = out / "README.md"
+    card.write_text("mine")
+    export(trained["forward"], out)
+    assert "holds this export already" in caplog.text
+    assert card.read_text() == "mine"
+    with pytest.raises(InputError, match=r"out=\S+ holds step 12 of the run forward; give a new or an empty folder\."):
+        export(trained["backward"], out)
+    with pytest.raises(InputError, match="holds step 12"):
+        export(trained["forward"], out, "checkpoint=5")
+    with pytest.raises(InputError, match="holds something else"):
+        export(trained["forward"], trained["forward"])
+    assert card.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["push=name"], "push=name must be USER/NAME"),
+        (["private=false"], "private=false is for push="),
+        (["out=s3://bucket/folder"], "is not on this machine"),
+        (["checkpoint=last"], "must be newest, backup, or a step"),
+        (["push=https://user:secret@host/name"], "must not hold keys"),
+    ],
+)
+def test_bad_keys_are_told_in_a_line(arguments, message):
+    with pytest.raises(InputError, match=message):
+        compose_config("export_hf", "run=a", "out=b", *arguments)
+
+
+# ------------------------------------------------------------------------------------------------------------- the Hub
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+def test_a_folder_is_pushed_to_a_hub_whole_and_by_a_token_that_is_never_shown(trained, tmp_path, monkeypatch):
+    given = [f"run={trained['gru']}", f"out={tmp_path / 'out'}", "push=me/gru-back"]
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_TOKEN", "")
+    with Hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        done = run_command("python", "export_hf.py", *given)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "push=me/gru-back needs a token: log in with `hf auth login`, or set HF_TOKEN." in done.stderr
+        assert not (tmp_path / "out").exists()
+        monkeypatch.setenv("HF_TOKEN", "hf_secret")
+        done = run_command("python", "export_hf.py", *given)
+        assert done.returncode == 0, done.stderr
+        assert f"pushed   {hub.endpoint}/me/gru-back/commit/" in done.stdout
+    assert hub.tokens == {"Bearer hf_secret"}
+    assert "hf_secret" not in done.stdout + done.stderr
+    assert hub.created == [{"name": "gru-back", "organization": "me", "private": True}]
+    assert hub.files == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert {"modeling_hindsight_rnn.py", "model.safetensors", "README.md"} <= hub.files.keys()
+
+
+def test_where_the_hub_fails_the_folder_stays_and_the_same_command_uploads_it(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+
+    def push_to(endpoint: str) -> None:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
+        export(trained["gru"], tmp_path / "out", "push=me/gru-back", "private=false")
+
+    with pytest.raises(InputError, match=r"^push=me/gru-back: the Hub did not take it \(.*\); nothing was written\.$"):
+        push_to("http://127.0.0.1:9")
+    assert not (tmp_path / "out").exists()
+    with Hub(refuses="/commit/") as hub, pytest.raises(InputError, match="and the same command uploads it"):
+        push_to(hub.endpoint)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    with Hub() as hub:
+        push_to(hub.endpoint)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
+    assert hub.files.keys() == {path.name for path in before}
+    assert hub.created[0]["private"] is False

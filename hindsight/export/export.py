@@ -1,7 +1,6 @@
 """The whole way from a run to a folder for transformers."""
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,23 @@ from hindsight import runs
 from hindsight.config.export import ExportConfig
 from hindsight.errors import InputError
 from hindsight.evaluation.opened_run import OpenedRun
+from hindsight.export.card import CARD, ORDER_FILE, card_text
 from hindsight.export.code_files import custom_pipelines, write_code
 from hindsight.export.logits import compare_logits
 from hindsight.export.model_files import write_model
 from hindsight.export.reading import HowItReads, how_it_reads
 from hindsight.export.tokenizer_files import check_tokenizer, write_tokenizer
 from hindsight.files import is_free, local_path, new_folder, read_json, write_atomically
+from hindsight.orders.order import FixedOrder
 from hindsight.provenance import VERSION, git_commit
-
-log = logging.getLogger("hindsight")
 
 RECORD = "hindsight_export.json"
 """File of an exported folder that says of what it was made; it is written last."""
 MAX_RECORD_BYTES = 1 << 20
 
 
-def export(config: ExportConfig, run: OpenedRun, module: nn.Module) -> tuple[Path, dict[str, Any]]:
-    """Write the folder, unless it is there.
+def export(config: ExportConfig, run: OpenedRun, module: nn.Module) -> dict[str, Any]:
+    """Write the folder.
 
     Args:
         config: the settings.
@@ -35,12 +34,10 @@ def export(config: ExportConfig, run: OpenedRun, module: nn.Module) -> tuple[Pat
         module: its model.
 
     Returns:
-        The folder, and what its record says.
+        What its record says.
     """
-    out = local_path("out", config.out)
-    with new_folder(out) as folder:
-        record = write_folder(run, how_it_reads(run), module, folder)
-    return out, record
+    with new_folder(local_path("out", config.out)) as folder:
+        return write_folder(run, how_it_reads(run), module, folder)
 
 
 def earlier_export(config: ExportConfig, run: OpenedRun) -> dict[str, Any] | None:
@@ -75,6 +72,10 @@ def write_folder(run: OpenedRun, reading: HowItReads, module: nn.Module, folder:
     write_code(config, reading, folder)
     write_model(module, config, reading, special_ids, custom_pipelines(reading), folder)
     difference = compare_logits(module, folder, reading, tokenizer.vocab_size)
+    write_atomically(folder / CARD, card_text(run, reading, difference))
+    if isinstance(run.order, FixedOrder) and not reading.writes:
+        order = {"order": reading.order, "positions": run.order.positions_T.tolist()}
+        write_atomically(folder / ORDER_FILE, json.dumps(order) + "\n")
     record = _source(run) | {
         "order": reading.order,
         "logits_difference": difference,

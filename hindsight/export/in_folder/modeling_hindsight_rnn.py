@@ -221,7 +221,7 @@ class HindsightRNNForCausalLM(PreTrainedModel, GenerationMixin):
         """Carry the state under both names by which versions of transformers look for it, as in beam search."""
         model_kwargs = super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
         state = outputs.get("past_key_values")
-        return {**model_kwargs, "past_key_values": state, "cache": state}
+        return model_kwargs if state is None else {**model_kwargs, "past_key_values": state, "cache": state}
 
 
 class _Places:
