@@ -93,7 +93,10 @@ rows = [tokenizer(text, return_tensors="pt") for text in texts[:2]]
 batch = tokenizer(texts[:2], return_tensors="pt", padding=True)
 assert rows[0].input_ids.shape != rows[1].input_ids.shape
 options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
+n_read = []
+model.embedding.register_forward_hook(lambda module, inputs, output: n_read.append(inputs[0].shape[1]))
 told["rows"] = [model.generate(**row, **options)[0, -6:].tolist() for row in rows]
+told["n read"] = n_read[:6]
 told["batch"] = model.generate(**batch, **options)[:, -6:].tolist()
 options |= {"num_beams": 3}
 told["beams"] = model.generate(**batch, **options)[:, -6:].tolist()
@@ -278,6 +281,7 @@ def test_a_pipeline_in_the_folder_turns_text_for_models_of_reversed_text(prompte
 @pytest.mark.slow
 def test_an_rnn_carries_its_state_beside_padding_and_through_beam_search(prompted):
     assert prompted["batch"] == prompted["rows"]
+    assert prompted["n read"][1:] == [1] * 5
     assert prompted["beams"] == prompted["beams without a cache"] != prompted["batch"]
     assert prompted["loss"] == pytest.approx(prompted["loss by hand"], abs=1e-6)
 

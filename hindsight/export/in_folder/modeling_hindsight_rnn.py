@@ -92,12 +92,12 @@ class HindsightRNNOutput(ModelOutput):
     Args:
         loss: mean nats, if there were labels.
         logits: (B, T, V).
-        past_key_values: the state to go on from, with use_cache.
+        rnn_state: the state to go on from, with use_cache. Its name is none that transformers 4 or 5 renames.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
-    past_key_values: RNNState | None = None
+    rnn_state: RNNState | None = None
 
 
 class HindsightRNNForCausalLM(PreTrainedModel, GenerationMixin):
@@ -150,13 +150,12 @@ class HindsightRNNForCausalLM(PreTrainedModel, GenerationMixin):
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        past_key_values: RNNState | None = None,
+        rnn_state: RNNState | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         return_dict: bool | None = None,
         logits_to_keep: int = 0,
-        cache: RNNState | None = None,
         **kwargs: Any,
     ) -> HindsightRNNOutput | tuple[Any, ...]:
         """Read tokens.
@@ -164,16 +163,14 @@ class HindsightRNNForCausalLM(PreTrainedModel, GenerationMixin):
         Args:
             input_ids: (B, T) token ids.
             attention_mask: (B, T or more) 1 for tokens, 0 for padding, which leaves the state as it is.
-            past_key_values: the state to go on from; None for the state at a text's beginning, zero.
+            rnn_state: the state to go on from; None for the state at a text's beginning, zero.
             inputs_embeds: (B, T, D) in place of input_ids.
             labels: (B, T) ids to score, shifted here as in all of transformers; -100 for none.
             use_cache: whether to give the state; by default in inference.
             return_dict: whether to give an object (by default) or a tuple.
             logits_to_keep: how many last logits to compute; 0 for all.
-            cache: past_key_values by its later name.
             kwargs: what other models take, and this one needs not.
         """
-        state = past_key_values if past_key_values is not None else cache
         x_BTD = self.embedding_dropout(self.embedding(input_ids) if inputs_embeds is None else inputs_embeds)
         T = x_BTD.shape[1]
         mask_BT = None if attention_mask is None else attention_mask[:, -T:].bool()
@@ -182,7 +179,7 @@ class HindsightRNNForCausalLM(PreTrainedModel, GenerationMixin):
         for i, layer in enumerate(self.layers):
             if i > 0:
                 x_BTD = self.dropout(x_BTD)
-            x_BTD, parts = _run(layer, x_BTD, None if state is None else state.layers[i], places)
+            x_BTD, parts = _run(layer, x_BTD, None if rnn_state is None else rnn_state.layers[i], places)
             after.append(parts)
         x_BTD = x_BTD if self.norm is None else self.norm(x_BTD)
         logits_BTV = self.head(x_BTD[:, -logits_to_keep:] if logits_to_keep else x_BTD)
@@ -191,7 +188,7 @@ class HindsightRNNForCausalLM(PreTrainedModel, GenerationMixin):
             assert not logits_to_keep, "labels need all logits"
             loss = F.cross_entropy(logits_BTV[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten())
         is_kept = (self.config.use_cache and not self.training) if use_cache is None else use_cache
-        n_read = T if state is None else state.n_read + T
+        n_read = T if rnn_state is None else rnn_state.n_read + T
         output = HindsightRNNOutput(loss, logits_BTV, RNNState(after, n_read) if is_kept else None)
         return output if return_dict is None or return_dict else output.to_tuple()
 
@@ -210,7 +207,7 @@ class HindsightRNNForCausalLM(PreTrainedModel, GenerationMixin):
         return {
             "input_ids": unread,
             "attention_mask": attention_mask,
-            "past_key_values": state,
+            "rnn_state": state,
             "use_cache": use_cache,
             "logits_to_keep": 1,
         }
@@ -220,7 +217,7 @@ class HindsightRNNForCausalLM(PreTrainedModel, GenerationMixin):
     ) -> dict[str, Any]:
         """Carry the state under both names by which versions of transformers look for it, as in beam search."""
         model_kwargs = super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
-        state = outputs.get("past_key_values")
+        state = outputs.get("rnn_state")
         return model_kwargs if state is None else {**model_kwargs, "past_key_values": state, "cache": state}
 
 
