@@ -75,12 +75,17 @@ for folder in map(Path, folders):
         there = folder.parent / f"again {sys.argv[2]}"
         model.save_pretrained(there)
         tokenizer.save_pretrained(there)
+        assert not code or list(there.glob("modeling_*.py")), "the code goes along"
 told = {}
 for name in ("backward", "reversed", "reversed and backward", "both"):
     write = pipeline("backward-text-generation", model=turned[name], trust_remote_code=True)
     answers = [write(text, max_new_tokens=6, do_sample=False) for text in texts]
     only = write(texts[0], max_new_tokens=6, do_sample=False, return_full_text=False)
     assert only[0]["generated_text"] in answers[0][0]["generated_text"]
+    again = Path(turned[name]).parent / f"again {sys.argv[2]}"
+    write.save_pretrained(again)
+    write = pipeline("backward-text-generation", model=str(again), trust_remote_code=True)
+    assert write(texts[0], max_new_tokens=6, do_sample=False) == answers[0], "saved and loaded"
     assert len(write(texts[0], num_return_sequences=2)) == 2
     told[name] = [answer["generated_text"] for [answer] in answers]
 write = pipeline("text-generation", model=turned["both"])

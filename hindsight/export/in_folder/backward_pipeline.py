@@ -8,6 +8,9 @@ This file lies beside the weights of such a model, and needs nothing but torch a
 The model reads tokens, the last one first, and gives the one before; here they are turned, both ways.
 """
 
+import shutil
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,6 +63,14 @@ class BackwardTextGenerationPipeline(Pipeline):
         prompt = model_outputs["prompt"] if return_full_text else ""
         texts = [self._text_of(ids) for ids in written.tolist()]
         return [{"generated_text": text + prompt if self._writes_before else prompt + text} for text in texts]
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Save the model, the tokenizer, and the code of this pipeline, which transformers would leave behind."""
+        super().save_pretrained(save_directory, **kwargs)
+        code = sys.modules[type(self).__module__].__file__
+        for path in Path(code or __file__).parent.glob("*.py"):
+            if path.name != "__init__.py":
+                shutil.copyfile(path, Path(save_directory, path.name))
 
     def _text_of(self, ids: list[int]) -> str:
         text = self.tokenizer.decode(self._turned(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
