@@ -40,7 +40,6 @@ LONG = make_text(n_documents=6, seed=3)
 @pytest.fixture(scope="module")
 def perplexities(trained, tmp_path_factory):
     """What `lm_eval --model hf` says of both texts."""
-    pytest.importorskip("accelerate", reason="lm_eval --model hf needs accelerate: lm_eval[hf]")
     folder = tmp_path_factory.mktemp("lm_eval")
     export_hf.main(compose_config("export_hf", f"run={trained['forward']}", f"out={folder / 'model'}"))
     for name, text in {"short": SHORT, "long": LONG}.items():
