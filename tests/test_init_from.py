@@ -224,7 +224,7 @@ def test_special_tokens_of_the_data_that_the_weights_do_not_know_get_the_mean_of
     corpus, gpt2, shards, tokenizer_dir, tmp_path
 ):
     more = AutoTokenizer.from_pretrained(tokenizer_dir)
-    more.add_special_tokens({"additional_special_tokens": ["<|one|>", "<|two|>"]})
+    more.add_tokens(["<|one|>", "<|two|>"], special_tokens=True)
     more.save_pretrained(tmp_path / "more")
     convert_to_mds.main(convert_config(corpus, tmp_path / "more", tmp_path / "data"))
     before = begin(shards, tmp_path, *GPT2, f"model.init_from={gpt2}")

@@ -169,15 +169,20 @@ def _is_path(given: str) -> bool:
 def _from_hub(name: str, where: str) -> Path:
     """Download a model from the Hub, or find it in the cache of earlier downloads."""
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
         folder = Path(snapshot_download(name, allow_patterns=HUB_FILES))
         if not any(folder.glob("*.safetensors")):
             folder = Path(snapshot_download(name, allow_patterns=[*HUB_FILES, *OLD_HUB_FILES]))
     except Exception as error:  # of requests, the Hub and the file system, without a common ancestor
-        reason = " ".join(str(error).split()).partition(". ")[0][:200]
+        reason = f"{type(error).__name__}: {' '.join(str(error).split()).partition('. ')[0][:200]}"
+        if isinstance(error, LocalEntryNotFoundError):
+            reason = "it cannot be reached, and there is no copy in its cache"
+        elif isinstance(error, RepositoryNotFoundError):
+            reason = "there is no such model, or not without a login that may read it: `hf auth login`"
         raise InputError(
-            f"{where} is no folder here, and the Hub does not give it ({type(error).__name__}: {reason}); give a "
-            "folder, or a name on the Hub and a connection to it."
+            f"{where} is no folder here, and the Hub does not give it ({reason}); give a folder, or a name on the Hub "
+            "and a connection to it."
         ) from None
     return folder
