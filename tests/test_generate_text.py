@@ -17,7 +17,6 @@ from hindsight.command_line import configuration_of
 from hindsight.config.corpus import TextOrder
 from hindsight.config.generation import GenerateConfig
 from hindsight.errors import InputError
-from hindsight.evaluation.trained_run import read_run
 from hindsight.generation import batch
 from hindsight.generation.prompts import read_prompts
 from hindsight.generation.records import records_in_work
@@ -269,7 +268,7 @@ def test_a_file_of_prompts_gives_the_texts_that_are_asked_for(tmp_path):
 
 
 def test_nothing_of_a_run_changes_by_writing(trained, tmp_path):
-    before = {path: path.stat().st_mtime_ns for path in read_run(str(trained["even_odd"])).folder.rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in trained["even_odd"].rglob("*")}
     generate(trained["even_odd"], "prompt=seven", f"out={tmp_path / 'a.jsonl'}", "length=200")
     assert {path: path.stat().st_mtime_ns for path in trained["even_odd"].rglob("*")} == before
     (record,) = written(tmp_path / "a.jsonl")

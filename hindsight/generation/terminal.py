@@ -156,7 +156,8 @@ class _Live:
                 self.text = texts[0]
                 self.application.invalidate()
         finally:
-            self.application.exit()
+            if self.application.is_running and not self.application.is_done:  # else a signal has ended it
+                self.application.exit()
 
     def _stop(self, event: KeyPressEvent) -> None:
         self.is_stopped = True
