@@ -4,11 +4,13 @@ import json
 import logging
 import shutil
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from helpers import recording_run
 from helpers.recording_run import train_recorded
+from helpers.s3_server import remove, store
 from helpers.small_data import convert_config, make_text
 from helpers.training_runs import by_step, compose_config, settings
 
@@ -187,20 +189,45 @@ def test_a_step_whose_loss_was_not_recorded_is_shown_without(trained_run, tmp_pa
         assert caplog.records[1].message == "train/loss_nats: not in metrics.jsonl"
 
 
-def test_other_data_and_damaged_data_are_refused(trained_run, shards, other_data, tmp_path):
+def test_other_data_and_damaged_data_are_refused(trained_run, shards, h5_data, other_data, tmp_path):
     folder, _ = trained_run
     with pytest.raises(InputError, match=r"path=.* is not the data that run=.* was trained on"):
         look(folder, 1, path=str(other_data))
     copy = shutil.copytree(shards, tmp_path / "copy")
     for path in (copy / "train").glob("*.mds"):
         path.write_bytes(path.read_bytes()[:-1] + b"?")
-    with pytest.raises(InputError, match="train is damaged"):
+    with pytest.raises(InputError, match=r"path=.*: train is damaged"):
+        look(folder, 1, path=str(copy))
+    copy = shutil.copytree(h5_data, tmp_path / "h5")
+    with h5py.File(copy / "tokens.h5", "r+") as file:
+        file["tokens"][100:110] = file["tokens"][100:110][::-1]  # pyright: ignore[reportIndexIssue]
+    with pytest.raises(InputError, match=r"path=.*tokens.h5"):
         look(folder, 1, path=str(copy))
     moved = shutil.copytree(folder, tmp_path / "moved")
     text = (moved / "config.yaml").read_text()
     (moved / "config.yaml").write_text(text.replace(str(shards), str(tmp_path / "gone")))
-    with pytest.raises(InputError, match=r"data.path=.* has no manifest.json"):
+    with pytest.raises(InputError, match=r"data.path=.* has no manifest.json.* Or say by path="):
         look(moved, 1)
+
+
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*boto3.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # in Streaming
+def test_data_and_run_on_s3_tell_the_same(bucket, shards, tmp_path):
+    store(shards, f"{bucket}/data")
+    given = [f"data.cache_dir={tmp_path}", f"checkpoint.folder={bucket}/run", "order=both", "model.vocab_size=302"]
+    given += ["data.download_retry=1"]
+    folder, batches = run_and_keep(f"{bucket}/data", tmp_path, *given, "max_duration=3ba")
+    before = sorted(tmp_path.iterdir())
+    seen = look(folder, 3)
+    require_same(seen.examples(), batches[3])
+    require_same(look(f"{bucket}/run", 2, path=str(shards)).examples(), batches[2])
+    assert all(stored.document is None for stored in seen.stored)
+    assert sorted(tmp_path.iterdir()) == before  # nothing that was fetched stays
+    shard = seen.stored[0].start // (64 * 5)
+    remove(f"{bucket}/data/train/shard.{shard:05}.mds")
+    with pytest.raises(InputError, match=r"data.path=s3://.* cannot be fetched"):
+        look(folder, 3)
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ class InspectConfig:
 
     path: str | None = None
     """Folder made by convert_to_mds.py or convert_to_h5.py; `python inspect_mds.py FOLDER` means the same. With run=,
-    where that run's data is now; null for where the run found it."""
+    where that run's data is now, also s3://BUCKET/...; null for where the run found it."""
     split: str = "train"
     """Split whose windows are shown: train or val."""
     windows: int | None = None
@@ -152,6 +152,10 @@ class InspectConfig:
         require(self.run is not None, f"step={self.step} needs run=, the folder of the run that made it.")
         require(self.step is not None, f"run={self.run} needs step=, one of its optimizer steps.")
         require_text("", self, "run")
+        require(
+            "://" not in (self.run or "") or (self.run or "").startswith("s3://"),
+            f"run={self.run} must be here, or on s3://.",
+        )
         require_positive("", self, "step", "nodes")
         require((self.rank or 0) >= 0, f"rank={self.rank} must be at least 0.")
         require(self.split == "train", f"step={self.step} is one of training; leave out split={self.split}.")

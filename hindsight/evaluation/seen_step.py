@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,16 @@ from hindsight.errors import InputError
 from hindsight.evaluation.trained_run import TrainedRun, read_run
 from hindsight.json_lines import read_backward, step_of
 from hindsight.loading.collate import Batch, Collate
-from hindsight.loading.step_windows import StepBatch, StoredWindow, batch_of_step, read_windows
+from hindsight.loading.remote import Remote, fetch_description
+from hindsight.loading.step_windows import StepBatch, StoredWindow, batch_of_step, fetch_windows, read_windows
 from hindsight.loading.windows import SplitWindows, device_share
 from hindsight.orders.examples import IGNORED
 from hindsight.orders.known import open_order
 from hindsight.orders.order import Order
-from hindsight.shards.manifest import TOKENIZER_FOLDER, Manifest
+from hindsight.shards.manifest import MDS, TOKENIZER_FOLDER, Manifest
 from hindsight.tokenization.tokenizer import Tokenizer
 from hindsight.tokenization.window_text import window_text
+from hindsight.training.setup import Location
 
 SPLIT = "train"
 
@@ -79,22 +82,51 @@ def open_step(config: InspectConfig) -> SeenStep:
     run = read_run(config.run)
     _check_step(run, config.step)
     key, path = ("path", config.path) if config.path is not None else ("data.path", run.config.data.path)
-    folder = Path(path).expanduser()
-    manifest = Manifest.load(folder, key)
-    _check_data(run, manifest, f"{key}={path}")
-    tokenizer = Tokenizer.load(folder / TOKENIZER_FOLDER, key)
+    remote = Remote.of(path, run.config.data)
+    if remote is None:
+        return _open(run, config, Location(key, str(Path(path).expanduser()), None))
+    room = run.config.data.cache_dir  # which a run on another machine may have had
+    with TemporaryDirectory(dir=room if room and Path(room).is_dir() else None, prefix="hindsight-") as cache:
+        fetch_description(remote, Path(cache), key)
+        return _open(run, config, Location(key, cache, remote))
+
+
+def _open(run: TrainedRun, config: InspectConfig, place: Location) -> SeenStep:
+    """Find the batch in data whose description is here."""
+    assert config.step is not None
+    manifest = _manifest(place, is_given=config.path is not None)
+    _check_data(run, manifest, place)
+    tokenizer = Tokenizer.load(Path(place.folder, TOKENIZER_FOLDER), place.key)
     order = open_order(order_of(run.config), run.context_length, tokenizer)
     settings, n_ways = run.config, order.n_readings
     windows = SplitWindows.of(
-        str(folder), SPLIT, manifest, run.context_length, settings.batch_size, settings.data.stride, n_ways
+        place.folder, SPLIT, manifest, run.context_length, settings.batch_size, settings.data.stride, n_ways
     )
     batch = batch_of_step(windows, n_ways, settings.data.shuffle, settings.seed, config.step)
     rows = _rows(run, config)
-    eos_id = tokenizer.eos_id if manifest.splits[SPLIT].documents is not None else None
     numbers = (batch.reads[rows] // n_ways).tolist()
-    source = ConvertedTokens(folder, manifest, tokenizer)
-    stored = read_windows(source, windows, numbers, eos_id, config.verify and eos_id is not None)
+    if place.remote is not None:
+        stored = fetch_windows(place.remote, windows, numbers)
+    else:
+        eos_id = tokenizer.eos_id if manifest.splits[SPLIT].documents is not None else None
+        source = ConvertedTokens(Path(place.folder), manifest, tokenizer)
+        try:
+            if config.verify or manifest.format == MDS:  # else all of an h5 file is read
+                source.prepare()
+            stored = read_windows(source, windows, numbers, eos_id, config.verify and eos_id is not None)
+        except InputError as error:  # which names the key of a conversion
+            raise InputError(str(error).replace("corpus=", f"{place.key}=", 1)) from error
     return SeenStep(run, config.step, manifest, tokenizer, order, windows, batch, rows, stored)
+
+
+def _manifest(place: Location, is_given: bool) -> Manifest:
+    """Read what the data says of itself, which may not be where the run found it any more."""
+    try:
+        return Manifest.load(place.folder, place.key)
+    except InputError as error:
+        if is_given:
+            raise
+        raise InputError(f"{error} Or say by path= where the data of the run is now.") from None
 
 
 def _check_step(run: TrainedRun, step: int) -> None:
@@ -112,14 +144,17 @@ def _lines(run: TrainedRun) -> Iterator[dict[str, Any]]:
     return iter(()) if run.folder is None else read_backward(run.folder / runs.METRICS)
 
 
-def _check_data(run: TrainedRun, manifest: Manifest, where: str) -> None:
+def _check_data(run: TrainedRun, manifest: Manifest, place: Location) -> None:
     """Refuse data that the run was not trained on; that of val_path may be elsewhere."""
+    where = f"{place.key}={place.folder if place.remote is None else place.remote.url}"
     expected = str(run.metadata[runs.FINGERPRINTS[0]]).partition("+")[0]
     if manifest.fingerprint != expected:
         raise InputError(
             f"{where} is not the data that run={run.given} was trained on (fingerprint {manifest.fingerprint[:12]}, "
             f"not {expected[:12]}); say by path= where that is now."
         )
+    if place.remote is not None and manifest.format != MDS:
+        raise InputError(f"{where} is h5, which is read here only; copy it.")
 
 
 def _rows(run: TrainedRun, config: InspectConfig) -> NDArray[np.int64]:
@@ -171,9 +206,10 @@ def _head(seen: SeenStep) -> Iterator[str]:
         f"{seen.run.name}, step {seen.step}: epoch {batch.epoch + 1}, batch {batch.place + 1} of {windows.n_batches} "
         f"in it; {windows.batch_size} windows of {windows.context_length} tokens{stride}, {seen.order.name}, {shuffled}"
     )
-    loss = _loss(seen.run, seen.step)
-    known = f"{loss:.4f} nats, before the step" if loss is not None else f"not in {runs.METRICS}"
-    yield f"{runs.TRAIN_LOSS}: {known}"
+    if seen.run.folder is not None:
+        loss = _loss(seen.run, seen.step)
+        known = f"{loss:.4f} nats, before the step" if loss is not None else f"not in {runs.METRICS}"
+        yield f"{runs.TRAIN_LOSS}: {known}"
     corpus = seen.manifest.corpus
     if any(stored.document is not None for stored in seen.stored):
         files = f", {corpus['files']} files" if corpus.get("files") not in (None, 1) else ""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hindsight.conversion.token_sources import ConvertedTokens
+from hindsight.loading.remote import Remote
 from hindsight.loading.windows import SplitWindows, epoch_order
 
 
@@ -85,12 +86,42 @@ def read_windows(
             ended = int(np.searchsorted(ends, start))
             places[start] = n_ended + ended, start - (int(ends[ended - 1]) + 1 if ended else begin)
         n_ended, begin = n_ended + len(ends), int(ends[-1]) + 1 if len(ends) else begin
-    empty = StoredWindow(windows.n_windows, windows.n_tokens, np.empty(0, np.int64))
     found = {
         number: StoredWindow(number, start, np.concatenate(pieces[start]), *places.get(start, (None, None)))
         for number, start in starts.items()
     }
-    return [found.get(number, empty) for number in numbers]
+    return [found.get(number, _empty(windows)) for number in numbers]
+
+
+def fetch_windows(remote: Remote, windows: SplitWindows, numbers: Sequence[int]) -> list[StoredWindow]:
+    """Read windows of a split on object storage, of which no more than a shard is kept here at a time.
+
+    Their documents stay unknown: to count them, everything before would be fetched too.
+    """
+    from streaming.base.world import World  # here and below: Streaming takes seconds
+
+    from hindsight.loading.mds_reader import WindowStream
+    from hindsight.loading.shard_files import Shards
+
+    stream = WindowStream(windows, remote, is_bounded=True)
+    shards = stream.get_shards(World.detect(), False)
+    stream.set_up_local(shards, np.zeros(len(shards), np.int64))
+    files = Shards(stream, shards, None)
+    per_shard = windows.blocks_per_shard * windows.windows_per_block
+    found: dict[int, StoredWindow] = {}
+    wanted = np.unique([number for number in numbers if number < windows.n_windows]).astype(np.int64)
+    for shard in np.unique(wanted // per_shard).tolist():
+        files.prepare(shard)
+        for number in wanted[wanted // per_shard == shard].tolist():
+            tokens = shards[shard].get_item(number - shard * per_shard)["tokens"]
+            found[number] = StoredWindow(number, windows.start(number), tokens.astype(np.int64))
+        shards[shard].evict()
+    return [found.get(number, _empty(windows)) for number in numbers]
+
+
+def _empty(windows: SplitWindows) -> StoredWindow:
+    """Give a window that pads the last batch of an epoch."""
+    return StoredWindow(windows.n_windows, windows.n_tokens, np.empty(0, np.int64))
 
 
 def _parts(
