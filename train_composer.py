@@ -21,6 +21,7 @@ from hindsight.config.training import Precision, TrainConfig
 from hindsight.durations import plain_duration
 from hindsight.errors import InputError
 from hindsight.studies import sweep
+from hindsight.training import published_json
 from hindsight.training.init_source import check_early
 from hindsight.training.run_settings import is_finished
 from hindsight.training.setup import RunSetup, check_setup, locate_data
@@ -49,6 +50,11 @@ def answer_early(config: TrainConfig) -> None:
 
 def begin() -> None:
     """Check the arguments and answer what needs no training; signals are handled from here on."""
+    if published_json.is_asked(sys.argv[1:]):
+        output.prepare_output()
+        with one_line_errors("train_composer"):
+            output.say(published_json.answer(sys.argv[1:]))
+        sys.exit(output.exit_status())
     given = check_arguments("train_composer")
     interrupts.handle_signals()
     interrupts.leave_while_starting()

@@ -47,6 +47,7 @@ SWEEP_HELP = """\
   -m, --multirun: a sweep. Values with commas are tried in all combinations, one run after the other:
       python train_composer.py -m direction=forward,backward seed=1,2
       hydra/launcher=NAME starts them otherwise, for example as jobs, where that plugin of hydra is installed.
+  --from-json FILE: print the command that stands for a file of the published code (arXiv:2401.17505); train nothing.
 """
 PATH_ERRORS = (
     errno.EACCES,
