@@ -90,11 +90,17 @@ def _saves(config: TrainConfig, course: Course) -> int:
     return sum(map(course.times, intervals)) - together + all(course.steps % number for number in steps)
 
 
-def free_bytes(folder: Path) -> int | None:
-    """Bytes that this user can write into a folder, which may not be there yet; None where that is not known."""
+def free_bytes(folder: Path, with_reserved: bool = False) -> int | None:
+    """Bytes that can be written into a folder, which may not be there yet; None where that is not known.
+
+    Args:
+        folder: the folder.
+        with_reserved: whether those count that a file system reserves for root.
+    """
     there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
     try:
         found = os.statvfs(there)
     except OSError:
         return None
-    return found.f_bavail * found.f_frsize if found.f_blocks else None  # some file systems know no size
+    blocks = found.f_bfree if with_reserved else found.f_bavail
+    return blocks * found.f_frsize if found.f_blocks else None  # some file systems know no size

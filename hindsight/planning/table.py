@@ -67,7 +67,8 @@ def _model(model: Plan) -> Iterator[str]:
 
 def _tokens(tokens: Plan) -> Iterator[str]:
     yield f"{tokens['steps']:,} steps of {tokens['batch']:,} tokens: {short(tokens['training'])} tokens"
-    yield f"{tokens['epochs']:.3g} epochs of {short(tokens['epoch'])} tokens: {tokens['data']}"
+    plural = "" if tokens["epochs"] == 1 else "s"
+    yield f"{tokens['epochs']:.3g} epoch{plural} of {short(tokens['epoch'])} tokens: {tokens['data']}"
     optimal = tokens["compute_optimal"]
     yield (
         f"{tokens['per_parameter']:.3g} tokens a parameter; compute-optimal are about {TOKENS_PER_PARAMETER}, "
@@ -93,7 +94,7 @@ def _memory(memory: Plan) -> Iterator[str]:
         largest = memory["largest_microbatch_size"]
         way_out = f"microbatch_size={largest} is the largest that does" if largest else "not even one window does"
         fits = "fits" if memory["fits"] else "does not fit"
-        yield f"{fits} into 90% of the {size(memory['gpu_bytes'])} of a {memory['gpu']}; {way_out}"
+        yield f"{fits} into 90% of the {size(memory['gpu_bytes'])} of one {memory['gpu']}; {way_out}"
 
 
 def _time(time: Plan | None) -> Iterator[str]:

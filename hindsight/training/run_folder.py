@@ -36,6 +36,7 @@ from hindsight.training.checkpoint_files import (
     newest_first,
     remote_folder,
 )
+from hindsight.training.disk_check import require_room
 from hindsight.training.initial_weights import begin_with
 from hindsight.training.run_settings import check_records, fixed_settings
 from hindsight.training.setup import RunSetup, metadata_of
@@ -135,6 +136,11 @@ def open_run(setup: RunSetup, model: nn.Module) -> OpenRun:
         step = int(reached.batch) if reached is not None else 0
         on_rank_0(lambda: [keep_copy(setup.folder / name, step) for name in (runs.METRICS, runs.SAMPLES)])
     else:
+        try:
+            on_rank_0(lambda: require_room(until, model, reached))
+        except InputError:
+            lock.post_close()
+            raise
         _write_records(until.config, metadata, setup.folder)
     return OpenRun(until, settings, metadata, plan, lr_change, checkpoint, lock)
 
@@ -221,7 +227,7 @@ def _check_or_set_aside(setup: RunSetup) -> None:
         numbered = (folder / f"{runs.EARLIER}{number}" for number in count(1))
         kept = next(place for place in numbered if not os.path.lexists(place))
         kept.mkdir()
-        for name in (*runs.RECORDS[::-1], runs.MORE, runs.METRICS, runs.SAMPLES, runs.TENSORBOARD, runs.WANDB):
+        for name in (*runs.UPLOADED[::-1], runs.TENSORBOARD, runs.WANDB):
             if os.path.lexists(folder / name):
                 (folder / name).rename(kept / name)
         log.warning(

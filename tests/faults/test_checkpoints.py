@@ -160,6 +160,10 @@ def test_a_full_disk_while_a_checkpoint_is_saved_loses_no_step_that_was_saved(
     run = [*RUN, f"data.path={shards}", f"runs_dir={tmp_path}", "run_name=run", f"checkpoint.folder={disk}"]
     (disk / "ballast").write_bytes(bytes(3 << 20))
     assert fork_server.run(run) == [2], fork_server.output()
+    assert "3 more checkpoints at once, 365 kB each" in fork_server.output().splitlines()[-1]
+    assert not checkpoints_in(disk)
+    os.truncate(disk / "ballast", (4 << 20) - 1_170_000)  # enough for their tensors, and not for the files
+    assert fork_server.run(run) == [2], fork_server.output()
     last = fork_server.output().splitlines()[-1]
     assert last.startswith(f"train_composer.py: checkpoint.folder={disk}: step ")
     assert "the disk is full; make room" in last
