@@ -84,6 +84,7 @@ from hindsight.training.callback_order import check_order
 from hindsight.training.checkpoint_files import load_weights_only
 from hindsight.training.checkpoints import RestoreRandomState, ResumeSaver, StopOnRequest, build_savers
 from hindsight.training.console import Console
+from hindsight.training.energy import Energy, require_codecarbon
 from hindsight.training.gradient import ClipGradient, StopAtNonFiniteLoss
 from hindsight.training.optim import build_optimizer, build_scheduler, freeze, set_learning_rate
 from hindsight.training.run_folder import OpenRun, open_run, remove_finished, write_finished, write_more_reached
@@ -168,6 +169,7 @@ def prepare(config: TrainConfig) -> RunSetup:
         )
     if config.precision is not Precision.fp32 and get_device(None).name != "gpu":
         raise InputError(f"precision={config.precision.name} needs a GPU; use precision=fp32 here.")
+    require_codecarbon(config)
     locations = locate_data(config)
     for place in dict.fromkeys(locations.values()):
         if place.remote is not None:
@@ -205,11 +207,12 @@ def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSa
         eval_microbatch_size = setup.windows["val"].batch_size // dist.get_world_size()
     metrics, samples = TrainMetrics(gradient, config.log_interval, config.layer_norms), Samples(setup, model)
     # In the order of their phases, which is a protocol: see callback_order.py.
-    callbacks = [run.lock, restore, gradient, StopAtNonFiniteLoss(), metrics, samples, *backups, saver, stop]
+    energy = [Energy(setup.folder, config)] if config.energy else []
+    callbacks = [run.lock, restore, gradient, StopAtNonFiniteLoss(), metrics, *energy, samples, *backups, saver, stop]
     check_order(callbacks)
     with warnings.catch_warnings():
         # These have no state, and an older checkpoint does not name them.
-        stateless = "|".join(kind.__name__ for kind in (ClipGradient, StopAtNonFiniteLoss, Console))
+        stateless = "|".join(kind.__name__ for kind in (ClipGradient, StopAtNonFiniteLoss, Console, Energy))
         warnings.filterwarnings("ignore", message=f"({stateless}) is not in the state_dict")
         trainer = Trainer(
             model=model,

@@ -33,6 +33,8 @@ NEWEST_CHECKPOINT = "newest_checkpoint.json"
 """Which checkpoint was saved last: a run that has one never begins at step 0 again."""
 MORE = "more.json"
 """What train.more asked for, up to where, and whether that was reached."""
+ENERGY = "energy.json"
+"""What each start of a run has spent, with energy=true."""
 FINISHED = "finished.json"
 """The step at which the run ended with all that belongs to its end: evaluation, checkpoint and weights."""
 STOP = "STOP"
@@ -47,7 +49,7 @@ ERROR_OF_RANK = ".error-of-rank-"
 
 RECORDS = (CONFIG, METADATA)
 """What a run's folder holds from its first start on."""
-UPLOADED = (*RECORDS, MORE, METRICS, SAMPLES)
+UPLOADED = (*RECORDS, MORE, ENERGY, METRICS, SAMPLES)
 """What is uploaded with each checkpoint, so that a run goes on where its folder is missing."""
 
 MAX_RECORD_BYTES = 1 << 20
@@ -120,6 +122,26 @@ def finished_step(folder: Path) -> int | None:
     except InputError:  # the run is looked at anew
         return None
     return step if type(step) is int and step >= 0 else None
+
+
+def read_energy(folder: Path) -> list[dict[str, Any]]:
+    """Read what each start of a run has spent, with energy=true; InputError if the file is damaged."""
+    path = folder / ENERGY
+    if not path.exists():
+        return []
+    starts = read_object(path).get("starts")
+    if not isinstance(starts, list) or not all(_is_energy(each) for each in starts):
+        raise InputError(f"{path} is damaged; remove it, and energy is counted from this start on.")
+    return starts
+
+
+def energy_of(starts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Sum of what starts have spent: kWh, and kg of CO2e."""
+    return {key: float(sum(each[key] for each in starts)) for key in ("kwh", "co2e_kg")}
+
+
+def _is_energy(start: Any) -> bool:
+    return isinstance(start, dict) and all(is_number(start.get(key)) for key in ("kwh", "co2e_kg"))
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -135,6 +135,8 @@ KEY_ROLES = {
     "samples.length": _RECORD,
     "samples.temperature": _RECORD,
     "samples.top_k": _RECORD,
+    "energy": _RECORD,
+    "energy_country": _RECORD,
     "progress_bar": _RECORD,
     "train.more": _RECORD,
     "train.more_lr": _RECORD,

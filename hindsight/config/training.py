@@ -198,6 +198,11 @@ class TrainConfig:
     """Whether to write TensorBoard files under runs_dir/run_name/tensorboard."""
     samples: SamplesConfig = field(default_factory=SamplesConfig)
     """Sampled texts."""
+    energy: bool = False
+    """Whether to measure the energy of training with codecarbon, offline, and log kWh and CO2e of the run so far."""
+    energy_country: str | None = None
+    """Country whose mix of electricity counts, by its code of ISO 3166-1 with three letters, such as CHE; energy=true
+    needs it."""
     progress_bar: bool = True
     """Whether to show one bar in a terminal; false: plain lines, as in a log."""
     train: MoreConfig = field(default_factory=MoreConfig)
@@ -224,6 +229,11 @@ class TrainConfig:
         require(
             not (self.evaluate and (self.sanity_check or self.train.more is not None)),
             "evaluate=true trains nothing; leave out train.more and sanity_check.",
+        )
+        require(
+            not self.energy or re.fullmatch(r"[A-Z]{3}", self.energy_country or "") is not None,
+            f"energy=true needs energy_country=, the three capital letters of a country's ISO code, such as CHE; it is "
+            f"{self.energy_country}.",
         )
         require_text("", self, "runs_dir")
         require_utf8("", self, "runs_dir")

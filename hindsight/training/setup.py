@@ -235,7 +235,7 @@ def _notes(
 
 def metadata_of(setup: RunSetup, n_parameters: int, world_size: int) -> dict[str, Any]:
     """What metadata.json and the loggers keep of a run beside its config."""
-    val = setup.manifests["val"]
+    val, spent = setup.manifests["val"], runs.read_energy(setup.folder)
     return {
         "git_commit": git_commit(),
         **setup.fingerprints,
@@ -251,4 +251,5 @@ def metadata_of(setup: RunSetup, n_parameters: int, world_size: int) -> dict[str
         "notes": setup.notes,
         "world_size": world_size,
         "versions": versions(),
+        **({"energy": runs.energy_of(spent)} if spent else {}),
     }
