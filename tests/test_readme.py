@@ -19,6 +19,8 @@ ADDED = {
     "train_composer.py": [*SMALL_MODEL, *SMALL_RUN],
     "evaluate_tokens.py": [],
     "compare_directions.py": [],
+    "generate_text.py": ["length=5"],
+    "export_hf.py": [],
 }
 # `make test` runs this; the demo is its own test.
 NOT_RUN_HERE = {"make demo", "make test", "make check", "source .venv/bin/activate"}
@@ -53,12 +55,12 @@ def test_every_command_of_the_readme_runs_in_the_order_shown(tmp_path: Path, sha
         words = shlex.split(command)
         script = next(word for word in words if word.endswith(".py"))
         added = [] if "--help" in words else ADDED[script]
-        if script in ("evaluate_tokens.py", "compare_directions.py"):
+        if script in ("evaluate_tokens.py", "compare_directions.py", "generate_text.py", "export_hf.py"):
             words = [word.replace("gpt_micro", NAME_OF_SMALL) for word in words]
         done = run_command(*words, *added, cwd=tmp_path)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
-    for name in ("data/novels/manifest.json", "comparison/comparison.png", "comparison/report.html"):
+    for name in ("data/novels/manifest.json", "comparison/comparison.png", "comparison/report.html", "exported/forward/README.md"):
         assert (tmp_path / name).is_file()
     runs = {path.name for path in (tmp_path / "runs").iterdir()}
     assert runs == {f"{NAME_OF_SMALL}-{data}-seed0" for data in ("bible-backward", "novels-forward", "novels-backward")}
