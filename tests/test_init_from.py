@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 import convert_to_mds
+import export_hf
 import train_composer
 from hindsight.analysis.pairs import pair_runs
 from hindsight.analysis.recorded import read_run
@@ -113,6 +114,20 @@ def test_the_first_loss_is_that_of_transformers_with_the_same_weights(
     expected = their_nats(theirs(kind), begun.batch())
     assert expected > math.log(V) + 0.1  # far from what drawn weights give
     assert begun.loss_nats() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["forward", "backward", "gru"])
+def test_an_exported_run_begins_another_with_the_losses_of_the_run_itself(shards, trained, tmp_path, name):
+    folder = tmp_path / "exported"
+    export_hf.main(compose_config("export_hf", f"run={trained[name]}", f"out={folder}"))
+    changes = [f"direction={'forward' if name == 'forward' else 'backward'}"]
+    changes += ["model=gru_small"] if name == "gru" else []
+    ours = begin(shards, tmp_path, *changes, f"model.init_from={trained[name]}")
+    # Positions behind the windows of the run, which were never trained, are not exported.
+    shorter = [] if name == "gru" else ["model.context_length=32"]
+    exported = begin(shards, tmp_path, *changes, *shorter, f"model.init_from={folder}")
+    assert exported.loss_nats() == ours.loss_nats()
+    assert ours.loss_nats() < 0.9 * begin(shards, tmp_path, *changes).loss_nats()
 
 
 def as_parts(folder: Path) -> None:

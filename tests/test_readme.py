@@ -60,7 +60,12 @@ def test_every_command_of_the_readme_runs_in_the_order_shown(tmp_path: Path, sha
         done = run_command(*words, *added, cwd=tmp_path)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
-    for name in ("data/novels/manifest.json", "comparison/comparison.png", "comparison/report.html", "exported/forward/README.md"):
-        assert (tmp_path / name).is_file()
+    made = (
+        "data/novels/manifest.json",
+        "comparison/comparison.png",
+        "comparison/report.html",
+        "exported/forward/README.md",
+    )
+    assert all((tmp_path / name).is_file() for name in made)
     runs = {path.name for path in (tmp_path / "runs").iterdir()}
     assert runs == {f"{NAME_OF_SMALL}-{data}-seed0" for data in ("bible-backward", "novels-forward", "novels-backward")}
