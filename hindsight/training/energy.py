@@ -57,6 +57,7 @@ class Meter:
         from codecarbon import OfflineEmissionsTracker
 
         self.kwh = self.co2e_kg = 0.0
+        logging.getLogger("codecarbon").setLevel(logging.CRITICAL)  # it logs before it looks at its log_level
         self.tracker = OfflineEmissionsTracker(
             country_iso_code=country,
             measure_power_secs=MEASURE_S,
