@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import export_hf
 from hindsight.config.corpus import TextOrder
+from hindsight.config.keys import flatten
 from hindsight.config.model import Activation, Block, Cell, GPTConfig, ModelConfig, RNNConfig
 from hindsight.config.training import TrainConfig
 from hindsight.errors import InputError
@@ -344,6 +345,32 @@ def test_the_card_of_a_run_has_its_losses_and_no_path(trained, tmp_path):
     assert f"| loss nats | {loss:.6g} |" in card
     assert str(tmp_path.parent) not in card
     assert str(trained["backward"].parent) not in card
+
+
+HOME = "/home/somebody/secret"
+
+
+@pytest.mark.parametrize(
+    ("given", "origin", "said"),
+    [
+        (f"{HOME}/runs/old/", {"run": "old", "step": 7}, "from step `7` of the run `old`,"),
+        ("s3://secret/somebody/old", {"run": "old", "step": 7}, "from step `7` of the run `old`,"),
+        (f"{HOME}/gpt2", {"folder": f"{HOME}/gpt2"}, "from weights in a folder `gpt2`,"),
+        ("me/tiny", {"commit": "c0ffee"}, "from `me/tiny`, commit `c0ffee`,"),
+        (f"{HOME}/hub/snapshots/c0ffee", {"commit": "c0ffee"}, "from weights of the Hub, commit `c0ffee`,"),
+    ],
+)
+def test_the_card_says_what_the_run_began_with_and_no_path_of_it(tokenizer_dir, tmp_path, given, origin, said):
+    places = {"path": HOME, "cluster": {"folder": HOME}, "data_path": f"s3://secret{HOME}"}
+    initial = {"from": given, "fingerprint": "f", **origin}
+    metadata = flatten({"initial_weights": initial, **places})
+    run = opened(replace(GPT2, init_from=given), tokenizer_dir, **metadata)
+    card = (written(run, tmp_path / "out") / "README.md").read_text()
+    assert said in card
+    assert "model.d_model: 16" in card
+    assert "init_from" not in card
+    assert "secret" not in card
+    assert "somebody" not in card
 
 
 def test_nothing_else_is_overwritten_and_the_same_export_is_left(trained, tmp_path, caplog):

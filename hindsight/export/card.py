@@ -25,7 +25,8 @@ CARD = "README.md"
 ORDER_FILE = "order.json"
 SHOWN_GROUPS = ("model.", "optim.")
 SHOWN_KEYS = ("document_mask", "batch_size", "max_duration", "precision", "seed", "data.context_length", "data.stride")
-"""Settings that the card shows: no paths, which are nobody else's business."""
+NOT_SHOWN = "model.init_from"
+"""Settings that the card shows, and one of their groups that it does not: paths are nobody else's business."""
 
 
 def card_text(run: OpenedRun, reading: HowItReads, difference: float) -> str:
@@ -188,7 +189,7 @@ def _settings(run: OpenedRun) -> str:
     shown = [
         f"{key}: {json.dumps(value, default=lambda each: each.name)}"
         for key, value in values.items()
-        if key in SHOWN_KEYS or key.startswith(SHOWN_GROUPS)
+        if key in SHOWN_KEYS or (key.startswith(SHOWN_GROUPS) and key != NOT_SHOWN)
     ]
     return "\n".join(["## Settings", "", "```yaml", *map(_plain, shown), "```", ""])
 
@@ -200,8 +201,8 @@ def _origin(run: OpenedRun, difference: float) -> str:
         "## Origin",
         "",
         f"Trained with Hindsight, commit {_code(metadata.get('git_commit') or 'unknown')}, for {run.weights.step} "
-        f"steps, and exported by version {VERSION}: the logits that transformers computes were compared with the run's "
-        f"(largest difference: {difference:.1e} of the largest logit). The question is that of "
+        f"steps{_beginning(metadata)}, and exported by version {VERSION}: the logits that transformers computes were "
+        f"compared with the run's (largest difference: {difference:.1e} of the largest logit). The question is that of "
         "[arXiv:2401.17505](https://arxiv.org/abs/2401.17505).",
         "",
     ]
@@ -211,6 +212,20 @@ def _origin(run: OpenedRun, difference: float) -> str:
             "",
         ]
     return "\n".join(lines)
+
+
+def _beginning(metadata: dict[str, Any]) -> str:
+    """Say what weights the run began with, if they were not drawn: by a name, or the last part of a path."""
+    keys = ("from", "run", "step", "commit", "folder")
+    initial = {key: metadata.get(f"{runs.INITIAL_WEIGHTS}.{key}") for key in keys}
+    if initial["run"]:
+        return f" from step {_code(initial['step'])} of the run {_code(initial['run'])}"
+    if initial["commit"]:
+        # The address of a snapshot in the Hub's cache ends with the commit; all else that has one is a name on the Hub.
+        is_path = str(initial["from"]).rstrip("/").endswith(f"/{initial['commit']}")
+        name = "weights of the Hub" if is_path else _code(initial["from"])
+        return f" from {name}, commit {_code(initial['commit'])}"
+    return f" from weights in a folder {_code(Path(str(initial['folder'])).name)}" if initial["folder"] else ""
 
 
 def evaluation_at(run: TrainedRun, step: int) -> dict[str, Any]:
