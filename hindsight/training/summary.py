@@ -61,15 +61,23 @@ def nothing_to_do(setup: RunSetup, step: int | None) -> str:
 
 
 def end_lines(setup: RunSetup) -> list[str]:
-    """Say the last losses of a run, the unigram entropy to compare them with, its files, and the next command."""
+    """Say the last losses of a run, the unigram entropy to compare them with, its files, and the next command.
+
+    With energy=true also what the run has spent, all its starts together.
+    """
     losses = []
     for name, key in (("train", runs.TRAIN_LOSS), ("validation", runs.EVAL_LOSS)):
         if (value := runs.last_value(setup.folder / runs.METRICS, key)) is not None:
             losses.append(f"{name} {value:.4f}")
-    names = [name for name in (runs.METRICS, runs.SAMPLES, runs.WEIGHTS) if (setup.folder / name).exists()]
+    names = [
+        name for name in (runs.METRICS, runs.SAMPLES, runs.ENERGY, runs.WEIGHTS) if (setup.folder / name).exists()
+    ]
+    spent = runs.energy_of(runs.read_energy(setup.folder))
+    energy = [f"energy   {spent['kwh']:.3g} kWh, {spent['co2e_kg']:.3g} kg CO2e"] if spent["kwh"] else []
     checkpoints = setup.config.checkpoint.folder or f"{runs.CHECKPOINTS}/"
     return [
         f"loss     {', '.join(losses)} nats/token; unigram entropy {setup.val_unigram_entropy_nats:.4f}",
+        *energy,
         f"files    {setup.folder}: {', '.join([*names, checkpoints])}",
         f"next     {_next_command(setup)}",
     ]
