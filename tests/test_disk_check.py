@@ -14,15 +14,24 @@ from hindsight.training.checkpoint_files import outdated
 from hindsight.training.disk_check import added
 
 COURSE = Course(steps=25, epoch_steps=10, epoch_tokens=950, batch_tokens=100)
-GIVEN = ["direction=forward", "data.path=d", "eval_interval=100ba"]
+EACH_STEP_IN = {
+    "3ba": range(3, 26, 3),
+    "5ba": range(5, 26, 5),
+    "25ba": [25],
+    "40ba": [],
+    "1ep": [10, 20],
+    "2ep": [20],
+    "700tok": [7, 15, 22],  # 700, 950 + 500 and 1900 + 200 tokens
+}
+"""Steps at which these intervals fall, up to the 25th."""
 
 
-def written(step: int, existing: list[int], interval: int, keep: int) -> tuple[int, int]:
-    """Most checkpoints that lie there at once, and those at the end, of savers that save at these steps."""
+def written(step: int, existing: list[int], intervals: tuple[str, str], keep: int) -> tuple[int, int]:
+    """Most checkpoints that lie there at once, and those at the end, of savers that save at these intervals."""
     names = [f"ep0-ba{saved}-rank0.pt" for saved in existing]
     most = len(names)
     for saved in range(step + 1, COURSE.steps + 1):
-        if saved % interval == 0 or saved == COURSE.steps:
+        if any(saved in EACH_STEP_IN[interval] for interval in intervals) or saved == COURSE.steps:
             names.append(f"ep0-ba{saved}-rank0.pt")
             most = max(most, len(names))
             for name in outdated(names, names[-1], keep):
@@ -30,15 +39,17 @@ def written(step: int, existing: list[int], interval: int, keep: int) -> tuple[i
     return most, len(names)
 
 
+@pytest.mark.parametrize("eval_interval", ["40ba", "3ba", "1ep"])
 @pytest.mark.parametrize("keep", [-1, 1, 2, 5])
-def test_what_is_counted_is_what_savers_write_from_any_step_on(keep: int):
-    config = compose_config("train_composer", *GIVEN, f"checkpoint.keep={keep}", "checkpoint.backup_interval=7ba")
-    for interval, step, n_existing in itertools.product((3, 5, 25, 40), (0, 7, 24), (0, 1, 3)):
+def test_what_is_counted_is_what_savers_write_from_any_step_on(keep: int, eval_interval: str):
+    given = ["direction=forward", "data.path=d", f"checkpoint.keep={keep}", "checkpoint.backup_interval=7ba"]
+    config = compose_config("train_composer", *given, f"eval_interval={eval_interval}")
+    for interval, step, n_existing in itertools.product(EACH_STEP_IN, (0, 7, 24), (0, 1, 3)):
         existing = [*range(step - n_existing + 1, step + 1)] if step else []
-        given = replace(config, checkpoint=replace(config.checkpoint, interval=f"{interval}ba"))
-        most, left = written(step, existing, interval, keep)
+        changed = replace(config, checkpoint=replace(config.checkpoint, interval=interval))
+        most, left = written(step, existing, (interval, eval_interval), keep)
         backups = COURSE.steps // 7 - step // 7
-        assert added(given, COURSE, step, len(existing)) == (most - len(existing), left - len(existing), backups)
+        assert added(changed, COURSE, step, len(existing)) == (most - len(existing), left - len(existing), backups)
 
 
 def test_a_run_is_refused_before_its_first_step_where_its_checkpoints_have_no_room(shards, tmp_path, disk):

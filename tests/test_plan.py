@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.processes import ROOT, run_command
-from helpers.training_runs import compose_config, settings
+from helpers.training_runs import by_step, compose_config, records, settings, train
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -20,13 +20,14 @@ from hindsight.config.optim import OptimConfig
 from hindsight.config.schemas import model_names
 from hindsight.errors import InputError
 from hindsight.planning import disk
-from hindsight.planning.course import Course
+from hindsight.planning.course import Course, evaluated_tokens
 from hindsight.planning.memory import Memory, memory_of
 from hindsight.planning.parameters import n_tensors, parameters_by_part
 from hindsight.planning.plan import plan_of
 from hindsight.planning.table import duration, short, size, table
 from hindsight.studies.sweep import median_speed
 from hindsight.training.optim import build_optimizer
+from hindsight.training.setup import check_setup, locate_data
 from language_model import LanguageModel, build_model
 
 T = 64
@@ -184,19 +185,53 @@ def test_the_checkpoints_of_a_run_have_the_size_and_the_number_that_are_planned(
     assert (found["checkpoints"], found["backups"]) == (len(kept) + 1, len(backups)) == (3, 2)
 
 
+@pytest.mark.parametrize(
+    ("max_duration", "eval_interval", "interval", "backup_interval"),
+    [
+        ("2ep", "1ep", "1ep", "2ep"),
+        ("7ba", "3ba", "1ep", "2ba"),
+        ("9ba", "2000tok", "4ba", "5000tok"),
+        ("16000tok", "2ep", "3ba", "1ep"),
+        ("3ep", "4ba", "100tok", "3ba"),
+    ],
+)
+def test_evaluations_and_checkpoints_are_those_of_a_real_run(
+    shards: Path, tmp_path: Path, max_duration: str, eval_interval: str, interval: str, backup_interval: str
+):
+    given = ["batch_size=64", f"max_duration={max_duration}", f"eval_interval={eval_interval}", "checkpoint.keep=-1"]
+    given += [f"checkpoint.interval={interval}", f"checkpoint.backup_interval={backup_interval}", "eval_batches=1"]
+    folder = train(shards, tmp_path, *given, "run_name=a")
+    config = compose_config("plan", *settings(shards, tmp_path, *given))
+    windows = check_setup(config, locate_data(config)).windows
+    course = Course.of(max_duration, windows["train"])
+    assert 2 < course.epoch_steps < course.steps == len(records(folder))
+
+    def saved_in(place: Path) -> set[int]:
+        return {int(file.name.split("-")[1].removeprefix("ba")) for file in place.glob("*.pt")}
+
+    assert course.steps_at(eval_interval, with_last=True) == by_step(folder, "eval/loss_nats").keys()
+    assert course.steps_at(interval, eval_interval, with_last=True) == saved_in(folder / "checkpoints")
+    assert course.steps_at(backup_interval) == saved_in(folder / "checkpoints" / "backups")
+    n_evaluations = len(by_step(folder, "eval/loss_nats"))
+    assert evaluated_tokens(config, course, windows["val"], 1) == n_evaluations * windows["val"].batch_tokens
+    planned = disk.written(config, course)
+    assert planned.checkpoints == len(saved_in(folder / "checkpoints"))
+    assert planned.backups == len(saved_in(folder / "checkpoints" / "backups"))
+
+
 def test_what_happens_at_intervals_happens_as_often_as_in_a_run():
     course = Course(steps=25, epoch_steps=10, epoch_tokens=950, batch_tokens=100)
     assert course.tokens == 950 * 2 + 500
-    assert [course.times(each) for each in ("10ba", "1ep", "2ep", "3ep", "950tok", "1tok")] == [2, 2, 1, 0, 2, 25]
-    assert course.times("10ba", step=9) == 0
-    given = ["direction=forward", "data.path=d", "checkpoint.keep=-1"]
-
-    def saves(*keys: str) -> int:
-        return disk.written(compose_config("train_composer", *given, *keys), course).checkpoints
-
-    assert saves("checkpoint.interval=10ba", "eval_interval=10ba") == 3  # 10, 20, 25
-    assert saves("checkpoint.interval=10ba", "eval_interval=4ba") == 2 + 6 - 1 + 1
-    assert saves("checkpoint.interval=5ba", "eval_interval=25ba") == 5
+    assert [len(course.steps_at(each)) for each in ("10ba", "1ep", "2ep", "3ep", "950tok", "1tok")] == [
+        2,
+        2,
+        1,
+        0,
+        2,
+        25,
+    ]
+    assert course.steps_at("1ep", "8ba", with_last=True, after=8) == {10, 16, 20, 24, 25}
+    assert course.steps_at("130tok", after=8) == {10, 11, 13, 14, 15, 17, 18, 19, 21, 22, 24, 25}
 
 
 def test_without_data_a_plan_takes_its_tokens():

@@ -1,5 +1,6 @@
 """The course of a run, before it begins: steps, tokens, epochs, and how often something happens on the way."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from hindsight.config.training import TrainConfig
@@ -48,15 +49,35 @@ class Course:
         epochs, rest = divmod(step, self.epoch_steps)
         return epochs * self.epoch_tokens + min(rest * self.batch_tokens, self.epoch_tokens)
 
-    def times(self, interval: str, step: int | None = None) -> int:
-        """How often something has happened after so many steps (None: all), if it does at an interval such as 100ba."""
-        step = self.steps if step is None else step
+    def steps_at(self, *intervals: str, with_last: bool = False, after: int = 0) -> set[int]:
+        """Steps behind which something happens that does so at any of these intervals, once a step.
+
+        Args:
+            intervals: such as 100ba, 1ep or 1_000_000tok.
+            with_last: whether it happens at the end of the run, too, as an evaluation does.
+            after: steps that are made already, and left out.
+        """
+        found = {step for interval in intervals for step in self._steps_of(interval)}
+        found |= {self.steps} if with_last else set()
+        return {step for step in found if step > after}
+
+    def _steps_of(self, interval: str) -> Iterable[int]:
         number, unit = parse_duration(interval)
-        if unit == "ba":
-            return step // number
-        if unit == "ep":
-            return step // self.epoch_steps // number
-        return min(self.tokens_until(step) // number, step)
+        if unit == "tok":
+            return self._steps_reaching(number)
+        steps = number if unit == "ba" else number * self.epoch_steps
+        return range(steps, self.steps + 1, steps)
+
+    def _steps_reaching(self, tokens: int) -> Iterator[int]:
+        """Steps at which a multiple of so many tokens is reached; one step may reach several."""
+        step = 0
+        sizes = self.epoch_steps, self.epoch_tokens, self.batch_tokens
+        while True:
+            reached = self.tokens_until(step) // tokens
+            step = steps_in(f"{(reached + 1) * tokens}tok", *sizes)
+            if step > self.steps:
+                return
+            yield step
 
 
 def evaluated_tokens(config: TrainConfig, course: Course, val: SplitWindows, n_readings: int) -> int:
@@ -68,9 +89,7 @@ def evaluated_tokens(config: TrainConfig, course: Course, val: SplitWindows, n_r
         val: the windows of validation.
         n_readings: ways in which each window is read; 2 with order=both.
     """
-    number, unit = parse_duration(config.eval_interval)
-    at_end = unit != "ba" or course.steps % number != 0
     tokens = val.n_tokens
     if config.eval_batches is not None:
         tokens = min(tokens, config.eval_batches * val.batch_tokens)
-    return n_readings * tokens * (course.times(config.eval_interval) + at_end)
+    return n_readings * tokens * len(course.steps_at(config.eval_interval, with_last=True))

@@ -5,13 +5,11 @@ archive, and beside them what is small: names, settings, random states. Two tens
 stored once.
 """
 
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from hindsight.config.training import TrainConfig
-from hindsight.durations import parse_duration
 from hindsight.planning.course import Course
 
 FLOAT_BYTES = 4
@@ -73,21 +71,13 @@ def written(config: TrainConfig, course: Course) -> Written:
 
     A checkpoint is also saved before every evaluation; an older one is deleted when the new one is complete.
     """
-    saves = min(_saves(config, course), course.steps)
+    saves = len(course.steps_at(config.checkpoint.interval, config.eval_interval, with_last=True))
     keep, backup_interval = config.checkpoint.keep, config.checkpoint.backup_interval
     return Written(
         checkpoints=saves if keep == -1 else min(keep + 1, saves),
-        backups=0 if backup_interval is None else course.times(backup_interval),
+        backups=0 if backup_interval is None else len(course.steps_at(backup_interval)),
         lines=course.steps // config.log_interval,
     )
-
-
-def _saves(config: TrainConfig, course: Course) -> int:
-    """Steps that are saved: at each interval, before each evaluation, and at the end; too many rather than too few."""
-    intervals = {config.checkpoint.interval, config.eval_interval}
-    steps = [number for number, unit in map(parse_duration, intervals) if unit == "ba"]
-    together = course.steps // math.lcm(*steps) if len(steps) == len(intervals) == 2 else 0
-    return sum(map(course.times, intervals)) - together + all(course.steps % number for number in steps)
 
 
 def free_bytes(folder: Path, with_reserved: bool = False) -> int | None:

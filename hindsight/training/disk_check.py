@@ -11,7 +11,6 @@ from composer.core import Timestamp
 from torch import nn
 
 from hindsight.config.training import TrainConfig
-from hindsight.durations import parse_duration
 from hindsight.errors import InputError
 from hindsight.planning.course import Course
 from hindsight.planning.disk import free_bytes, state_bytes, weights_bytes
@@ -40,10 +39,11 @@ def require_room(setup: RunSetup, model: nn.Module, reached: Timestamp | None) -
     n_trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     each, weights = state_bytes(n_parameters, n_trained), weights_bytes(n_parameters)
     place = local_folder(config, folder)
-    most, at_end, backups = added(config, course, step, len(checkpoints_in(place)))
-    lines = LEAST_LINE_BYTES * ((course.steps - step) // config.log_interval)
     if config.max_time is not None:  # this start may end before; it saves one checkpoint, whenever it does
         most, at_end, backups, lines, weights = 1, 1, 0, 0, 0
+    else:
+        most, at_end, backups = added(config, course, step, len(checkpoints_in(place)))
+        lines = LEAST_LINE_BYTES * ((course.steps - step) // config.log_interval)
     what = f"{most} more checkpoint{'s' * (most > 1)} at once"
     what += f" and {backups} backup{'s' * (backups > 1)}" if backups else ""
     what += f", {size(each)} each"
@@ -61,16 +61,8 @@ def added(config: TrainConfig, course: Course, step: int, existing: int) -> tupl
     An older one is deleted only when the new one is complete.
     """
     keep, backup_interval = config.checkpoint.keep, config.checkpoint.backup_interval
-
-    def to_come(interval: str) -> int:
-        return course.times(interval) - course.times(interval, step)
-
-    def with_last(interval: str) -> int:
-        number, unit = parse_duration(interval)
-        return to_come(interval) + (unit == "ba" and course.steps % number > 0)
-
-    saves = max(with_last(config.checkpoint.interval), with_last(config.eval_interval), 1)
-    backups = to_come(backup_interval) if backup_interval is not None else 0
+    saves = len(course.steps_at(config.checkpoint.interval, config.eval_interval, with_last=True, after=step))
+    backups = len(course.steps_at(backup_interval, after=step)) if backup_interval is not None else 0
     if keep == -1:
         return saves, saves, backups
     most = min(existing + saves, max(keep, existing) + 1)
