@@ -22,11 +22,11 @@ from hindsight.errors import InputError
 from hindsight.planning import disk
 from hindsight.planning.course import Course, evaluated_tokens
 from hindsight.planning.memory import Memory, memory_of
-from hindsight.planning.parameters import n_tensors, parameters_by_part
+from hindsight.planning.parameters import n_parameters, n_tensors, n_trained, parameters_by_part
 from hindsight.planning.plan import plan_of
 from hindsight.planning.table import duration, short, size, table
 from hindsight.studies.sweep import median_speed
-from hindsight.training.optim import build_optimizer
+from hindsight.training.optim import build_optimizer, freeze
 from hindsight.training.setup import check_setup, locate_data
 from language_model import LanguageModel, build_model
 
@@ -77,8 +77,43 @@ def test_parameters_and_tensors_are_those_of_the_built_model_with_any_keys(kind:
     config = KINDS[kind]
     planned = {part: count for part, count in parameters_by_part(config, 111).items() if count}
     assert planned == built_parts(config, 111)
-    assert n_tensors(config) == len([*build_model(config, 111, seed=0).parameters()])
+    assert n_tensors(config, config.parts) == len([*build_model(config, 111, seed=0).parameters()])
     assert parameters_by_part(replace(config, vocab_size=200), 111)["embedding"] == 200 * 64
+
+
+FREEZES = {
+    "gpt2": ["embedding", "blocks.0-1", "positions"],
+    "gpt2_tied": ["embedding"],
+    "llama_bias": ["blocks.0-2.attention", "blocks.2.mlp_norm", "norm"],
+    "llama": ["blocks.0-1.mlp", "head"],
+    "lstm_norm": ["layers.0-1"],
+    "gru": ["layers.2", "head"],
+}
+
+
+@pytest.mark.parametrize("kind", FREEZES)
+def test_what_is_trained_of_a_model_with_frozen_parts_is_what_its_optimizer_has(kind: str):
+    config = replace(KINDS[kind], freeze=FREEZES[kind])
+    module = build_model(config, 111, seed=0)
+    freeze(module, config.frozen)
+    trained = [weight for weight in module.parameters() if weight.requires_grad]
+    assert n_trained(config, 111) == sum(weight.numel() for weight in trained) < n_parameters(config, 111)
+    assert n_tensors(config, config.parts) - n_tensors(config, config.frozen) == len(trained)
+    memory = memory_of(config, 111, 2, T, n_devices=2)
+    assert memory.gradients == memory.buckets == memory.optimizer // 2 == 4 * n_trained(config, 111)
+    assert measured_peak(config, 111, 4, False, False, 1) <= 1.01 * memory_of(config, 111, 4, T).peak
+
+
+def test_a_checkpoint_of_a_run_with_frozen_parts_has_the_size_that_is_planned(shards: Path, tmp_path: Path):
+    given = ["model.freeze=[embedding,blocks.0]", "max_duration=2ba"]
+    folder = train(shards, tmp_path, *given, "run_name=a")
+    (file,) = (folder / "checkpoints").glob("*.pt")
+    found, whole = (plan(*settings(shards, tmp_path, *keys)) for keys in (given, given[1:]))
+    assert found["disk"]["checkpoint_bytes"] == pytest.approx(file.stat().st_size, abs=6_000)
+    assert found["disk"]["checkpoint_bytes"] < whole["disk"]["checkpoint_bytes"] - 100_000
+    assert found["model"]["trained_parameters"] == runs.read_metadata(folder)["n_trainable_parameters"]
+    assert f"{found['model']['trained_parameters']:,} are trained" in table(found)
+    assert " are trained" not in table(whole)
 
 
 class Peak(TorchDispatchMode):
@@ -114,6 +149,7 @@ def measured_peak(
 ) -> int:
     """Most bytes of tensors in a training step, weights and optimizer included."""
     module = build_model(config, vocab_size, 0, is_checkpointed)
+    freeze(module, config.frozen)
     model = LanguageModel(module, np.ones(vocab_size, np.int64)).train()
     optimizer = build_optimizer(module, OptimConfig())
     batch = dict.fromkeys(("input_ids", "targets"), torch.zeros(windows, T, dtype=torch.int64))

@@ -15,8 +15,8 @@ from hindsight.planning.course import Course
 FLOAT_BYTES = 4
 ADAMW_MEANS = 2
 """Numbers that AdamW keeps for each parameter."""
-ENTRIES = 2 + ADAMW_MEANS
-"""Tensors of a checkpoint for each of the model: itself, its means, and the number of its updates."""
+ADAMW_ENTRIES = ADAMW_MEANS + 1
+"""Tensors of a checkpoint for each that is trained, beside itself: its means, and the number of its updates."""
 ENTRY_BYTES = 313
 """Of the archive, for each tensor: its name, place and checksum, and the zeros that align it."""
 BASE_BYTES = 14_000
@@ -40,15 +40,17 @@ def state_bytes(n_parameters: int, n_trained: int) -> int:
     return FLOAT_BYTES * (n_parameters + ADAMW_MEANS * n_trained)
 
 
-def checkpoint_bytes(n_parameters: int, n_trained: int, n_tensors: int) -> int:
+def checkpoint_bytes(n_parameters: int, n_trained: int, n_tensors: int, n_trained_tensors: int) -> int:
     """Bytes of a checkpoint, to a few thousand.
 
     Args:
         n_parameters: all of the model.
         n_trained: those of them that are trained.
         n_tensors: tensors that they are.
+        n_trained_tensors: those of them that are trained.
     """
-    return state_bytes(n_parameters, n_trained) + ENTRIES * n_tensors * ENTRY_BYTES + BASE_BYTES
+    entries = n_tensors + ADAMW_ENTRIES * n_trained_tensors
+    return state_bytes(n_parameters, n_trained) + entries * ENTRY_BYTES + BASE_BYTES
 
 
 @dataclass(frozen=True)

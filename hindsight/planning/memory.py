@@ -4,7 +4,8 @@ Weights, gradients and the two running means of AdamW take 4 bytes a parameter e
 Activations are what autograd keeps of gpt.py and rnn.py for the backward pass, counted tensor by tensor as
 arXiv:2205.05198 does it (section 4), without T x T attention weights, which the kernels of PyTorch do not store (except
 that of a CPU with dropout). tests/test_plan.py compares the peak with the most that the tensors of a step take at once.
-What torch.compile saves by fusing is not known beforehand: its peak is lower.
+What torch.compile saves by fusing is not known beforehand: its peak is lower; and so is that of frozen layers, of
+which activations count as if they were trained.
 
 Letters: N tokens that are taken at once, D d_model, F numbers in the MLP's hidden layer, V token ids.
 """
@@ -21,6 +22,7 @@ from hindsight.planning.parameters import (
     mlp_width,
     parameters_by_part,
     qkv_width,
+    trained_by_part,
 )
 
 FLOAT, HALF, MASK, ID = 4, 2, 1, 8
@@ -36,8 +38,8 @@ class Memory:
 
     Args:
         weights: the parameters.
-        optimizer: the running means of AdamW.
-        gradients: of all parameters.
+        optimizer: the running means of AdamW, of what is trained.
+        gradients: of the parameters that are trained.
         buckets: second copy of the gradients, by which several devices exchange them.
         copies: weights in half precision, in mixed precision.
         activations: what is kept for the backward pass.
@@ -105,8 +107,8 @@ def memory_of(
         accumulates: whether a step has several microbatches.
         n_devices: devices that exchange gradients.
     """
-    parts = parameters_by_part(config, vocab_size)
-    weights = FLOAT * sum(parts.values())
+    parts, trained = parameters_by_part(config, vocab_size), trained_by_part(config, vocab_size)
+    weights, gradients = FLOAT * sum(parts.values()), FLOAT * sum(trained.values())
     N, D, V = windows * context_length, config.d_model, config.vocab_size or vocab_size
     size = HALF if is_mixed else FLOAT
     layer, backward = _layer(config, is_mixed)
@@ -118,21 +120,21 @@ def memory_of(
         assert isinstance(config, RNNConfig)
         ends += size * D + (FLOAT * D if config.final_norm else 0)
     matrices = [ATTENTION, MLP, RECURRENT]
-    head = parts[EMBEDDING if config.tied_head else HEAD]
+    head = EMBEDDING if config.tied_head else HEAD
     in_layer = N * ((layer if is_checkpointed else 0) + backward)
-    in_layers = sum(parts.get(part, 0) for part in matrices)
-    copies = HALF * (in_layers + head) if is_mixed else 0
+    copies = HALF * sum(parts.get(part, 0) for part in [*matrices, head]) if is_mixed else 0
+    in_layers = sum(trained.get(part, 0) for part in matrices)
     return Memory(
         weights=weights,
-        optimizer=2 * weights,
-        gradients=weights,
-        buckets=weights if n_devices > 1 else 0,
+        optimizer=2 * gradients,
+        gradients=gradients,
+        buckets=gradients if n_devices > 1 else 0,
         copies=copies,
         activations=N * (kept + ends),
         # The logarithms of the softmax in float32, their gradient, and that of the logits.
         logits=N * V * 3 * FLOAT,
-        first=copies + N * kept + FLOAT * head + in_layer,
-        last=FLOAT * (head + in_layers * (config.n_layers - 1) // config.n_layers)
+        first=copies + N * kept + FLOAT * trained[head] + in_layer,
+        last=FLOAT * (trained[head] + in_layers * (config.n_layers - 1) // config.n_layers)
         + N * (kept // config.n_layers)
         + in_layer,
         accumulates=accumulates,

@@ -7,6 +7,9 @@ there, attention counts in full, as if it were not causal, and activation checkp
 Letters: V token ids, D d_model, F numbers in the MLP's hidden layer.
 """
 
+from collections import Counter
+from collections.abc import Sequence
+
 from hindsight.config.model import Block, Cell, GPTConfig, ModelConfig, RNNConfig
 
 EMBEDDING, POSITIONS, ATTENTION, MLP, RECURRENT, NORMS, HEAD = (
@@ -66,16 +69,32 @@ def n_parameters(config: ModelConfig, vocab_size: int) -> int:
     return sum(parameters_by_part(config, vocab_size).values())
 
 
-def n_tensors(config: ModelConfig) -> int:
-    """Number of tensors that the parameters of a model are."""
+def trained_by_part(config: ModelConfig, vocab_size: int) -> dict[str, int]:
+    """Number of parameters of each part that are trained: without those that model.freeze names."""
+    parts = parameters_by_part(config, vocab_size)
+    number, frozen = (Counter(map(_part_of, names)) for names in (config.parts, config.frozen))
+    return {part: count - frozen[part] * count // (number[part] or 1) for part, count in parts.items()}
+
+
+def n_trained(config: ModelConfig, vocab_size: int) -> int:
+    """Number of parameters that are trained."""
+    return sum(trained_by_part(config, vocab_size).values())
+
+
+def n_tensors(config: ModelConfig, names: Sequence[str]) -> int:
+    """Number of tensors that the parameters of a model are, in those of config.parts that are named."""
+    tensors = {RECURRENT: 4, NORMS: 2}
     if isinstance(config, GPTConfig):
-        is_gpt2, bias = config.block is Block.gpt2, int(config.has_bias)
-        norm = 2 if is_gpt2 else 1
-        layer = (4 if is_gpt2 else 5) * (1 + bias) + 2 * norm
-        around = norm + is_gpt2
-    else:
-        layer, around = 4, 2 * int(isinstance(config, RNNConfig) and config.final_norm)
-    return layer * config.n_layers + around + (1 if config.tied_head else 2)
+        is_gpt2, biases = config.block is Block.gpt2, 1 + int(config.has_bias)
+        tensors = {ATTENTION: 2 * biases, MLP: (2 if is_gpt2 else 3) * biases, NORMS: 2 if is_gpt2 else 1}
+    return sum(tensors.get(_part_of(name), 1) for name in names)
+
+
+def _part_of(name: str) -> str:
+    """Part of a plan that one of config.parts belongs to, such as blocks.0.mlp_norm to norms; they are of one size."""
+    if name.startswith("layers."):
+        return RECURRENT
+    return NORMS if name.endswith("norm") else name.split(".")[-1]
 
 
 def flops_per_token(config: ModelConfig, vocab_size: int, context_length: int) -> int:

@@ -16,7 +16,14 @@ from hindsight.planning import disk
 from hindsight.planning.course import TOKENS_PER_PARAMETER, Course, evaluated_tokens
 from hindsight.planning.devices import DEVICES, Device, find_device
 from hindsight.planning.memory import Memory, memory_of
-from hindsight.planning.parameters import FORWARD_SHARE, flops_per_token, n_parameters, n_tensors, parameters_by_part
+from hindsight.planning.parameters import (
+    FORWARD_SHARE,
+    flops_per_token,
+    n_parameters,
+    n_tensors,
+    n_trained,
+    parameters_by_part,
+)
 from hindsight.planning.seeds import seeds_of
 from hindsight.planning.speed import Speed, speed_of
 from hindsight.training.setup import check_setup, context_length_of, folder_of, local_folder, locate_data
@@ -79,6 +86,7 @@ def plan_of(config: PlanConfig) -> dict[str, Any]:
     sizes = sizes_of(config)
     course = Course.of(config.max_duration, sizes.train)
     parameters = n_parameters(config.model, sizes.vocab_size)
+    trained = n_trained(config.model, sizes.vocab_size)
     flops = flops_per_token(config.model, sizes.vocab_size, context_length_of(config))
     evaluated = 0 if sizes.val is None else evaluated_tokens(config, course, sizes.val, sizes.train.passes)
     time = _time(config, course.tokens, evaluated, flops, speed_of(config, flops, device))
@@ -88,6 +96,7 @@ def plan_of(config: PlanConfig) -> dict[str, Any]:
             "order": order_of(config),
             "vocab_size": sizes.vocab_size,
             "parameters": parameters,
+            "trained_parameters": trained,
             "parameters_by_part": parameters_by_part(config.model, sizes.vocab_size),
         },
         "tokens": _tokens(sizes, course, parameters),
@@ -98,7 +107,7 @@ def plan_of(config: PlanConfig) -> dict[str, Any]:
         },
         "memory": _memory(config, sizes.vocab_size, device),
         "time": time,
-        "disk": _disk(config, course, parameters, n_tensors(config.model)),
+        "disk": _disk(config, course, parameters, trained),
     }
     if (seeds := seeds_of(config, time["hours"] if time is not None else None)) is not None:
         plan["seeds"] = seeds
@@ -182,9 +191,10 @@ def _time(config: PlanConfig, trained: int, evaluated: int, flops: int, speed: S
     }
 
 
-def _disk(config: PlanConfig, course: Course, parameters: int, tensors: int) -> dict[str, Any]:
-    written = disk.written(config, course)
-    each = disk.checkpoint_bytes(parameters, parameters, tensors)
+def _disk(config: PlanConfig, course: Course, parameters: int, trained: int) -> dict[str, Any]:
+    written, model = disk.written(config, course), config.model
+    tensors = n_tensors(model, model.parts)
+    each = disk.checkpoint_bytes(parameters, trained, tensors, tensors - n_tensors(model, model.frozen))
     folder = folder_of(config)
     place = local_folder(config, folder)
     checkpoints = each * (written.checkpoints + written.backups)

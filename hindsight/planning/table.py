@@ -63,6 +63,8 @@ def _parts(parts: Mapping[str, int], write: Any) -> str:
 def _model(model: Plan) -> Iterator[str]:
     yield f"{model['name']}, {model['order']}: {model['parameters']:,} parameters, {model['vocab_size']:,} token ids"
     yield _parts(model["parameters_by_part"], short)
+    if model["trained_parameters"] < model["parameters"]:
+        yield f"{model['trained_parameters']:,} are trained; the others are frozen"
 
 
 def _tokens(tokens: Plan) -> Iterator[str]:
