@@ -323,7 +323,23 @@ def test_seeds_come_from_a_comparison_or_from_a_spread_that_is_given():
         group["gap"]["std_nats"]
         for group in json.loads((ROOT / "results/novels/comparison.json").read_text())["groups"]
     ]
-    assert plan(*given, f"comparison={ROOT / 'results' / 'novels'}")["seeds"]["std_nats"] == max(stds)
+    compared = f"comparison={ROOT / 'results' / 'novels'}"
+    assert plan(*given, compared)["seeds"]["std_nats"] == max(stds)
+    for spread in ("std_nats=0.02", compared):
+        alone, with_margin = plan(*given[:-1], spread), plan(*given, spread)
+        assert alone["seeds"]["seeds"] is alone["seeds"]["runs"] is None
+        assert alone["seeds"]["margin_for_seeds_nats"] == with_margin["seeds"]["margin_for_seeds_nats"]
+        assert table(alone).splitlines()[-1].startswith("seeds     of seeds, 3 find ")
+    assert "seeds" not in plan(*given[:-1])
+
+
+def test_weights_to_begin_with_that_are_here_are_looked_at(trained: dict[str, Path], shards: Path, tmp_path: Path):
+    found = plan(*settings(shards, tmp_path, f"model.init_from={trained['forward']}"))
+    assert found["disk"] == plan(*settings(shards, tmp_path))["disk"] | {"folder": found["disk"]["folder"]}
+    with pytest.raises(InputError, match=r"model.init_from=/nonexistent does not exist"):
+        plan(*settings(shards, tmp_path, "model.init_from=/nonexistent"))
+    with pytest.raises(InputError, match=r"is of other sizes than model=gpt_nano; give model.n_layers=2"):
+        plan(*settings(shards, tmp_path, f"model.init_from={trained['forward']}", "model.n_layers=3"))
 
 
 @pytest.mark.parametrize(
@@ -336,6 +352,7 @@ def test_seeds_come_from_a_comparison_or_from_a_spread_that_is_given():
         (["gpu=TPU", "data_tokens=1000", "model.vocab_size=9"], "gpu=TPU is not known; choose one of H100"),
         (["devices=3"], "batch_size=.* does not divide among devices=3"),
         (["margin_nats=0.01"], "margin_nats=0.01 needs std_nats="),
+        (["std_nats=0.01", "comparison=a"], "std_nats= and comparison= both say a spread"),
         (["comparison=nowhere", "margin_nats=1", "data_tokens=1000", "model.vocab_size=9"], "nowhere cannot be read"),
         (["run=nowhere", "data_tokens=1000", "model.vocab_size=9"], "run=nowhere does not exist"),
         (["data.path=s3://bucket/data"], "s3://bucket/data is not looked at"),

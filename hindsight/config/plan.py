@@ -31,9 +31,9 @@ class PlanConfig(TrainConfig):
     run: str | None = None
     """Folder of a run, whose measured speed counts: as it is, or, for another model or batch, in FLOP/s."""
     margin_nats: float | None = None
-    """Gap, in nats per token, that the comparison is to find: how many seeds that takes."""
+    """Gap, in nats per token, that the comparison is to find: how many seeds that takes; needs a spread."""
     std_nats: float | None = None
-    """Standard deviation of the gap over seeds, in nats per token, for margin_nats."""
+    """Standard deviation of the gap over seeds, in nats per token: which gaps 3, 5 and 10 seeds find."""
     comparison: str | None = None
     """comparison.json of compare_directions.py, or its folder, which says std_nats: the largest of a group counts."""
     json: bool = False
@@ -58,8 +58,10 @@ class PlanConfig(TrainConfig):
             self.batch_size % self.devices == 0,
             f"batch_size={self.batch_size} does not divide among devices={self.devices}; choose a multiple of it.",
         )
+        spreads = [name for name in ("std_nats", "comparison") if getattr(self, name) is not None]
+        require(len(spreads) < 2, "std_nats= and comparison= both say a spread over seeds; give one of them.")
         require(
-            self.margin_nats is None or (self.std_nats is None) != (self.comparison is None),
+            self.margin_nats is None or len(spreads) == 1,
             f"margin_nats={self.margin_nats} needs std_nats=, the spread over seeds, or comparison=, which has it; "
             "give one of them.",
         )

@@ -26,6 +26,7 @@ from hindsight.planning.parameters import (
 )
 from hindsight.planning.seeds import seeds_of
 from hindsight.planning.speed import Speed, speed_of
+from hindsight.training.init_source import check_early
 from hindsight.training.setup import check_setup, context_length_of, folder_of, local_folder, locate_data
 
 BLOCK_LENGTH = 2048
@@ -62,6 +63,7 @@ def sizes_of(config: PlanConfig) -> Sizes:
                 "model.vocab_size=, as its manifest.json says them."
             )
         setup = check_setup(config, locations)
+        check_early(setup)
         vocab_size = config.model.vocab_size or setup.vocab_size
         if vocab_size < setup.vocab_size:
             raise InputError(

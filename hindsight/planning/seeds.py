@@ -16,18 +16,18 @@ MAX_BYTES = 1 << 28
 
 
 def seeds_of(config: PlanConfig, hours: float | None) -> dict[str, Any] | None:
-    """Say how many seeds find a gap of margin_nats with probability 0.8; None if the plan is not asked.
+    """Say which gaps seeds find with probability 0.8, and how many find margin_nats; None if the plan is not asked.
 
     Args:
         config: the settings.
         hours: of one run; None if not known.
     """
-    if config.margin_nats is None:
+    if config.std_nats is None and config.comparison is None:
         return None
     from hindsight.analysis.power import margin_for, seeds_for  # here: SciPy takes a while
 
     std, by = (config.std_nats, "std_nats=") if config.std_nats is not None else _std_of(str(config.comparison))
-    n_seeds = seeds_for(config.margin_nats, std)
+    n_seeds = None if config.margin_nats is None else seeds_for(config.margin_nats, std)
     runs = None if n_seeds is None else RUNS_OF_A_SEED * n_seeds
     return {
         "margin_nats": config.margin_nats,

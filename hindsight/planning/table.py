@@ -121,12 +121,13 @@ def _disk(disk: Plan) -> Iterator[str]:
 
 
 def _seeds(seeds: Plan) -> Iterator[str]:
-    margin, std = seeds["margin_nats"], seeds["std_nats"]
-    needed = "more than a million seeds" if seeds["seeds"] is None else f"{seeds['seeds']:,} seeds"
-    how = f"standard deviation {std:.3g}, {seeds['by']}; power 0.8, two-sided 5%"
-    yield f"{needed} find a gap of {margin:g} nats ({how})"
+    margin = seeds["margin_nats"]
+    how = f"standard deviation {seeds['std_nats']:.3g}, {seeds['by']}; power 0.8, two-sided 5%"
+    if margin is not None:
+        needed = "more than a million seeds" if seeds["seeds"] is None else f"{seeds['seeds']:,} seeds"
+        yield f"{needed} find a gap of {margin:g} nats ({how})"
     if seeds["runs"] is not None:
         hours = "" if seeds["hours"] is None else f", {duration(seeds['hours'])}"
         yield f"{seeds['runs']:,} runs, forward and backward{hours}"
     found = ", ".join(f"{n} find {value:.3g}" for n, value in seeds["margin_for_seeds_nats"].items())
-    yield f"of seeds, {found} nats"
+    yield f"of seeds, {found} nats" + (f" ({how})" if margin is None else "")
