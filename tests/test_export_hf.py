@@ -62,7 +62,8 @@ for folder in map(Path, folders):
     code = {"trust_remote_code": True} if list(folder.glob("modeling_*.py")) else {}
     there = folder
     for name in ("loaded", "saved and loaded"):
-        model, tokenizer = AutoModelForCausalLM.from_pretrained(there, **code), AutoTokenizer.from_pretrained(there)
+        model = AutoModelForCausalLM.from_pretrained(there, **code)
+        tokenizer = AutoTokenizer.from_pretrained(there, **code)
         assert model.dtype == torch.float32 and not model.training
         with torch.no_grad():
             logits = model(inputs).logits
@@ -88,13 +89,25 @@ for name in ("backward", "reversed", "reversed and backward", "both"):
     write = pipeline("backward-text-generation", model=str(again), trust_remote_code=True)
     assert write(texts[0], max_new_tokens=6, do_sample=False) == answers[0], "saved and loaded"
     assert len(write(texts[0], num_return_sequences=2)) == 2
+    batch = write(texts, batch_size=2, max_new_tokens=6, do_sample=False, num_beams=2, num_return_sequences=2)
+    each = [write(text, max_new_tokens=6, do_sample=False, num_beams=2, num_return_sequences=2) for text in texts]
+    assert batch == each and len(batch[0]) == 2, "in batches"
+    try:
+        told["nothing asked"] = write(texts[0], max_new_tokens=0)
+    except ValueError as error:
+        assert "max_new_tokens" in str(error)
     told[name] = [answer["generated_text"] for [answer] in answers]
 write = pipeline("text-generation", model=turned["both"])
 told["both, forward"] = write(texts[0], max_new_tokens=6, do_sample=False)[0]["generated_text"]
+for folder in folders:
+    code = {"trust_remote_code": True} if list(Path(folder).glob("modeling_*.py")) else {}
+    write = pipeline("text-generation", model=folder, **code)
+    [answer] = write(texts[0], eos_token_id=None, return_tensors=True)
+    told[f"length {folder}"] = len(answer["generated_token_ids"])
 
 folder = turned["lively lstm"]
 model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
-tokenizer = AutoTokenizer.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
 rows = [tokenizer(text, return_tensors="pt") for text in texts[:2]]
 batch = tokenizer(texts[:2], return_tensors="pt", padding=True)
 assert rows[0].input_ids.shape != rows[1].input_ids.shape
@@ -194,6 +207,7 @@ def elsewhere(request, exported, turned):
         [*command, str(told)], cwd=empty, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+    assert "[y/N]" not in done.stdout, "transformers asks whether code may run"
     return request.param, json.loads(told.read_text())
 
 
@@ -290,6 +304,12 @@ def test_an_rnn_carries_its_state_beside_padding_and_through_beam_search(prompte
     assert prompted["n read"][1:] == [1] * 5
     assert prompted["beams"] == prompted["beams without a cache"] != prompted["batch"]
     assert prompted["loss"] == pytest.approx(prompted["loss by hand"], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_a_pipeline_without_a_length_writes_until_the_context_is_full(prompted, exported):
+    assert {prompted[f"length {exported / name / 'model'}"] for name in MODELS} == {T}
+    assert "nothing asked" not in prompted
 
 
 # ------------------------------------------------------------------------------------------------ what is in the folder

@@ -59,7 +59,8 @@ def write_model(
     content |= {name: special_ids[name] for name in ("bos_token_id", "eos_token_id")}
     content |= {"dtype": "float32", "use_cache": True, "hindsight": reading.as_json(), **more}
     _write(folder / CONFIG, content)
-    _write(folder / GENERATION_CONFIG, special_ids)
+    # A pipeline's own default, 256 new tokens, would go on behind the last position.
+    _write(folder / GENERATION_CONFIG, {**special_ids, "max_length": reading.context_length})
 
 
 def gpt_config(config: GPTConfig, vocab_size: int) -> dict[str, Any]:

@@ -39,27 +39,30 @@ class BackwardTextGenerationPipeline(Pipeline):
         return {}, generate, shown
 
     def preprocess(self, text: str) -> dict[str, Any]:
-        """Give the tokens of a text, in the order in which the model reads them."""
-        ids = self.tokenizer(self.as_tokenized(text), add_special_tokens=False, verbose=False)["input_ids"]
-        return {"prompt": text, "prompt_ids": torch.tensor([self._turned(ids)], dtype=torch.long)}
+        """Give the start and the tokens of a text, in the order in which the model reads them."""
+        ids = self._turned(
+            self.tokenizer(self.as_tokenized(text), add_special_tokens=False, verbose=False)["input_ids"]
+        )
+        window = self._reading["context_length"]
+        read_ids = ids if len(ids) < window else ids[-(window // 2) :]
+        input_ids = torch.tensor([[self._start_id, *read_ids]], dtype=torch.long)
+        return {"prompt": text, "input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
 
     def _forward(self, model_inputs: dict[str, Any], **generate: Any) -> dict[str, Any]:
-        prompt_ids, window = model_inputs["prompt_ids"], self._reading["context_length"]
-        read_ids = prompt_ids if prompt_ids.shape[1] < window else prompt_ids[:, -(window // 2) :]
-        start_ids = prompt_ids.new_full((1, 1), self._start_id)
-        input_ids = torch.cat([start_ids, read_ids], dim=1)
-        n_inputs = input_ids.shape[1]
-        room = window - n_inputs + 1  # the last token that is written is not read
+        input_ids, mask = model_inputs["input_ids"], model_inputs["attention_mask"]
+        n_rows, n_inputs = input_ids.shape
+        room = self._reading["context_length"] - n_inputs + 1  # the last token that is written is not read
         if "max_length" in generate:
             generate["max_new_tokens"] = max(generate.pop("max_length") - n_inputs, 1)
-        generate["max_new_tokens"] = min(generate.get("max_new_tokens") or room, room)
-        mask = torch.ones_like(input_ids)
+        asked = generate.get("max_new_tokens")
+        generate["max_new_tokens"] = room if asked is None else min(asked, room)
         sequences = self.model.generate(input_ids, attention_mask=mask, **{"do_sample": True, **generate})
-        return {"prompt": model_inputs["prompt"], "written_ids": sequences[:, n_inputs:]}
+        written_ids = sequences[:, n_inputs:].unflatten(0, (n_rows, -1))  # several of a text: num_return_sequences
+        return {"prompt": model_inputs["prompt"], "written_ids": written_ids}
 
     def postprocess(self, model_outputs: dict[str, Any], return_full_text: bool = True) -> list[dict[str, str]]:
         """Give the texts in reading order."""
-        written: Tensor = model_outputs["written_ids"]
+        written: Tensor = model_outputs["written_ids"][0]
         prompt = model_outputs["prompt"] if return_full_text else ""
         texts = [self._text_of(ids) for ids in written.tolist()]
         return [{"generated_text": text + prompt if self._writes_before else prompt + text} for text in texts]
