@@ -412,6 +412,23 @@ def test_nothing_else_is_overwritten_and_the_same_export_is_left(trained, tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
+def test_a_damaged_export_is_refused(trained, tmp_path):
+    export(trained["gru"], tmp_path / "whole")
+    for name in ("model.safetensors", "config.json", "tokenizer.json", "modeling_hindsight_rnn.py"):
+        out = shutil.copytree(tmp_path / "whole", tmp_path / name)
+        raw = (out / name).read_bytes()
+        (out / name).write_bytes(raw[:-9] + bytes([raw[-9] ^ 1]) + raw[-8:])
+        with pytest.raises(InputError, match=rf"^out={out} is damaged: {name} is not what was exported; remove"):
+            export(trained["gru"], out)
+        (out / name).unlink()
+        with pytest.raises(InputError, match=rf"is damaged: {name}"):
+            export(trained["gru"], out)
+    record = json.loads((tmp_path / "whole" / "hindsight_export.json").read_text())
+    (tmp_path / "whole" / "hindsight_export.json").write_text(json.dumps({**record, "sha256": None}))
+    with pytest.raises(InputError, match=r"is damaged: hindsight_export\.json"):
+        export(trained["gru"], tmp_path / "whole")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,5 +1,6 @@
 """The whole way from a run to a folder for transformers."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hindsight.export.logits import compare_logits
 from hindsight.export.model_files import write_model
 from hindsight.export.reading import HowItReads, how_it_reads
 from hindsight.export.tokenizer_files import check_tokenizer, write_tokenizer
-from hindsight.files import is_free, local_path, new_folder, read_json, write_atomically
+from hindsight.files import is_free, local_path, new_folder, open_regular, read_json, write_atomically
 from hindsight.orders.order import FixedOrder
 from hindsight.provenance import VERSION, git_commit
 
@@ -44,7 +45,7 @@ def earlier_export(config: ExportConfig, run: OpenedRun) -> dict[str, Any] | Non
     """Give the record of what is at out= if that is this export; None if nothing is there.
 
     Raises:
-        InputError: something else is there.
+        InputError: something else is there, or a file of it is damaged; the card may have been edited.
     """
     out = local_path("out", config.out)
     if is_free(out):
@@ -58,6 +59,9 @@ def earlier_export(config: ExportConfig, run: OpenedRun) -> dict[str, Any] | Non
             f"out={config.out} holds step {record.get('step')} of the run {record.get('run')}; give a new or an empty "
             "folder."
         )
+    for name, expected in _files(record).items():
+        if _sha256(out / name) != expected:
+            raise InputError(f"out={config.out} is damaged: {name} is not what was exported; remove the folder.")
     return record
 
 
@@ -81,9 +85,25 @@ def write_folder(run: OpenedRun, reading: HowItReads, module: nn.Module, folder:
         "logits_difference": difference,
         "hindsight": VERSION,
         "git_commit": git_commit(),
+        "sha256": {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.name != CARD},
     }
     write_atomically(folder / RECORD, json.dumps(record, indent=2) + "\n")
     return record
+
+
+def _files(record: dict[str, Any]) -> dict[str, str]:
+    """The hashes in a record by the names of the files; without them, nothing there counts as whole."""
+    recorded = record.get("sha256")
+    return recorded if isinstance(recorded, dict) and recorded else {RECORD: ""}
+
+
+def _sha256(path: Path) -> str | None:
+    """Hash a file; None if it cannot be read."""
+    try:
+        with open_regular(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def _source(run: OpenedRun) -> dict[str, Any]:
