@@ -195,16 +195,41 @@ def test_a_file_that_was_interrupted_goes_on_and_is_that_of_one_go(tokenizer, tm
     assert {path.name for path in tmp_path.iterdir()} == {"texts.jsonl", "whole.jsonl"}
 
 
-def test_what_was_begun_with_other_settings_is_begun_anew(tmp_path):
-    out = tmp_path / "a.jsonl"
-    with suppress(KeyError), records_in_work(out, {"seed": 0}, 2, "texts") as records:
+def test_what_was_begun_with_other_settings_is_kept_until_the_user_says_otherwise(tmp_path):
+    out, folder = tmp_path / "a.jsonl", tmp_path / ".a.jsonl.partial"
+    with suppress(KeyError), records_in_work(out, {"seed": 0, "prompts": "x"}, 2, "texts") as records:
         records.add({"number": 0})
         raise KeyError
-    assert not out.exists()
+    said = rf"1 of its lines are done, with other settings \(seed=0 then, 1 now, prompts\); .* remove {folder}"
+    with pytest.raises(InputError, match=said), records_in_work(out, {"seed": 1, "prompts": "y"}, 2, "texts"):
+        pass
+    with records_in_work(out, {"seed": 0, "prompts": "x"}, 2, "texts") as records:
+        assert records.n_done == 1
+        records.add({"number": 1})
+    assert written(out) == [{"number": 0}, {"number": 1}]
+
+
+def test_what_was_begun_with_other_settings_and_has_no_line_is_begun_with_these(tmp_path):
+    out = tmp_path / "a.jsonl"
+    with suppress(KeyError), records_in_work(out, {"seed": 0}, 1, "texts"):
+        raise KeyError
     with records_in_work(out, {"seed": 1}, 1, "texts") as records:
-        assert records.n_done == 0
         records.add({"number": 1})
     assert written(out) == [{"number": 1}]
+
+
+def test_a_file_goes_on_however_its_run_is_spelled(tokenizer, tmp_path):
+    writer, prompts, out = writer_of(tokenizer, "forward"), ["0", "5"], tmp_path / "texts.jsonl"
+    writer.module = module = Interrupted(tokenizer.encode_batch([TEXT])[0], tokenizer)
+    module.at = tokenizer.encode_batch(["5"])[0][0]
+    config = dataclasses.replace(GREEDY, length=4)
+    with pytest.raises(KeyboardInterrupt):
+        batch.write_file(writer, prompts, config, batch.Source("runs/a", "forward", 7, "same"), out)
+    module.at = tokenizer.encode_batch(["0"])[0][0]  # what is done is not done again
+    with pytest.raises(InputError, match="checkpoint"):
+        batch.write_file(writer, prompts, config, batch.Source("runs/a", "forward", 8, "other"), out)
+    batch.write_file(writer, prompts, config, batch.Source("./runs/a/", "forward", 7, "same"), out)
+    assert [record["prompt"] for record in written(out)] == prompts
 
 
 def test_a_prompt_longer_than_the_context_is_read_from_its_end_or_begin_and_that_is_said(tokenizer, capsys):

@@ -35,6 +35,8 @@ ONLY_FOR = {
     "other": (Mode.score, Mode.infill),
 }
 """Keys that some modes have no use for."""
+DRAWING = ("length", "samples", "temperature", "top_k", "top_p", "min_p", "seed", "batch_size")
+"""Keys on which the draws depend; on batch_size by the last bits of the numbers."""
 
 
 @dataclass
@@ -123,3 +125,8 @@ class GenerateConfig:
                 key in ("prompts", "other") or getattr(self, key) is None or self.prompts is None,
                 f"{key}= and prompts={self.prompts}: give one of the two.",
             )
+
+    @property
+    def drawing(self) -> dict[str, float | None]:
+        """The keys on which the draws depend."""
+        return {name: getattr(self, name) for name in DRAWING}

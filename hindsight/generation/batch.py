@@ -1,7 +1,5 @@
 """Many prompts, one after the other: to JSON lines in a file, or to plain lines as they come."""
 
-import hashlib
-import json
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,13 +8,10 @@ from typing import Any
 
 from hindsight import output
 from hindsight.config.generation import GenerateConfig
-from hindsight.generation.records import records_in_work
+from hindsight.generation.records import hash_of, records_in_work
 from hindsight.generation.writer import Writer, Written
 
 log = logging.getLogger("hindsight")
-
-SETTINGS = ("length", "samples", "temperature", "top_k", "top_p", "min_p", "seed", "batch_size")
-"""Keys on which the texts depend; batch_size in the last bits of the numbers that they are drawn by."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +37,7 @@ def write_file(writer: Writer, prompts: list[str], config: GenerateConfig, sourc
     n_cut = sum(writer.n_unread(len(each)) > 0 for each in tokens)
     if n_cut:
         log.warning("%d of %d prompts are longer than the context: %s", n_cut, len(prompts), _rule(writer))
-    settings = {name: getattr(config, name) for name in SETTINGS} | vars(source)
-    settings["prompts"] = hashlib.sha256(json.dumps(prompts).encode()).hexdigest()
+    settings = config.drawing | {"order": source.order, "checkpoint": source.fingerprint, "prompts": hash_of(prompts)}
     with records_in_work(out, settings, len(prompts) * config.samples, "texts") as records:
         place = 0
         for prompt, prompt_tokens in zip(prompts, tokens, strict=True):

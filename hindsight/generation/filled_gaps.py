@@ -1,7 +1,5 @@
 """Gaps in texts and what could stand in them: as lines, or as JSON lines in a file."""
 
-import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,14 +11,11 @@ from hindsight.errors import InputError
 from hindsight.generation.given import Gap
 from hindsight.generation.infilling import Filled, Pair, Sides, fill
 from hindsight.generation.judges import Judges
-from hindsight.generation.records import check_out, records_in_work
+from hindsight.generation.records import check_out, hash_of, records_in_work
 from hindsight.generation.sampling import Sampling
 from hindsight.generation.scored_texts import one_line
 
 log = logging.getLogger("hindsight")
-
-SETTINGS = ("length", "samples", "temperature", "top_k", "top_p", "min_p", "seed", "batch_size")
-"""Keys on which the middles depend."""
 
 
 def fill_gaps(judges: Judges, gaps: Sequence[Gap], config: GenerateConfig) -> None:
@@ -81,8 +76,7 @@ def say_gaps(judges: Judges, pair: Pair, gaps: Sequence[Gap], config: GenerateCo
 def write_gaps(judges: Judges, pair: Pair, gaps: Sequence[Gap], config: GenerateConfig, out: Path) -> None:
     """Write a record for each gap into a new file; go on with one that was begun so."""
     texts = [[gap.beginning, gap.ending] for gap in gaps]
-    settings = {name: getattr(config, name) for name in SETTINGS} | {"models": judges.fingerprints}
-    settings["gaps"] = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+    settings = config.drawing | {"models": judges.fingerprints, "gaps": hash_of(texts)}
     with records_in_work(out, settings, len(gaps), "gaps") as records:
         for gap in gaps[records.n_done :]:
             middles = [_record(judges, each) for each in filled(judges, pair, gap, config)]

@@ -1,12 +1,13 @@
 """A file of JSON lines that is made line by line, goes on after a kill, and gets its name when it is whole."""
 
+import hashlib
 import json
 import logging
 import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -72,22 +73,24 @@ def records_in_work(out: Path, settings: dict[str, Any], total: int, what: str) 
 
     Args:
         out: what `check_out` gives.
-        settings: all that records depend on; what was made by others is begun anew.
+        settings: all that records depend on.
         total: how many records there will be.
         what: what they are, for the line that says how far it is.
 
     Raises:
-        InputError: another process makes the same file.
+        InputError: another process makes the same file, or what is done of it was made with other settings.
     """
     folder = partial_of(out)
     with locked(folder, f"out={out}: another process makes it"):
         path = folder / LINES
-        if _settings_in(folder) != settings:
-            if path.exists():
-                log.info("out=%s: what was begun with other settings is begun anew.", out)
-            path.unlink(missing_ok=True)
+        n_done, before = _keep_whole_lines(path), _settings_in(folder)
+        if before != settings:
+            if n_done:
+                raise InputError(
+                    f"out={out}: {n_done} of its lines are done, with other settings "
+                    f"({_differences(before, settings)}); give those again, choose another out=, or remove {folder}."
+                )
             write_atomically(folder / SETTINGS, json.dumps(settings))
-        n_done = _keep_whole_lines(path)
         if n_done:
             log.info("out=%s: going on after %d of %d.", out, n_done, total)
         with path.open("ab") as file:
@@ -108,6 +111,21 @@ def _settings_in(folder: Path) -> dict[str, Any] | None:
         return read_json(folder / SETTINGS, MAX_SETTINGS_BYTES)
     except (OSError, ValueError):
         return None
+
+
+def _differences(before: dict[str, Any] | None, now: dict[str, Any]) -> str:
+    """Name the settings that differ, with the values of those that are numbers or switches."""
+    if before is None:
+        return "which cannot be read"
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    is_short = {name: not isinstance(now.get(name), str | dict) for name in names}
+    values = {name: f"={json.dumps(before.get(name))} then, {json.dumps(now.get(name))} now" for name in names}
+    return ", ".join(name + values[name] * is_short[name] for name in names)
+
+
+def hash_of(texts: Sequence[Any]) -> str:
+    """Hash texts, or lists of them, which are a setting of the records that are made of them."""
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
 def _keep_whole_lines(path: Path) -> int:

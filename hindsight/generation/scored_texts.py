@@ -1,7 +1,5 @@
 """Texts and what they cost: as a table of tokens, as lines, or as JSON lines in a file."""
 
-import hashlib
-import json
 import logging
 import math
 from collections.abc import Iterable, Sequence
@@ -16,7 +14,7 @@ from numpy.typing import NDArray
 from hindsight import output
 from hindsight.config.generation import GenerateConfig
 from hindsight.generation.judges import Judges
-from hindsight.generation.records import check_out, records_in_work
+from hindsight.generation.records import check_out, hash_of, records_in_work
 from hindsight.generation.scores import together, token_nats
 
 log = logging.getLogger("hindsight")
@@ -121,8 +119,12 @@ def say_lines(judges: Judges, texts: Iterable[str], whole: bool, batch_size: int
 
 def write_file(judges: Judges, texts: list[str], whole: bool, batch_size: int, out: Path) -> None:
     """Write a record for each text into a new file; go on with one that was begun so."""
-    texts_hash = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
-    settings = {"models": judges.fingerprints, "texts": texts_hash, "whole": whole, "batch_size": batch_size}
+    settings = {
+        "models": judges.fingerprints,
+        "texts": hash_of(texts),
+        "whole": whole,
+        "batch_size": batch_size,
+    }
     n_long = 0
     with records_in_work(out, settings, len(texts), "texts") as records:
         for first in range(records.n_done, len(texts), batch_size):
