@@ -13,7 +13,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from hindsight.generation.sampling import Sampling
+from hindsight.errors import InputError
+from hindsight.generation.sampling import LEAST_TEMPERATURE, Sampling
 
 
 def logits(n_rows: int, vocab_size: int, seed: int = 0) -> Tensor:
@@ -75,6 +76,21 @@ def test_a_token_is_always_left(sampling: Sampling):
 def test_temperature_0_takes_the_likeliest_token_whatever_the_filters():
     logits_BV = logits(4, 20)
     assert Sampling(0.0, 3, 0.5, 0.5).draw(logits_BV, []) == logits_BV.argmax(-1).tolist()
+
+
+def test_what_is_no_number_is_told_for_what_it_is():
+    for bad in (torch.nan, torch.inf):
+        logits_BV = torch.tensor([[0.0, bad, 1.0]])
+        for temperature in (0.0, 1.0):
+            with pytest.raises(InputError, match="predicts NaN or infinity"):
+                Sampling(temperature).draw(logits_BV, [torch.Generator()])
+
+
+@pytest.mark.parametrize("temperature", [1e-40, 1e-30, LEAST_TEMPERATURE])
+def test_a_small_temperature_takes_the_likeliest_token_also_of_large_logits(temperature: float):
+    logits_BV = 1e35 * logits(4, 20)
+    generators = [torch.Generator().manual_seed(seed) for seed in range(4)]
+    assert Sampling(temperature).draw(logits_BV, generators) == logits_BV.argmax(-1).tolist()
 
 
 def test_tokens_are_drawn_by_their_probabilities():

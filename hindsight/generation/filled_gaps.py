@@ -12,7 +12,7 @@ from hindsight.generation.given import Gap
 from hindsight.generation.infilling import Filled, Pair, Sides, fill
 from hindsight.generation.judges import Judges
 from hindsight.generation.records import check_out, hash_of, records_in_work
-from hindsight.generation.sampling import Sampling
+from hindsight.generation.sampling import sampling_of
 from hindsight.generation.scored_texts import one_line
 
 log = logging.getLogger("hindsight")
@@ -57,8 +57,7 @@ def filled(judges: Judges, pair: Pair, gap: Gap, config: GenerateConfig) -> list
     """Fill a gap; the best middles, as many as samples= says."""
     sides = sides_of(judges, pair, gap, config)
     seeds = range(config.seed, config.seed + config.samples)
-    sampling = Sampling(config.temperature, config.top_k, config.top_p, config.min_p)
-    found = fill(pair, sides, sampling, seeds, config.batch_size)
+    found = fill(pair, sides, sampling_of(config), seeds, config.batch_size)
     return found[: config.samples]
 
 

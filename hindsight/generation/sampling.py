@@ -11,6 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hindsight.config.generation import GenerateConfig
+from hindsight.errors import InputError
+
+LEAST_TEMPERATURE = 1e-4
+"""A smaller one takes the likeliest token, as 0 does: float32 has no place for the quotients."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -34,10 +40,18 @@ class Sampling:
         Args:
             logits_BV: what the model predicts.
             generators: source of each text's randomness, on the CPU.
+
+        Raises:
+            InputError: the model predicts NaN or infinity.
         """
-        if self.temperature == 0:
+        if not logits_BV.isfinite().all():
+            raise InputError(
+                "the model predicts NaN or infinity, as after a training that diverged; choose another checkpoint=."
+            )
+        if self.temperature < LEAST_TEMPERATURE:
             return logits_BV.argmax(-1).tolist()
-        probabilities_BV = self.filtered(logits_BV).softmax(-1).cpu()
+        logits_BV = logits_BV.float()
+        probabilities_BV = self.filtered(logits_BV - logits_BV.amax(-1, keepdim=True)).softmax(-1).cpu()
         pairs = zip(probabilities_BV, generators, strict=True)
         return [int(torch.multinomial(probability_V, 1, generator=generator)) for probability_V, generator in pairs]
 
@@ -58,3 +72,8 @@ class Sampling:
             least_B1 = self.min_p * probabilities_BV.amax(-1, keepdim=True)
             logits_BV = logits_BV.masked_fill(probabilities_BV < least_B1, -torch.inf)
         return logits_BV
+
+
+def sampling_of(config: GenerateConfig) -> Sampling:
+    """Take what the keys of a call say."""
+    return Sampling(config.temperature, config.top_k, config.top_p, config.min_p)

@@ -173,7 +173,8 @@ class _Live:
 def _fragments(text: Written, growth: Growth | None = None) -> StyleAndTextTuples:
     """Show a text with its prompt marked; the place where it grows, if it does, is where prompt_toolkit scrolls to."""
     cursor = ("[SetCursorPosition]", "")
-    before, prompt, after = ("", _shown(text.before)), ("class:given", _shown(text.prompt)), ("", _shown(text.after))
+    styles = ("", "class:given", "")
+    before, prompt, after = ((style, _shown(part)) for style, part in zip(styles, text.parts, strict=True))
     if growth is Growth.left:
         return [cursor, before, prompt, after]
     return [before, prompt, after, *([cursor] if growth is not None else [])]

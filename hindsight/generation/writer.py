@@ -1,9 +1,10 @@
 """A model that writes text: prompts go in as people type them, and texts come out in reading order while they grow."""
 
 import codecs
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property, partial
 from itertools import groupby
 
 from torch import nn
@@ -12,8 +13,8 @@ from hindsight.config.corpus import TextOrder
 from hindsight.config.generation import GenerateConfig
 from hindsight.errors import InputError
 from hindsight.generation.prompts import require_characters
-from hindsight.generation.sampling import Sampling
-from hindsight.generation.writing import Text, write, writes_on
+from hindsight.generation.sampling import sampling_of
+from hindsight.generation.writing import Text, last, write, writes_on
 from hindsight.orders.order import Order, Reading, readings_of
 from hindsight.orders.units import UnitOrder
 from hindsight.text.graphemes import reverse_text
@@ -33,28 +34,35 @@ class Growth(Enum):
     inside = "inside"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Written:
-    """A text while a model writes it, in reading order.
+    """A text while a model writes it, in reading order; it is decoded when it is looked at.
 
     Args:
-        before: what stands before the prompt.
-        prompt: the prompt, as the tokenizer gives it back.
-        after: what stands behind it; of a window, with `MISSING` for each token that it lacks.
+        decoded: gives what stands before the prompt, the prompt as the tokenizer gives it back, and what stands behind
+            it; of a window, with `MISSING` for each token that it lacks.
         n_tokens: tokens written, without the prompt's.
         is_ended: whether the model ended the document there.
     """
 
-    before: str
-    prompt: str
-    after: str
+    decoded: Callable[[], tuple[str, str, str]]
     n_tokens: int
     is_ended: bool
+
+    @cached_property
+    def parts(self) -> tuple[str, str, str]:
+        """What stands before the prompt, the prompt, and what stands behind it."""
+        return self.decoded()
+
+    @property
+    def prompt(self) -> str:
+        """The prompt, as the tokenizer gives it back."""
+        return self.parts[1]
 
     @property
     def text(self) -> str:
         """All of it."""
-        return self.before + self.prompt + self.after
+        return "".join(self.parts)
 
 
 class Writer:
@@ -119,38 +127,39 @@ class Writer:
             in the end, with all there is.
         """
         texts: list[Text] = []
-        sampling = Sampling(config.temperature, config.top_k, config.top_p, config.min_p)
-        order, eos_id = self.reading.order, self.tokenizer.eos_id
-        for texts in write(
-            self.module, tokens, self.reading, eos_id, config.length, self.context_length, sampling, seeds
-        ):
-            yield [self._written(text, len(tokens), order, is_done=False) for text in texts]
-        yield [self._written(text, len(tokens), order, is_done=True) for text in texts]
+        for texts in self._steps(tokens, config, seeds):
+            yield [self._written(text, is_done=False) for text in texts]
+        yield [self._written(text, is_done=True) for text in texts]
 
     def texts(self, tokens: Sequence[int], config: GenerateConfig, seeds: Sequence[int]) -> list[Written]:
         """Write texts as `write` does, and give what they are in the end."""
-        *_, written = self.write(tokens, config, seeds)
-        return written
+        return [self._written(text, is_done=True) for text in last(self._steps(tokens, config, seeds))]
+
+    def _steps(self, tokens: Sequence[int], config: GenerateConfig, seeds: Sequence[int]) -> Iterator[list[Text]]:
+        eos_id, length = self.tokenizer.eos_id, self.context_length
+        return write(self.module, tokens, self.reading, eos_id, config.length, length, sampling_of(config), seeds)
 
     def _turned(self, text: str) -> str:
         return reverse_text(text) if self.is_reversed else text
 
-    def _written(self, text: Text, n_prompt: int, order: Order, is_done: bool) -> Written:
+    def _written(self, text: Text, is_done: bool) -> Written:
+        return Written(partial(self._decoded, text, is_done or text.is_ended), text.n_written, text.is_ended)
+
+    def _decoded(self, text: Text, is_done: bool) -> tuple[str, str, str]:
         start, stop = text.prompt
-        is_open = not (is_done or text.is_ended)
-        if isinstance(order, UnitOrder) and is_open:  # it grows in its middle
+        if isinstance(self.reading.order, UnitOrder) and not is_done:  # it grows in its middle
             before, prompt, after = (
                 self._bytes(tokens).decode(errors="ignore")
                 for tokens in (text.tokens[:start], text.tokens[start:stop], text.tokens[stop:])
             )
         else:
-            before = self._text(text.tokens[:start], is_open, False)
+            before = self._text(text.tokens[:start], not is_done, False)
             prompt = self._text(text.tokens[start:stop], False, False)
-            after = self._text(text.tokens[stop:], False, is_open)
+            after = self._text(text.tokens[stop:], False, not is_done)
         if self.is_reversed:
             whole = reverse_text(before + prompt + after)
             before, prompt, after = _around(reverse_text(prompt), whole, is_before=start == 0)
-        return Written(before, prompt, after, max(len(text.known) - n_prompt, 0), text.is_ended)
+        return before, prompt, after
 
     def _bytes(self, tokens: Sequence[int | None]) -> bytes:
         return b"".join(self.tokenizer.bytes_of(token) for token in tokens if token is not None)

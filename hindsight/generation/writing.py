@@ -1,7 +1,8 @@
 """Let a model write: after a prompt (forward), before it (backward, units), or all over a window (other orders)."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -13,20 +14,39 @@ from hindsight.generation.sampling import Sampling
 from hindsight.orders.order import Order, Reading
 from hindsight.orders.units import UnitOrder
 
+Placed = tuple[list[int | None], tuple[int, int]]
+"""Token ids in reading order, None where a window is not filled yet; and where the prompt is, as (start, stop)."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Text:
     """A text while a model writes it.
 
+    It is put into reading order when that is asked for, so that a step costs the same however long the text is.
+
     Args:
-        tokens: token ids in reading order; None where a window is not filled yet.
-        prompt: where the prompt is among them, as (start, stop).
+        placed: gives its tokens in reading order.
+        n_written: how many they are without the prompt's.
         is_ended: whether the model ended the document there; the end is not among the tokens.
     """
 
-    tokens: list[int | None]
-    prompt: tuple[int, int]
+    placed: Callable[[], Placed]
+    n_written: int
     is_ended: bool = False
+
+    @cached_property
+    def _placed(self) -> Placed:
+        return self.placed()
+
+    @property
+    def tokens(self) -> list[int | None]:
+        """Token ids in reading order; None where a window is not filled yet."""
+        return self._placed[0]
+
+    @property
+    def prompt(self) -> tuple[int, int]:
+        """Where the prompt is among them, as (start, stop)."""
+        return self._placed[1]
 
     @property
     def known(self) -> list[int]:
@@ -125,7 +145,7 @@ def _write_on(
 ) -> Iterator[list[Text]]:
     read = [prompt[position] for position in order.permutation(np.array(prompt, np.int64))] if prompt else []
     written: list[list[int]] = [[] for _ in generators]
-    texts = [_shown(prompt, [], order) for _ in generators]
+    texts = [Text(partial(_shown, prompt, [], 0, order), 0) for _ in generators]
     yield [*texts]
     going, tokens_BT = [*range(len(texts))], torch.tensor([read], dtype=torch.int64)
     for count in range(length):
@@ -139,7 +159,8 @@ def _write_on(
                 texts[i] = replace(texts[i], is_ended=True)
             else:
                 written[i].append(token)
-                texts[i] = _shown(prompt, written[i], order)
+                n = len(written[i])
+                texts[i] = Text(partial(_shown, prompt, written[i], n, order), n)
         yield [*texts]
         rows = [row for row, token in enumerate(drawn) if token != eos_id]
         if not rows:
@@ -163,9 +184,10 @@ def _fill(
     window_T = np.zeros(size, np.int64)
     window_T[:n] = prompt
     positions, n_read = order.permutation(window_T).tolist(), 0
+    places = [position for position in positions if position >= n]
     window_BT = torch.from_numpy(window_T).repeat(len(generators), 1)
-    windows: list[list[int | None]] = [[*prompt, *[None] * (size - n)] for _ in generators]
-    yield [Text([*window], (0, n)) for window in windows]
+    written: list[list[int]] = [[] for _ in generators]
+    yield [Text(partial(_window, prompt, row, 0, places), 0) for row in written]
     for count, position in enumerate(positions):
         if position < n:
             continue
@@ -173,19 +195,33 @@ def _fill(
         n_read = count
         drawn = sampling.draw(logits_BV, generators)
         window_BT[:, position] = torch.tensor(drawn)
-        for window, token in zip(windows, drawn, strict=True):
-            window[position] = token
-        yield [Text([*window], (0, n)) for window in windows]
-    ends = [window.index(eos_id, n) if eos_id in window[n:] else None for window in windows]
-    if any(end is not None for end in ends):
-        yield [Text(window[:end], (0, n), is_ended=end is not None) for window, end in zip(windows, ends, strict=True)]
+        for row, token in zip(written, drawn, strict=True):
+            row.append(token)
+        n_written = len(written[0])
+        yield [Text(partial(_window, prompt, row, n_written, places), n_written) for row in written]
+    ends = [[*window_T.tolist(), eos_id].index(eos_id, n) for window_T in window_BT]
+    if any(end < size for end in ends):
+        yield [
+            Text(partial(_window, prompt, row, size - n, places, end), end - n, is_ended=end < size)
+            for row, end in zip(written, ends, strict=True)
+        ]
 
 
-def _shown(prompt: list[int], added: list[int], order: Order) -> Text:
+def _shown(prompt: list[int], written: list[int], n_written: int, order: Order) -> Placed:
+    """Put the first tokens that were written into reading order, beside the prompt."""
+    added = written[:n_written]
     if order.name == "forward":
-        return Text([*prompt, *added], (0, len(prompt)))
+        return [*prompt, *added], (0, len(prompt))
     if isinstance(order, UnitOrder):
         added = [added[position] for position in order.reading_order(np.array(added, np.int64))]
     else:
         added = added[::-1]
-    return Text([*added, *prompt], (len(added), len(added) + len(prompt)))
+    return [*added, *prompt], (len(added), len(added) + len(prompt))
+
+
+def _window(prompt: list[int], written: list[int], n_written: int, places: list[int], end: int | None = None) -> Placed:
+    """Put the first tokens that were written where they stand behind the prompt; leave out what is behind the end."""
+    tokens: list[int | None] = [*prompt, *[None] * len(places)]
+    for place, token in zip(places[:n_written], written, strict=False):
+        tokens[place] = token
+    return tokens[:end], (0, len(prompt))
