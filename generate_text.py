@@ -21,7 +21,7 @@ from hindsight.command_line import run_script
 from hindsight.config.generation import GenerateConfig, Mode
 from hindsight.errors import InputError
 from hindsight.generation.given import gaps_to_fill, texts_to_score
-from hindsight.generation.prompts import lines, read_prompts
+from hindsight.generation.prompts import is_typed, lines_of_input, read_prompts
 from hindsight.generation.records import check_out
 
 if TYPE_CHECKING:
@@ -55,11 +55,11 @@ def main(config: GenerateConfig) -> None:
 
 def writing(config: GenerateConfig) -> "Use":
     """Find the prompts: those of a file, one, or what comes in by standard input, from a person or a program."""
-    is_terminal = sys.stdin.isatty() and sys.stdout.isatty() and config.out is None
+    is_terminal = is_typed() and sys.stdout.isatty() and config.out is None
     has_prompt = config.prompt is not None or config.prompts is not None
-    if sys.stdin.isatty() and not has_prompt and not is_terminal:
+    if is_typed() and not has_prompt and not is_terminal:
         raise InputError("prompt= is required where texts do not go to the terminal; give it, or prompts=FILE.")
-    prompts: Iterable[str] = lines(sys.stdin.buffer)
+    prompts: Iterable[str] = lines_of_input()
     if config.prompt is not None:
         prompts = [config.prompt]
     elif config.prompts is not None:

@@ -110,6 +110,26 @@ class Numbered(nn.Module):
         return self.weight[: inputs_BT.shape[1]].expand(len(inputs_BT), -1, -1)
 
 
+@pytest.mark.parametrize("order", ["forward", "backward", "even_odd"])
+def test_a_text_is_decoded_when_it_is_looked_at_and_once(tokenizer, order, monkeypatch):
+    n_decoded, bytes_of = [0], tokenizer.bytes_of
+
+    def counted(token: int) -> bytes:
+        n_decoded[0] += 1
+        return bytes_of(token)
+
+    (reading,) = readings_for(open_order(order, 64, tokenizer), tokenizer.bos_id, None).values()
+    module = Numbered([*tokenizer.encode_batch(["a"])[0]] * 64, tokenizer.vocab_size)
+    writer = Writer(module, tokenizer, reading, 64, TextOrder.reading)
+    tokens, config = writer.tokens_of("0", "prompt="), dataclasses.replace(GREEDY, length=60)
+    monkeypatch.setattr(tokenizer, "bytes_of", counted)
+    assert [len(text.text) for text in writer.texts(tokens, config, [0, 1])] == [61, 61]
+    assert n_decoded == [2 * 61]
+    *_, (text,) = writer.write(tokens, config, [0])
+    assert len(text.text) == len(text.prompt) + 60 == 61
+    assert n_decoded == [3 * 61]
+
+
 def test_a_window_shows_what_is_missing(tokenizer):
     (reading,) = readings_for(open_order("even_odd", 6, tokenizer), tokenizer.bos_id, None).values()
     module = Numbered(tokenizer.encode_batch(["abcdef"])[0], tokenizer.vocab_size)
@@ -160,6 +180,22 @@ def test_prompts_come_from_standard_input(trained, capsys, monkeypatch):
     first, second = capsys.readouterr().out.splitlines()
     assert first.endswith("light shone")
     assert second.endswith("über")
+
+
+def test_nothing_on_standard_input_is_told_also_where_it_is_closed_and_a_prompt_asks_for_none(
+    trained, capsys, monkeypatch, tmp_path
+):
+    out = f"out={tmp_path / 'a.jsonl'}"
+    for stdin in (io.TextIOWrapper(io.BytesIO(b"\n \n")), None):
+        monkeypatch.setattr(sys, "stdin", stdin)
+        for arguments in ([], ["mode=score"]):
+            with pytest.raises(InputError, match="standard input is empty"):
+                generate(trained["forward"], *arguments)
+            with pytest.raises(InputError, match="standard input is empty"):  # before the run is opened
+                generate(tmp_path / "none", *arguments, out)
+    assert not [*tmp_path.iterdir()]
+    generate(trained["forward"], "prompt=seven", "length=2")
+    assert capsys.readouterr().out.startswith("seven")
 
 
 class Interrupted(ByHeart):

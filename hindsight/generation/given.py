@@ -1,12 +1,11 @@
 """What is to be scored, and what is to be filled in, as the keys give it; read before anything that takes seconds."""
 
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hindsight.config.generation import GenerateConfig
 from hindsight.errors import InputError
-from hindsight.generation.prompts import lines, read_prompts, require_characters
+from hindsight.generation.prompts import is_typed, lines_of_input, read_prompts, require_characters
 
 
 @dataclass(frozen=True)
@@ -35,9 +34,9 @@ def texts_to_score(config: GenerateConfig) -> Iterable[str]:
     if config.prompts is not None:
         rows = read_prompts(config.prompts, ["text"])
         return [_text(row["text"], f"prompts={config.prompts}, text {number}") for number, row in enumerate(rows, 1)]
-    if sys.stdin.isatty():
+    if is_typed():
         raise InputError("text= is required; give it, prompts=FILE, or a text a line on standard input.")
-    return lines(sys.stdin.buffer) if config.out is None else [*lines(sys.stdin.buffer)]
+    return lines_of_input() if config.out is None else [*lines_of_input()]
 
 
 def _text(text: str, where: str) -> str:

@@ -1,6 +1,7 @@
 """Prompts, and texts to score, from a file or from standard input: one a line, or JSON lines with named texts."""
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -53,6 +54,21 @@ def read_prompts(given: str, names: Sequence[str], key: str = "prompts") -> list
 def lines(file: BinaryIO, where: str = STDIN) -> Iterator[str]:
     """Yield the lines of a text as they come, without their ends and without blank ones; InputError for other bytes."""
     yield from (line for line in _decoded(file, where) if line.strip())
+
+
+def lines_of_input() -> Iterator[str]:
+    """Yield the lines of standard input as they come; InputError if there are none, also where it is closed (`<&-`)."""
+    is_empty = True
+    for line in lines(sys.stdin.buffer) if sys.stdin is not None else ():
+        is_empty = False
+        yield line
+    if is_empty:
+        raise InputError(f"{STDIN} is empty; write a text a line into it, or give prompts=FILE.")
+
+
+def is_typed() -> bool:
+    """Whether standard input is a terminal."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def require_characters(text: str, where: str) -> None:
