@@ -14,6 +14,8 @@ from omegaconf import OmegaConf
 from hindsight import runs
 from hindsight.arguments import HYDRA_OPTIONS, INFO
 from hindsight.command_line import check_arguments, configuration_of, register_schemas, to_dataclass
+from hindsight.config.schemas import CONF_DIR
+from hindsight.config.typed_text import check_references
 from hindsight.errors import InputError
 from hindsight.studies.sweep import runs_of
 from hindsight.yaml_files import parse_yaml
@@ -65,6 +67,41 @@ def test_a_name_that_looks_like_a_number_stays_what_was_typed_and_comes_back_fro
 def test_a_path_of_any_characters_stays_what_was_typed(name):
     config = configuration_of("convert_to_mds", [f"{key}={name}" for key in ("corpus", "out", "text_key", "tokenizer")])
     assert [config.corpus, config.out, config.text_key, config.tokenizer] == [name] * 4
+
+
+PROSE = [
+    "cost ${price}",
+    "${oc.env:HOME}",
+    r"a\${b} and \\${c:d}",
+    "it's $5, ${",
+    "a, 'b', (c",
+    30 * "(",
+    " [x] ",
+    "$${{a:b}}\\",
+    "a\nb\\",
+    30 * "${a}",
+]
+
+
+@pytest.mark.parametrize("text", PROSE)
+@pytest.mark.parametrize("is_hydra_asked", [False, True])
+def test_a_piece_of_text_stays_what_was_typed(text, is_hydra_asked, monkeypatch):
+    arguments = ["run=a", "mode=infill", f"prompt={text}", f"ending={text}"]
+    if not is_hydra_asked:
+        config = configuration_of("generate_text", arguments)
+    else:
+        monkeypatch.setattr("sys.argv", ["generate_text.py", "hydra.verbose=false", *arguments])
+        assert check_arguments("generate_text") is None
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            config = to_dataclass(compose("generate_text", sys.argv[2:]))
+    assert (config.prompt, config.ending) == (text, text)
+
+
+def test_an_escaped_reference_hides_no_other():
+    for text in (r"\\${oc.env:HOME}", r"\${a}${oc.env:HOME}", r"${oc.decode:\${a}}", r"$\${${oc.env:HOME}"):
+        with pytest.raises(InputError, match="names another key"):
+            check_references({"key": text})
+    assert check_references({"key": r"\${oc.env:HOME} \\\${a:b}"}) == 0
 
 
 def test_elements_of_lists_and_of_groups_and_values_of_sweeps_stay_what_was_typed():

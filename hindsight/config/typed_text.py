@@ -23,6 +23,8 @@ from hindsight.shown_text import holds_credentials
 SWEEP_FUNCTION = re.compile(r"(choice|shuffle|sort|tag|range|interval|glob)\(.*\)", re.DOTALL)
 """Functions of hydra's grammar that give several values."""
 NOW = re.compile(r"\$\{now:[^${}]*\}")
+ESCAPED = re.compile(r"(?<!\\)(\\\\)*\\\$\{")
+"""How OmegaConf writes ${ where it is no reference: an odd number of backslashes before it."""
 OPENING, CLOSING = "([{", ")]}"
 MAX_DEPTH = 20
 """Most brackets that are open at once in an argument; hydra's parser fails at some hundred."""
@@ -112,8 +114,9 @@ def as_typed(arguments: Sequence[str], keys: dict[str, TextKey], is_sweep: bool)
         InputError: an argument is no key=value that hydra can read.
     """
     for argument in arguments:
-        # hydra's own folders may be named by the time.
-        check_references(NOW.sub("", argument) if argument.lstrip("+~").startswith("hydra.") else argument)
+        if not _is_prose(argument, keys, is_sweep):
+            # hydra's own folders may be named by the time.
+            check_references(NOW.sub("", argument) if argument.lstrip("+~").startswith("hydra.") else argument)
         if holds_credentials(argument.replace("\\", "")):  # hydra would repeat the arguments of a run that fails
             raise InputError(f"{argument.partition('=')[0]}: {NO_KEYS_IN_ADDRESSES}")
     return [
@@ -139,6 +142,7 @@ def check_references(values: Any) -> int:
         for value in cast("list[Any]", [*values.values()] if isinstance(values, dict) else values):
             found += check_references(value)
     elif isinstance(values, str) and "${" in values:
+        values = ESCAPED.sub("_", values)
         depth, found = 0, values.count("${")
         for place, character in enumerate(values):
             depth += values.startswith("${", place) or (character == "{" and depth > 0 and values[place - 1] != "$")
@@ -153,7 +157,16 @@ def check_references(values: Any) -> int:
     return found
 
 
+def _is_prose(argument: str, keys: dict[str, TextKey], is_sweep: bool) -> bool:
+    """Whether an argument gives a piece of text, which is taken as it stands."""
+    key, _, value = argument.partition("=")
+    return key in keys and keys[key].is_prose and value not in ("", "null") and not is_sweep
+
+
 def _as_typed(argument: str, keys: dict[str, TextKey], is_sweep: bool) -> str:
+    if _is_prose(argument, keys, is_sweep):
+        key, _, value = argument.partition("=")
+        return f"{key}={_prose(value)}"
     depth = 0
     for character in argument:
         depth = max(0, depth + (character in OPENING) - (character in CLOSING))
@@ -166,13 +179,14 @@ def _as_typed(argument: str, keys: dict[str, TextKey], is_sweep: bool) -> str:
         raise InputError(f"{argument}: {key!r} is no name of a key; write key=value, without spaces around the =.")
     if key in keys and keys[key].is_list and not value.strip():
         raise InputError(f"{key}= is empty; give a value, or leave the key out.")
-    is_prose = key in keys and keys[key].is_prose and value not in ("", "null") and not is_sweep
-    value = _prose(value) if is_prose else _value(key, value.strip(), keys, is_sweep)
+    value = _value(key, value.strip(), keys, is_sweep)
     _check_grammar(key, value, is_sweep)
     return f"{key}={value}"
 
 
 def _prose(value: str) -> str:
+    """Quote a text for hydra, and escape for OmegaConf what would be a reference."""
+    value = re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + r"\${", value)
     return QuotedString(value, Quote.single).with_quotes()
 
 
