@@ -11,7 +11,7 @@ from helpers.s3_server import names as names_on_s3
 from helpers.s3_server import put, store
 from helpers.small_data import convert_config, make_text
 from helpers.token_runs import names, score
-from helpers.training_runs import compose_config
+from helpers.training_runs import compose_config, train
 
 import convert_to_mds
 import evaluate_tokens
@@ -19,6 +19,7 @@ import train_tokenizer
 from hindsight.analysis.token_losses import COLUMNS, TokenLosses
 from hindsight.config.tokenizer import TokenizerConfig
 from hindsight.errors import InputError
+from hindsight.evaluation.opened_run import opened_run
 from hindsight.tokenization.tokenizer import Tokenizer
 
 s3 = pytest.mark.filterwarnings(
@@ -218,3 +219,19 @@ def test_the_command_takes_a_run_alone_and_answers_mistakes_before_torch_is_impo
         "runs/<run_name>."
     ]
     assert "torch" not in {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+
+
+@s3
+def test_a_run_on_s3_data_is_opened_twice_at_once_and_leaves_nothing(bucket, shards, tmp_path, monkeypatch):
+    store(shards, f"{bucket}/data")
+    changes = ["direction=forward", "max_duration=1ba", f"data.cache_dir={tmp_path / 'cache'}"]
+    run = train(f"{bucket}/data", tmp_path, *changes)
+    left = names(tmp_path / "cache")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    with opened_run(str(run), "newest") as first:
+        with opened_run(str(run), "newest") as second:
+            assert second.tokenizer_folder != first.tokenizer_folder
+        assert Tokenizer.load(first.tokenizer_folder).fingerprint == second.tokenizer.fingerprint
+    assert not [*(tmp_path / "temporary").iterdir()]
+    assert names(tmp_path / "cache") == left

@@ -1,7 +1,10 @@
 """What is scored: the run's own data, other data with the same tokenizer, or a text; checked before it is opened."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from hindsight import runs
@@ -137,6 +140,18 @@ def locate(run: TrainedRun, path: str, key: str, out: str) -> Location:
     folder = cache_folder(remote, run.config.data, Path(out))
     fetch_description(remote, folder, key)
     return Location(key, str(folder), remote)
+
+
+@contextmanager
+def located(run: TrainedRun, path: str, key: str) -> Iterator[Location]:
+    """Say where data is, and keep what describes it, if it is elsewhere, in a folder of this process for as long."""
+    remote = Remote.of(path, run.config.data)
+    if remote is None:
+        yield Location(key, str(Path(path).expanduser()), None)
+        return
+    with TemporaryDirectory() as folder:
+        fetch_description(remote, Path(folder), key)
+        yield Location(key, folder, remote)
 
 
 def _check(run: TrainedRun, manifest: Manifest, place: Location) -> None:

@@ -1,8 +1,7 @@
 """A run whose model is to be used: its checkpoint, its tokenizer, and the order in which it reads."""
 
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from hindsight.config.corpus import TextOrder
 from hindsight.config.order import order_of
 from hindsight.config.training import TrainConfig
 from hindsight.errors import InputError
-from hindsight.evaluation.evaluated_data import load_tokenizer, locate
+from hindsight.evaluation.evaluated_data import load_tokenizer, located
 from hindsight.evaluation.stored_weights import StoredWeights, chosen_weights
 from hindsight.evaluation.trained_run import TrainedRun, read_run
 from hindsight.orders.known import open_order
@@ -58,20 +57,15 @@ def opened_run(given: str, checkpoint: str, tokenizer: str | None = None) -> Ite
         InputError: there is no such run or checkpoint, it is damaged, or its tokenizer is not there.
     """
     run = read_run(given)
-    with chosen_weights(run, checkpoint) as weights:
-        folder, cache = tokenizer or run.config.data.tokenizer, None
+    with chosen_weights(run, checkpoint) as weights, ExitStack() as stack:
+        folder = tokenizer or run.config.data.tokenizer
         if folder is None:
             try:
-                place = locate(run, run.config.data.path, "data.path", run.name)
+                place = stack.enter_context(located(run, run.config.data.path, "data.path"))
             except InputError as error:
                 raise InputError(f"{error} Or give the run's tokenizer by tokenizer=.") from None
             folder = str(Path(place.folder, TOKENIZER_FOLDER))
-            cache = place.folder if place.remote is not None else None
-        try:
-            loaded = load_tokenizer(run, folder, "tokenizer")
-            order = open_order(order_of(run.config), run.context_length, loaded)
-            text_order = TextOrder(run.metadata.get("text_order") or TextOrder.reading.value)
-            yield OpenedRun(run, weights, loaded, Path(folder), order, text_order)
-        finally:
-            if cache is not None:
-                shutil.rmtree(cache, ignore_errors=True)
+        loaded = load_tokenizer(run, folder, "tokenizer")
+        order = open_order(order_of(run.config), run.context_length, loaded)
+        text_order = TextOrder(run.metadata.get("text_order") or TextOrder.reading.value)
+        yield OpenedRun(run, weights, loaded, Path(folder), order, text_order)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,10 @@ from hindsight.config.conversion import InspectConfig
 from hindsight.config.order import order_of
 from hindsight.conversion.token_sources import ConvertedTokens
 from hindsight.errors import InputError
+from hindsight.evaluation.evaluated_data import located
 from hindsight.evaluation.trained_run import TrainedRun, read_run
 from hindsight.json_lines import read_backward, step_of
 from hindsight.loading.collate import Batch, Collate
-from hindsight.loading.remote import Remote, fetch_description
 from hindsight.loading.step_windows import StepBatch, StoredWindow, batch_of_step, fetch_windows, read_windows
 from hindsight.loading.windows import SplitWindows, device_share
 from hindsight.orders.examples import IGNORED
@@ -82,13 +81,8 @@ def open_step(config: InspectConfig) -> SeenStep:
     run = read_run(config.run)
     _check_step(run, config.step)
     key, path = ("path", config.path) if config.path is not None else ("data.path", run.config.data.path)
-    remote = Remote.of(path, run.config.data)
-    if remote is None:
-        return _open(run, config, Location(key, str(Path(path).expanduser()), None))
-    room = run.config.data.cache_dir  # which a run on another machine may have had
-    with TemporaryDirectory(dir=room if room and Path(room).is_dir() else None, prefix="hindsight-") as cache:
-        fetch_description(remote, Path(cache), key)
-        return _open(run, config, Location(key, cache, remote))
+    with located(run, path, key) as place:
+        return _open(run, config, place)
 
 
 def _open(run: TrainedRun, config: InspectConfig, place: Location) -> SeenStep:
