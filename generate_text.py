@@ -12,8 +12,7 @@ import hindsight.installed  # noqa: F401 - says `make setup` before an import be
 
 # isort: split
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from hindsight import interrupts, output
@@ -26,7 +25,6 @@ from hindsight.generation.records import check_out
 
 if TYPE_CHECKING:
     from hindsight.evaluation.opened_run import OpenedRun
-    from hindsight.generation.judges import Judges
 
     Use = Callable[[OpenedRun], None]
 
@@ -96,9 +94,11 @@ def scoring(config: GenerateConfig) -> "Use":
     texts = texts_to_score(config)
 
     def use(run: "OpenedRun") -> None:
+        from hindsight.evaluation.opened_pair import opened_judges
         from hindsight.generation.scored_texts import score
+        from language_model import load_trained
 
-        with opened_judges(run, config) as judges:
+        with opened_judges(run, config, load_trained) as judges:
             score(judges, texts, config)
 
     return use
@@ -109,29 +109,14 @@ def infilling(config: GenerateConfig) -> "Use":
     gaps = gaps_to_fill(config)
 
     def use(run: "OpenedRun") -> None:
+        from hindsight.evaluation.opened_pair import opened_judges
         from hindsight.generation.filled_gaps import fill_gaps
+        from language_model import load_trained
 
-        with opened_judges(run, config) as judges:
+        with opened_judges(run, config, load_trained) as judges:
             fill_gaps(judges, gaps, config)
 
     return use
-
-
-@contextmanager
-def opened_judges(run: "OpenedRun", config: GenerateConfig) -> "Iterator[Judges]":
-    """Build the model of a run, and that of the run of the other direction."""
-    from hindsight.evaluation.opened_pair import opened_with
-    from hindsight.generation.judges import Judge, Judges
-    from hindsight.generation.scores import readers_of
-    from language_model import load_trained
-
-    with opened_with(run, config.other, config.checkpoint, config.tokenizer) as runs:
-        judges = [
-            Judge(reader, each.run.given, each.weights.step, each.weights.fingerprint)
-            for each in runs
-            for reader in readers_of(load_trained(each), each.order, run.tokenizer.bos_id, each.run.context_length)
-        ]
-        yield Judges.of(judges, run.tokenizer, run.text_order, config.direction)
 
 
 MODES: "dict[Mode, Callable[[GenerateConfig], Use]]" = {

@@ -181,3 +181,11 @@ def test_what_cannot_be_filled_is_refused(trained, tmp_path):
     (tmp_path / "gaps.jsonl").write_text('{"prompt": "a", "ending": "b"}\n{"prompt": "a", "ending": ""}\n')
     with pytest.raises(InputError, match=r"gap 2: ending= is empty"):
         infill(trained["forward"], other=str(trained["backward"]), prompts=str(tmp_path / "gaps.jsonl"))
+
+
+def test_directions_that_do_not_do_are_refused_before_a_model_is_built(trained, monkeypatch):
+    monkeypatch.setattr("language_model.load_trained", lambda run: pytest.fail("a model was built"))
+    with pytest.raises(InputError, match=r"reads forward only.*other="):
+        infill(trained["forward"], prompt=BEFORE, ending=AFTER)
+    with pytest.raises(InputError, match=r"direction=forward is for a run of order=both"):
+        generate_text.main(GenerateConfig(run=str(trained["forward"]), mode=Mode.score, text="a", direction="forward"))

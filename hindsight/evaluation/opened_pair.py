@@ -1,12 +1,56 @@
-"""A forward and a backward run whose models judge the same texts together."""
+"""A run whose model judges texts, or a forward and a backward run whose models judge the same texts together."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+from torch import nn
+
+from hindsight.config.generation import GenerateConfig, Mode
+from hindsight.config.order import BOTH
 from hindsight.errors import InputError
 from hindsight.evaluation.opened_run import OpenedRun, opened_run
+from hindsight.generation.judges import Judge, Judges
+from hindsight.generation.scores import readers_of
 
 DIRECTIONS = ("forward", "backward")
+
+
+@contextmanager
+def opened_judges(
+    run: OpenedRun, config: GenerateConfig, load_trained: Callable[[OpenedRun], nn.Module]
+) -> Iterator[Judges]:
+    """Build the models that judge texts: that of a run, and that of the run of the other direction.
+
+    Args:
+        run: the open one.
+        config: other=, direction=, and what they are for.
+        load_trained: builds the model of a run, with its weights.
+
+    Raises:
+        InputError: before any is built: the models do not do for what is asked.
+    """
+    _require_directions(run, config)
+    with opened_with(run, config.other, config.checkpoint, config.tokenizer) as runs:
+        judges = [
+            Judge(reader, each.run.given, each.weights.step, each.weights.fingerprint)
+            for each in runs
+            for reader in readers_of(load_trained(each), each.order, run.tokenizer.bos_id, each.run.context_length)
+            if config.direction in (None, reader.name)
+        ]
+        yield Judges(judges, run.tokenizer, run.text_order)
+
+
+def _require_directions(run: OpenedRun, config: GenerateConfig) -> None:
+    """Raise InputError for a choice where there is none, and where a second direction is missing."""
+    if run.order.name == BOTH:
+        return
+    if config.direction is not None:
+        raise InputError(f"direction={config.direction} is for a run of order=both; leave it out.")
+    if config.mode is Mode.infill and config.other is None:
+        raise InputError(
+            f"run={run.run.given} reads {run.order.name} only, and mode=infill needs both directions; give a run of "
+            "the other one by other=, or a run of order=both."
+        )
 
 
 @contextmanager
@@ -42,7 +86,7 @@ def opened_with(
 
 def _require_direction(run: OpenedRun, where: str) -> None:
     """Raise InputError unless a run is one of a pair."""
-    if run.order.name == "both":
+    if run.order.name == BOTH:
         raise InputError(f"{where} has order=both, which is both directions in one model; leave other= out.")
     if run.order.name not in DIRECTIONS:
         raise InputError(

@@ -7,7 +7,6 @@ from typing import Any
 
 from hindsight import output
 from hindsight.config.generation import GenerateConfig
-from hindsight.errors import InputError
 from hindsight.generation.given import Gap
 from hindsight.generation.infilling import Filled, Pair, Sides, fill
 from hindsight.generation.judges import Judges
@@ -19,17 +18,7 @@ log = logging.getLogger("hindsight")
 
 
 def fill_gaps(judges: Judges, gaps: Sequence[Gap], config: GenerateConfig) -> None:
-    """Fill the gaps of a call: as lines, or into a file.
-
-    Raises:
-        InputError: there is one model only.
-    """
-    if len(judges.readers) < 2:
-        (judge,) = judges.all
-        raise InputError(
-            f"run={judge.run} reads {judge.reader.name} only, and mode=infill needs both directions; give a run of the "
-            "other one by other=, or a run of order=both."
-        )
+    """Fill the gaps of a call: as lines, or into a file."""
     forward, backward = judges.readers
     pair = Pair(forward, backward, judges.tokenizer.eos_id)
     if config.out is None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from hindsight.config.corpus import TextOrder
-from hindsight.errors import InputError
 from hindsight.generation.scores import Reader
 from hindsight.text.graphemes import reverse_text
 from hindsight.tokenization.tokenizer import Tokenizer
@@ -41,21 +40,6 @@ class Judges:
     all: Sequence[Judge]
     tokenizer: Tokenizer
     text_order: TextOrder
-
-    @classmethod
-    def of(
-        cls, judges: Sequence[Judge], tokenizer: Tokenizer, text_order: TextOrder, direction: str | None
-    ) -> "Judges":
-        """Take the models of a call; of a run of order=both, the one that direction= says, or both.
-
-        Raises:
-            InputError: direction= is given, and there is no choice.
-        """
-        if direction is None:
-            return cls(judges, tokenizer, text_order)
-        if len({judge.fingerprint for judge in judges}) == len(judges):
-            raise InputError(f"direction={direction} is for a run of order=both; leave it out.")
-        return cls([judge for judge in judges if judge.reader.name == direction], tokenizer, text_order)
 
     @property
     def readers(self) -> list[Reader]:
