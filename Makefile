@@ -24,7 +24,8 @@ export OMP_WAIT_POLICY := passive
 setup: $(VENV)/.ready
 
 # Made anew when the locked requirements change; otherwise reused at once. Today's torch is installed by uv and with
-# --no-deps: mosaicml caps torch, and a user's settings of pip may cap it too.
+# --no-deps: mosaicml caps torch, and a user's settings of pip may cap it too. accelerate, which lm_eval needs, has a folder of
+# its own: transformers imports it wherever it finds it, which would make every start of a training a second longer.
 $(VENV)/.ready: $(LOCKED)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, $(OLDEST)) <= v <= (3, 12) else "Python 3.$(OLDEST) to 3.12 is needed, this is %d.%d; give another with make PYTHON=python3.11" % v)'
 	@echo "Setting up $(VENV) (about 4 minutes, 6 GB)"
@@ -34,6 +35,7 @@ ifeq ($(TORCH),latest)
 	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --no-deps -r $(LOCKED)
 else
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on -r $(LOCKED)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/lm_eval accelerate==1.15.0
 endif
 	@touch $@
 

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import polars
 import pytest
@@ -48,8 +49,9 @@ def perplexities(trained, tmp_path_factory):
     command = [sys.executable, "-m", "lm_eval", "--model", "hf", "--tasks", "short,long", "--device", "cpu"]
     command += ["--model_args", f"pretrained={folder / 'model'},add_bos_token=False,dtype=float32"]
     command += ["--include_path", str(folder), "--output_path", str(folder / "out.json"), "--batch_size", "4"]
-    kept = ("PATH", "PYTHONPATH", "OMP_NUM_THREADS")  # and not what Composer sets, such as RANK
+    kept = ("PATH", "OMP_NUM_THREADS")  # and not what Composer sets, such as RANK
     environment = {name: os.environ[name] for name in kept if name in os.environ}
+    environment |= {"PYTHONPATH": str(Path(sys.prefix, "lm_eval"))}  # accelerate, where `make setup` puts it
     environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "home")}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -69,9 +69,7 @@ def end_lines(setup: RunSetup) -> list[str]:
     for name, key in (("train", runs.TRAIN_LOSS), ("validation", runs.EVAL_LOSS)):
         if (value := runs.last_value(setup.folder / runs.METRICS, key)) is not None:
             losses.append(f"{name} {value:.4f}")
-    names = [
-        name for name in (runs.METRICS, runs.SAMPLES, runs.ENERGY, runs.WEIGHTS) if (setup.folder / name).exists()
-    ]
+    names = [name for name in (runs.METRICS, runs.SAMPLES, runs.ENERGY, runs.WEIGHTS) if (setup.folder / name).exists()]
     spent = runs.energy_of(runs.read_energy(setup.folder))
     energy = [f"energy   {spent['kwh']:.3g} kWh, {spent['co2e_kg']:.3g} kg CO2e"] if spent["kwh"] else []
     checkpoints = setup.config.checkpoint.folder or f"{runs.CHECKPOINTS}/"
