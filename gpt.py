@@ -40,7 +40,7 @@ class Attention(nn.Module):
     def __init__(self, config: GPTConfig):
         super().__init__()
         self.n_heads = config.n_heads
-        self.n_kv_heads = config.n_kv_heads or config.n_heads
+        self.n_kv_heads = config.n_key_value_heads
         self.d_head = config.d_model // config.n_heads
         self.dropout = config.dropout
         bias = config.has_bias
@@ -86,7 +86,7 @@ class GELUMLP(nn.Module):
 
     def __init__(self, config: GPTConfig):
         super().__init__()
-        d_hidden = mlp_width(config)
+        d_hidden = config.d_hidden
         self.up = nn.Linear(config.d_model, d_hidden, bias=config.has_bias)
         self.down = nn.Linear(d_hidden, config.d_model, bias=config.has_bias)
         self.approximate = "tanh" if config.activation is Activation.gelu_tanh else "none"
@@ -101,7 +101,7 @@ class SwiGLUMLP(nn.Module):
 
     def __init__(self, config: GPTConfig):
         super().__init__()
-        d_hidden = mlp_width(config)
+        d_hidden = config.d_hidden
         self.gate = nn.Linear(config.d_model, d_hidden, bias=config.has_bias)
         self.up = nn.Linear(config.d_model, d_hidden, bias=config.has_bias)
         self.down = nn.Linear(d_hidden, config.d_model, bias=config.has_bias)
@@ -216,11 +216,6 @@ class GPT(nn.Module):
     def forward(self, inputs_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
         """Return logits_BTV."""
         return self.head(self.hidden(inputs_BT, documents_BT))
-
-
-def mlp_width(config: GPTConfig) -> int:
-    """Return F, rounded to the nearest integer, so that mlp_ratio=2.6667 gives the same as 8/3 at the usual widths."""
-    return round(config.mlp_ratio * config.d_model)
 
 
 def make_norm(config: GPTConfig) -> nn.Module:

@@ -143,5 +143,5 @@ def _laid_out(weight: Tensor, names: Names) -> Tensor:
 def _qkv_rows(config: GPTConfig) -> list[int]:
     """Rows of the queries, the keys and the values in our `qkv`."""
     d_head = config.d_model // config.n_heads
-    n_kv_heads = config.n_kv_heads or config.n_heads
+    n_kv_heads = config.n_key_value_heads
     return [config.n_heads * d_head, n_kv_heads * d_head, n_kv_heads * d_head]

@@ -71,7 +71,7 @@ def their_model(config: GPTConfig) -> GPT2LMHeadModel | LlamaForCausalLM:
             intermediate_size=40,
             num_hidden_layers=2,
             num_attention_heads=4,
-            num_key_value_heads=config.n_kv_heads or 4,
+            num_key_value_heads=config.n_key_value_heads,
             attention_bias=config.has_bias,
             mlp_bias=config.has_bias,
             tie_word_embeddings=config.tied_head,

@@ -22,7 +22,7 @@ class HuggingFaceGPT2(nn.Module):
             n_embd=config.d_model,
             n_layer=config.n_layers,
             n_head=config.n_heads,
-            n_inner=round(config.mlp_ratio * config.d_model),
+            n_inner=config.d_hidden,
             layer_norm_epsilon=config.norm_eps,
             resid_pdrop=config.dropout,
             attn_pdrop=config.dropout,

@@ -123,6 +123,16 @@ class GPTConfig(ModelConfig):
         return self.block is Block.gpt2 if self.bias is None else self.bias
 
     @property
+    def n_key_value_heads(self) -> int:
+        """Number of key and value heads."""
+        return self.n_heads if self.n_kv_heads is None else self.n_kv_heads
+
+    @property
+    def d_hidden(self) -> int:
+        """Width of the MLP's hidden layer, the nearest integer: mlp_ratio=2.6667 is 8/3 at the usual widths."""
+        return round(self.mlp_ratio * self.d_model)
+
+    @property
     def parts(self) -> list[str]:
         """Names of the parts that have weights; a tied head is the embedding."""
         inside = ("attention_norm", "attention", "mlp_norm", "mlp")

@@ -70,7 +70,6 @@ def gpt_config(config: GPTConfig, vocab_size: int) -> dict[str, Any]:
         "tie_word_embeddings": config.tied_head,
         "initializer_range": 0.02,
     }
-    d_hidden = round(config.mlp_ratio * config.d_model)
     if config.block is Block.gpt2:
         return shared | {
             "model_type": "gpt2",
@@ -79,7 +78,7 @@ def gpt_config(config: GPTConfig, vocab_size: int) -> dict[str, Any]:
             "n_embd": config.d_model,
             "n_layer": config.n_layers,
             "n_head": config.n_heads,
-            "n_inner": d_hidden,
+            "n_inner": config.d_hidden,
             "activation_function": "gelu_new" if config.activation is Activation.gelu_tanh else "gelu",
             "layer_norm_epsilon": config.norm_eps,
             "attn_pdrop": config.dropout,
@@ -91,10 +90,10 @@ def gpt_config(config: GPTConfig, vocab_size: int) -> dict[str, Any]:
         "architectures": ["LlamaForCausalLM"],
         "max_position_embeddings": config.context_length,
         "hidden_size": config.d_model,
-        "intermediate_size": d_hidden,
+        "intermediate_size": config.d_hidden,
         "num_hidden_layers": config.n_layers,
         "num_attention_heads": config.n_heads,
-        "num_key_value_heads": config.n_kv_heads or config.n_heads,
+        "num_key_value_heads": config.n_key_value_heads,
         "head_dim": config.d_model // config.n_heads,
         "hidden_act": "silu",
         "rms_norm_eps": config.norm_eps,

@@ -19,7 +19,6 @@ from hindsight.planning.parameters import (
     HEAD,
     MLP,
     RECURRENT,
-    mlp_width,
     parameters_by_part,
     qkv_width,
     trained_by_part,
@@ -158,13 +157,13 @@ def _layer(config: ModelConfig, is_mixed: bool) -> tuple[int, int]:
         mask = MASK * D if config.dropout else 0
         return RECURRENT_BYTES[config.cell][is_mixed] * D + mask, 4 * size * D
     assert isinstance(config, GPTConfig)
-    F, heads = mlp_width(config), FLOAT * config.n_heads
+    F, heads = config.d_hidden, FLOAT * config.n_heads
     is_gpt2 = config.block is Block.gpt2
     if is_gpt2:
         attended, hidden = qkv_width(config), 2 * F  # queries, keys and values; before and behind GELU
     else:
         kv_width = (qkv_width(config) - D) // 2
-        is_shared = (config.n_kv_heads or config.n_heads) < config.n_heads
+        is_shared = config.n_key_value_heads < config.n_heads
         # Rotated queries and keys beside what they were made of; or keys and values that were repeated.
         attended, hidden = 3 * D if is_shared else D + kv_width + qkv_width(config), 4 * F
     masks = 2 * MASK * D if config.dropout else 0

@@ -26,14 +26,9 @@ FORWARD_SHARE = 1 / 3
 """Of the FLOPs of a training step, those of its forward pass, which is what an evaluation needs."""
 
 
-def mlp_width(config: GPTConfig) -> int:
-    """Numbers in the MLP's hidden layer (F)."""
-    return round(config.mlp_ratio * config.d_model)
-
-
 def qkv_width(config: GPTConfig) -> int:
     """Numbers that attention makes of a token: queries, keys and values."""
-    return (config.n_heads + 2 * (config.n_kv_heads or config.n_heads)) * (config.d_model // config.n_heads)
+    return (config.n_heads + 2 * config.n_key_value_heads) * (config.d_model // config.n_heads)
 
 
 def parameters_by_part(config: ModelConfig, vocab_size: int) -> dict[str, int]:
@@ -47,7 +42,7 @@ def parameters_by_part(config: ModelConfig, vocab_size: int) -> dict[str, int]:
     V = config.vocab_size or vocab_size
     parts = {EMBEDDING: V * D}
     if isinstance(config, GPTConfig):
-        F, width, bias = mlp_width(config), qkv_width(config), int(config.has_bias)
+        F, width, bias = config.d_hidden, qkv_width(config), int(config.has_bias)
         is_gpt2 = config.block is Block.gpt2
         if is_gpt2:
             parts[POSITIONS] = config.context_length * D

@@ -141,13 +141,12 @@ def _architecture(model: ModelConfig) -> dict[str, Any]:
     if isinstance(model, RNNConfig):
         return {"kind": "GRU or LSTM", **found, "cell": model.cell.name, "final_norm": model.final_norm}
     assert isinstance(model, GPTConfig)
-    d_hidden = round(model.mlp_ratio * model.d_model)
     found |= {"block": model.block.name, "n_heads": model.n_heads, "bias": model.has_bias, "norm_eps": model.norm_eps}
-    found["mlp_ratio"] = ratio_of(d_hidden, model.d_model)
+    found["mlp_ratio"] = ratio_of(model.d_hidden, model.d_model)
     if model.block is Block.gpt2:
         found |= {"activation": model.activation.name, "context_length": model.context_length}
     else:
-        found |= {"n_kv_heads": model.n_kv_heads or model.n_heads, "rope_theta": model.rope_theta}
+        found |= {"n_kv_heads": model.n_key_value_heads, "rope_theta": model.rope_theta}
     return {"kind": "GPT", **found}
 
 
