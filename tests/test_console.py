@@ -19,9 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tqdm import tqdm
 
+from hindsight.shown_numbers import short
 from hindsight.training import console
 from hindsight.training.speed import Speed
-from hindsight.training.summary import short
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 

@@ -18,13 +18,14 @@ from safetensors.torch import load_file, save_file
 import export_hf
 from hindsight.config.corpus import TextOrder
 from hindsight.config.keys import flatten
-from hindsight.config.model import Activation, Block, Cell, GPTConfig, ModelConfig, RNNConfig
+from hindsight.config.model import RNN_MODEL_TYPE, Activation, Block, Cell, GPTConfig, ModelConfig, RNNConfig
 from hindsight.config.training import TrainConfig
 from hindsight.errors import InputError
 from hindsight.evaluation.opened_run import OpenedRun
 from hindsight.evaluation.stored_weights import StoredWeights
 from hindsight.evaluation.trained_run import TrainedRun
 from hindsight.export.export import write_folder
+from hindsight.export.in_folder.modeling_hindsight_rnn import HindsightRNNConfig
 from hindsight.export.logits import compare_logits
 from hindsight.export.reading import how_it_reads
 from hindsight.orders.both import vocab_size_for
@@ -328,6 +329,10 @@ def test_a_card_says_in_its_first_line_how_the_model_reads(tokenizer_dir, tmp_pa
     positions = json.loads((tmp_path / "even_odd" / "order.json").read_text())["positions"]
     assert positions == [*range(0, T, 2), *range(1, T, 2)]
     assert not (tmp_path / "backward" / "order.json").exists()
+
+
+def test_the_model_in_the_folder_of_an_rnn_is_known_by_the_name_in_its_config():
+    assert HindsightRNNConfig.model_type == RNN_MODEL_TYPE
 
 
 def test_ids_behind_the_tokenizers_own_get_their_names(tokenizer_dir, tmp_path):

@@ -10,7 +10,7 @@ from helpers.processes import ROOT
 from hindsight.config.schemas import SCHEMAS
 
 LAYERS = [
-    {"installed", "errors", "shown_text", "interrupts", "durations"},
+    {"installed", "errors", "shown_text", "shown_numbers", "interrupts", "durations"},
     {
         "config",
         "arguments",

@@ -24,7 +24,8 @@ from hindsight.planning.course import Course, evaluated_tokens
 from hindsight.planning.memory import Memory, memory_of
 from hindsight.planning.parameters import n_parameters, n_tensors, n_trained, parameters_by_part
 from hindsight.planning.plan import plan_of
-from hindsight.planning.table import duration, short, size, table
+from hindsight.planning.table import duration, table
+from hindsight.shown_numbers import short, size
 from hindsight.studies.sweep import median_speed
 from hindsight.training.optim import build_optimizer, freeze
 from hindsight.training.setup import check_setup, locate_data
@@ -366,9 +367,11 @@ def test_what_a_plan_cannot_be_made_of_is_said_in_a_line(arguments: list[str], m
 
 
 def test_numbers_are_short():
-    assert [short(each) for each in (0, 7, 999, 1000, 124_439_808, 2.14e18)] == [
+    assert [short(each) for each in (0, 7, 9.96, 99.6, 999, 1000, 124_439_808, 2.14e18)] == [
         "0",
         "7",
+        "9.96",
+        "99.6",
         "999",
         "1.00k",
         "124M",

@@ -16,6 +16,9 @@ from hindsight.config.checks import (
 from hindsight.config.freezing import frozen_parts
 from hindsight.config.typed_text import NAMES
 
+RNN_MODEL_TYPE = "hindsight_rnn"
+"""What config.json of an exported GRU or LSTM calls it: transformers has no name for one."""
+
 
 class Block(Enum):
     """The transformer block: GPT-2's, or Llama's (RMSNorm, rotary positions, SwiGLU, grouped-query attention)."""

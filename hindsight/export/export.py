@@ -24,6 +24,8 @@ from hindsight.provenance import VERSION, git_commit
 RECORD = "hindsight_export.json"
 """File of an exported folder that says of what it was made; it is written last."""
 MAX_RECORD_BYTES = 1 << 20
+HASHED_BYTES = 1 << 20
+"""Bytes of a file that are read at once."""
 
 
 def export(config: ExportConfig, run: OpenedRun, module: nn.Module) -> dict[str, Any]:
@@ -101,9 +103,12 @@ def _sha256(path: Path) -> str | None:
     """Hash a file; None if it cannot be read."""
     try:
         with open_regular(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.sha256()
+            while piece := file.read(HASHED_BYTES):
+                digest.update(piece)
     except OSError:
         return None
+    return digest.hexdigest()
 
 
 def _source(run: OpenedRun) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hindsight.config.model import Activation, Block, GPTConfig, ModelConfig, RNNConfig
+from hindsight.config.model import RNN_MODEL_TYPE, Activation, Block, GPTConfig, ModelConfig, RNNConfig
 from hindsight.errors import InputError
 from hindsight.export.reading import HowItReads
 from hindsight.files import set_usual_mode, write_atomically
@@ -19,7 +19,7 @@ from hindsight.hf_weights import HEAD, to_hugging_face
 
 CONFIG, GENERATION_CONFIG, WEIGHTS = "config.json", "generation_config.json", "model.safetensors"
 POSITIONS = "positions.weight"
-RNN_MODULE = "modeling_hindsight_rnn"
+RNN_MODULE = f"modeling_{RNN_MODEL_TYPE}"
 
 
 def write_model(
@@ -109,7 +109,7 @@ def gpt_config(config: GPTConfig, vocab_size: int) -> dict[str, Any]:
 def rnn_config(config: RNNConfig, vocab_size: int, context_length: int) -> dict[str, Any]:
     """Give the content of config.json for a GRU or LSTM, without the ids of special tokens."""
     return {
-        "model_type": "hindsight_rnn",
+        "model_type": RNN_MODEL_TYPE,
         "architectures": ["HindsightRNNForCausalLM"],
         "auto_map": {
             "AutoConfig": f"{RNN_MODULE}.HindsightRNNConfig",

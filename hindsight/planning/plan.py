@@ -53,7 +53,7 @@ class Sizes:
     val: SplitWindows | None
 
 
-def sizes_of(config: PlanConfig) -> Sizes:
+def read_sizes(config: PlanConfig) -> Sizes:
     """Read what the data says of itself, and check the settings against it; or take data_tokens."""
     if config.data_tokens is None:
         locations = locate_data(config)
@@ -85,7 +85,7 @@ def plan_of(config: PlanConfig) -> dict[str, Any]:
         InputError: settings and data do not fit, as for training; or what the plan is asked is not known.
     """
     device = _device(config)
-    sizes = sizes_of(config)
+    sizes = read_sizes(config)
     course = Course.of(config.max_duration, sizes.train)
     parameters = n_parameters(config.model, sizes.vocab_size)
     trained = n_trained(config.model, sizes.vocab_size)

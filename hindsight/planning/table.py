@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hindsight.planning.course import TOKENS_PER_PARAMETER
+from hindsight.shown_numbers import short, size
 
 Plan = Mapping[str, Any]
-KILO = 1000
 INDENT = 10
 
 
@@ -29,22 +29,6 @@ def table(plan: Plan) -> str:
 
 def _with_first(lines: Iterator[str]) -> Iterator[tuple[bool, str]]:
     return ((number == 0, line) for number, line in enumerate(lines))
-
-
-def short(number: float) -> str:
-    """Write a number with three digits and its power of 1000: 124M, 2.5G."""
-    for unit in ("", "k", "M", "G", "T", "P", "E", "Z"):
-        if abs(number) < KILO - 0.5 or unit == "Z":
-            break
-        number /= KILO
-    digits = 0 if abs(number) >= 99.5 or (unit == "" and number == int(number)) else 1 if abs(number) >= 9.95 else 2
-    return f"{number:.{digits}f}{unit}"
-
-
-def size(n_bytes: float) -> str:
-    """Write bytes with three digits: 1.49 GB."""
-    text = short(n_bytes)
-    return f"{text[:-1]} {text[-1]}B" if text[-1].isalpha() else f"{text} B"
 
 
 def duration(hours: float) -> str:

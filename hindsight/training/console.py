@@ -18,8 +18,8 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hindsight import runs
+from hindsight.shown_numbers import short
 from hindsight.training.speed import Speed
-from hindsight.training.summary import short
 
 progress_log = logging.getLogger("hindsight.progress")
 

@@ -5,11 +5,9 @@ Only what gpt.py computes with the same numbers is taken. Where config.json lack
 
 from typing import Any
 
-from hindsight.config.model import Activation, Block, Cell, GPTConfig, ModelConfig, RNNConfig
+from hindsight.config.model import RNN_MODEL_TYPE, Activation, Block, Cell, GPTConfig, ModelConfig, RNNConfig
 from hindsight.errors import InputError
 
-OUR_RNN = "hindsight_rnn"
-"""model_type of a GRU or LSTM of ours, in a folder that its run was exported to."""
 TANH = {"gelu_new", "gelu_pytorch_tanh"}
 """What transformers calls GELU in its tanh approximation."""
 
@@ -31,7 +29,7 @@ def sizes_of(config: dict[str, Any], where: str) -> ModelConfig:
             return _gpt2(config, where)
         if kind == "llama":
             return _llama(config, where)
-        if kind == OUR_RNN:
+        if kind == RNN_MODEL_TYPE:
             return _rnn(config)
     except InputError as error:
         if str(error).startswith(where):
@@ -103,7 +101,7 @@ def _llama(config: dict[str, Any], where: str) -> GPTConfig:
 
 def _rnn(config: dict[str, Any]) -> RNNConfig:
     return RNNConfig(
-        name=OUR_RNN,
+        name=RNN_MODEL_TYPE,
         cell=Cell[config["cell"]],
         n_layers=_count(config, "n_layers", 1),
         d_model=_count(config, "d_model", 16),

@@ -3,17 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from hindsight import runs
 from hindsight.config.direction import Direction
 from hindsight.config.order import order_of
+from hindsight.shown_numbers import short
 from hindsight.training.setup import RunSetup
-
-
-def short(number: float) -> str:
-    """Write a number with three digits, such as 5.23k or 124M."""
-    return tqdm.format_sizeof(number)
 
 
 def start_lines(setup: RunSetup, metadata: dict[str, Any], step: int, devices: str) -> list[str]:
