@@ -315,6 +315,16 @@ def test_the_largest_microbatch_that_fits_is_the_largest():
     assert (none["fits"], none["largest_microbatch_size"]) == (False, None)
 
 
+def test_a_run_that_the_disk_has_no_room_for_does_not_fit(shards: Path, tmp_path: Path):
+    small = plan(*settings(shards, tmp_path))
+    assert small["disk"]["fits"]
+    assert "does not fit" not in table(small)
+    large = plan("model=gpt2", "data_tokens=1000", "model.vocab_size=9", "model.n_layers=1_000_000", "max_duration=9ep")
+    assert large["disk"]["total_bytes"] > large["disk"]["free_bytes"]
+    assert not large["disk"]["fits"]
+    assert f"\ndisk      does not fit: {size(large['disk']['total_bytes'])} in " in table(large)
+
+
 def test_seeds_come_from_a_comparison_or_from_a_spread_that_is_given():
     given = ["data_tokens=1_000_000", "model.vocab_size=512", "tokens_per_second=1000", "margin_nats=0.01"]
     found = plan(*given, "std_nats=0.02")

@@ -201,6 +201,7 @@ def _disk(config: PlanConfig, course: Course, parameters: int, trained: int) -> 
     place = local_folder(config, folder)
     checkpoints = each * (written.checkpoints + written.backups)
     others = disk.weights_bytes(parameters) + disk.LINE_BYTES * written.lines
+    free = disk.free_bytes(Path(place))
     return {
         "checkpoint_bytes": each,
         "checkpoints": written.checkpoints,
@@ -209,5 +210,6 @@ def _disk(config: PlanConfig, course: Course, parameters: int, trained: int) -> 
         "folder": str(place),
         "other_bytes": others,
         "total_bytes": checkpoints + others,
-        "free_bytes": disk.free_bytes(Path(place)),
+        "free_bytes": free,
+        "fits": None if free is None else checkpoints + others <= free,
     }

@@ -95,8 +95,9 @@ def _time(time: Plan | None) -> Iterator[str]:
 
 
 def _disk(disk: Plan) -> Iterator[str]:
+    fits = {None: "", True: "", False: "does not fit: "}[disk["fits"]]
     free = "" if disk["free_bytes"] is None else f"; {size(disk['free_bytes'])} are free there"
-    yield f"{size(disk['total_bytes'])} in {disk['folder']}{free}"
+    yield f"{fits}{size(disk['total_bytes'])} in {disk['folder']}{free}"
     backups = f" and {disk['backups']:,} backups" if disk["backups"] else ""
     yield (
         f"{disk['checkpoints']:,} checkpoints{backups} of {size(disk['checkpoint_bytes'])}; weights, metrics "
