@@ -57,12 +57,18 @@ def begin_with(setup: RunSetup, model: nn.Module) -> dict[str, Any]:
     source, n_known = on_rank_0(opened)
     with _weights_of(source, setup) as (read, origin):
         record = on_rank_0(lambda: _fill(module, read(), n_known, setup.tokenizer.vocab_size, source.where))
+    if dist.get_world_size() > 1:
+        _send(module)
+    return {"from": given, **origin, **record, "fingerprint": on_rank_0(lambda: fingerprint_of(module))}
+
+
+def _send(module: nn.Module) -> None:
+    """Give all ranks the weights of rank 0."""
     device = get_device(None)
-    for tensor in module.state_dict().values() if dist.get_world_size() > 1 else ():
+    for tensor in module.state_dict().values():
         sent = device.tensor_to_device(tensor)  # NCCL sends from GPUs only
         dist.broadcast(sent, src=0)
         tensor.copy_(sent)
-    return {"from": given, **origin, **record, "fingerprint": on_rank_0(lambda: fingerprint_of(module))}
 
 
 @contextmanager

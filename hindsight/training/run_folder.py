@@ -110,7 +110,8 @@ def open_run(setup: RunSetup, model: nn.Module) -> OpenRun:
 
     Raises:
         InputError: the folder belongs to something else, another process trains the run, it was begun with other
-            settings, none of its checkpoints can be read, or the weights to begin with do not fit.
+            settings, none of its checkpoints can be read, the weights to begin with do not fit, or there is no room
+            for its checkpoints.
     """
     settings, lock = fixed_settings(setup), RunLock()
     on_rank_0(lambda: _open_folder(setup, lock))
