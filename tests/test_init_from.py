@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.initial_weights import GPT2, LLAMA, LLAMA_JSON, T, V, begin, mean_nats, their_nats, theirs, write_folder
+from helpers.processes import run_command
 from helpers.recorded_runs import make_run
 from helpers.small_data import convert_config
 from helpers.token_runs import model_of
@@ -294,3 +295,18 @@ def test_a_run_that_may_go_on_needs_the_weights_no_more(shards, tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "config.yaml").touch()
     check_early(train_composer.prepare(config))
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+def test_two_processes_begin_with_the_weights_of_one(shards, trained, tmp_path):
+    changes = [f"model.init_from={trained['forward']}", "max_duration=2ba"]
+    one = train(shards, tmp_path, *changes, "run_name=one")
+    given = settings(shards, tmp_path, *changes, "run_name=two")
+    done = run_command("composer", "-n", "2", "train_composer.py", *given)
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = [json.loads((tmp_path / name / "metadata.json").read_text()) for name in ("one", "two")]
+    assert [record["world_size"] for record in records] == [1, 2]
+    assert records[0]["initial_weights"] == records[1]["initial_weights"]
+    assert records[1]["initial_weights"]["fingerprint"] == fingerprint_of(model_of(trained["forward"]))
+    assert by_step(tmp_path / "two") == pytest.approx(by_step(one), rel=1e-4)

@@ -1,6 +1,7 @@
 """Weights that no run can begin with."""
 
 import json
+import logging
 import math
 import shutil
 from pathlib import Path
@@ -150,3 +151,14 @@ def test_another_kind_of_run_and_one_without_a_checkpoint_are_refused(shards, tr
 def test_a_llama_that_is_computed_otherwise_is_refused_before_anything_is_loaded(changes, message):
     with pytest.raises(InputError, match=message):
         sizes_of(LLAMA_JSON | changes, "model.init_from=a")
+
+
+def test_a_name_that_may_be_a_mistyped_path_is_said_to_be_looked_for_on_the_hub(shards, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level(logging.INFO, logger="hindsight")
+    with pytest.raises(InputError, match="is no folder here, and the Hub does not give it"):
+        begin(shards, tmp_path / "runs", "model.init_from=exportd/typo")
+    assert caplog.messages == [
+        "model.init_from=exportd/typo is no folder here: looks for it on the Hub, which may take a while"
+    ]

@@ -4,6 +4,7 @@ A folder of Hugging Face says its sizes in config.json and has its tokenizer bes
 config.yaml, and the fingerprint of its tokenizer in metadata.json. What both say is compared before anything is built.
 """
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from hindsight.shards.manifest import TOKENIZER_FOLDER
 from hindsight.tokenization.extension import ids_before
 from hindsight.training.hf_sizes import ratio_of, sizes_of
 from hindsight.training.setup import RunSetup
+
+log = logging.getLogger("hindsight")
 
 CONFIG_JSON = "config.json"
 MAX_CONFIG_BYTES = 1 << 20
@@ -167,10 +170,12 @@ def _is_path(given: str) -> bool:
 
 def _from_hub(name: str, where: str) -> Path:
     """Download a model from the Hub, or find it in the cache of earlier downloads."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import snapshot_download, try_to_load_from_cache
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
+        if not isinstance(try_to_load_from_cache(name, CONFIG_JSON), str):
+            log.info("%s is no folder here: looks for it on the Hub, which may take a while", where)
         folder = Path(snapshot_download(name, allow_patterns=HUB_FILES))
         if not any(folder.glob("*.safetensors")):
             folder = Path(snapshot_download(name, allow_patterns=[*HUB_FILES, *OLD_HUB_FILES]))
