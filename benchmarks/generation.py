@@ -1,4 +1,4 @@
-"""What a written token costs: `python -m benchmarks.generation`, from the repository's root; about 6 minutes.
+"""What a written token costs: `python -m benchmarks.generation`, from the repository's root; about 10 minutes.
 
 One thread, on the CPU. What is compared takes turns in one process, of which the first does not count; a ratio is taken
 within a round, and the median over rounds is shown, with the least and the largest. No text ends before its length.
@@ -7,22 +7,29 @@ within a round, and the median over rounds is shown, with the least and the larg
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
+import train_tokenizer
 from benchmarks.table import HEAD, Row
 from gpt import GPT
+from hindsight.config.corpus import TextOrder
+from hindsight.config.generation import GenerateConfig
 from hindsight.config.model import Cell, GPTConfig, RNNConfig
+from hindsight.config.tokenizer import TokenizerConfig
 from hindsight.generation.sampling import Sampling
+from hindsight.generation.writer import Writer
 from hindsight.generation.writing import Text, last, write
 from hindsight.hf_weights import to_hugging_face
 from hindsight.orders.known import open_order
 from hindsight.orders.order import Reading
+from hindsight.tokenization.tokenizer import Tokenizer
 from language_model import build_model
 from rnn import RNN
 
@@ -34,6 +41,8 @@ RNN_CONFIG = RNNConfig(name="gru", n_layers=3, d_model=512, cell=Cell.gru)
 LIKELIEST, DRAWN = Sampling(0.0), Sampling(0.8, top_k=50)
 NEAR, FAR = slice(32, 96), slice(-80, -16)
 """Tokens whose times are compared: early ones, and those before the context is full."""
+LONG, LONG_ROWS, LATE = 2500, 8, (slice(100, 300), slice(-200, -1))
+"""Texts that go on past the context, and their tokens whose times are compared."""
 
 
 def our_text(module: nn.Module, length: int, n_rows: int, sampling: Sampling) -> list[Text]:
@@ -85,16 +94,45 @@ def contest(name: str, n_tokens: int, ours: Callable[[], object], theirs: Callab
     return Row(name, f"{ratio:.2f} ({spread}); {our_ms:.2f} ms a step", "≤ 1.0", ratio <= 1.0)
 
 
-def growth(name: str, module: nn.Module) -> Row:
-    """Compare the time of a token before the context is full with that of an early one."""
-    reading, ratios = Reading(open_order("forward", CONTEXT), BOS_ID), []
+def growth(name: str, texts: Callable[[], Iterator[object]], near: slice = NEAR, far: slice = FAR) -> Row:
+    """Compare the time of late tokens with that of early ones."""
+    ratios: list[float] = []
     for _ in range(ROUNDS + 1):
-        texts = write(module, PROMPT, reading, NO_ID, CONTEXT - 1 - len(PROMPT), CONTEXT, LIKELIEST, [0])
-        marks = [time.perf_counter() for _ in texts]
+        marks = [time.perf_counter() for _ in texts()]
         steps = [after - before for before, after in pairwise(marks)]
-        ratios.append(statistics.median(steps[FAR]) / statistics.median(steps[NEAR]))
+        ratios.append(statistics.median(steps[far]) / statistics.median(steps[near]))
     ratio = statistics.median(ratios[1:])
-    return Row(name, f"{ratio:.2f} ({min(ratios[1:]):.2f} to {max(ratios[1:]):.2f})", "≤ 1.5", ratio <= 1.5)
+    return Row(name, f"{ratio:.2f} ({min(ratios[1:]):.2f} to {max(ratios[1:]):.2f})")
+
+
+def tokens_of(module: nn.Module) -> Iterator[list[Text]]:
+    """Write until the context is full."""
+    reading = Reading(open_order("forward", CONTEXT), BOS_ID)
+    return write(module, PROMPT, reading, NO_ID, CONTEXT - 1 - len(PROMPT), CONTEXT, LIKELIEST, [0])
+
+
+def rows_of_writer() -> list[Row]:
+    """Measure what text costs beside its tokens: a writer, which decodes, over the tokens alone, by a GRU."""
+    with TemporaryDirectory() as folder:
+        train_tokenizer.main(TokenizerConfig(vocab_size="bytes", out=f"{folder}/tokenizer"))
+        tokenizer = Tokenizer.load(f"{folder}/tokenizer")
+    gru = build_model(RNN_CONFIG, tokenizer.vocab_size, seed=0).eval()
+    reading, rows = Reading(open_order("forward", CONTEXT), BOS_ID), range(LONG_ROWS)
+    writer = Writer(gru, tokenizer, reading, CONTEXT, TextOrder.reading)
+    config = GenerateConfig(run="a", temperature=0, length=LONG)
+
+    def plain() -> list[Text]:
+        return last(write(gru, PROMPT, reading, NO_ID, LONG, CONTEXT, LIKELIEST, rows))
+
+    if [text.n_written for text in plain()] != [text.n_tokens for text in writer.texts(PROMPT, config, rows)]:
+        raise RuntimeError("A text ended before its length.")
+    name = f"GRU, {LONG_ROWS} x {LONG} tokens as text"
+    return [
+        growth(f"{name}: one of the last 200 over an early one", lambda: writer.write(PROMPT, config, rows), *LATE),
+        Row(
+            f"{name}, over the tokens alone", contest("", LONG, lambda: writer.texts(PROMPT, config, rows), plain).value
+        ),
+    ]
 
 
 @torch.no_grad()
@@ -117,8 +155,8 @@ def rows_of() -> list[Row]:
         raise RuntimeError("Ours and Hugging Face's do not write the same text.")
     if our_text(gru, 64, 1, LIKELIEST)[0].tokens[len(PROMPT) :] != plain_loop(gru, 64):
         raise RuntimeError("Ours and the plain loop do not write the same text.")
-    rows = [growth("GPT: a token near the end of the context over an early one", module)]
-    rows += [growth_without_memory(module), growth("GRU: the same", gru)]
+    rows = [growth("GPT: a token near the end of the context over an early one", lambda: tokens_of(module))]
+    rows += [growth_without_memory(module), growth("GRU: the same", lambda: tokens_of(gru))]
     for length, n_rows, sampling in [
         (64, 1, LIKELIEST),
         (256, 1, LIKELIEST),
@@ -137,7 +175,7 @@ def rows_of() -> list[Row]:
         )
     loop = contest("", 256, lambda: our_text(gru, 256, 1, LIKELIEST), lambda: plain_loop(gru, 256))
     rows.append(Row("GRU over a plain loop: 1 x 256 tokens, likeliest", loop.value))
-    return rows
+    return rows + rows_of_writer()
 
 
 def huggingface_of(module: GPT) -> GPT2LMHeadModel:

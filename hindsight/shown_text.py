@@ -43,3 +43,8 @@ def _escaped(match: re.Match[str]) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte of a file's name that is no UTF-8
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def one_line(text: str) -> str:
+    r"""Write a text in one line without tabs: line feeds as \n, tabs as \t."""
+    return text.replace("\r", "").replace("\n", "\\n").replace("\t", "\\t")

@@ -169,9 +169,9 @@ def test_each_key_of_sampling_narrows_the_draw(tokenizer, narrowed):
 
 
 def test_a_pipe_gives_a_line_for_each_line(tokenizer, capsys):
-    writer = writer_of(tokenizer, "forward", text="0\n1\x1b2")
+    writer = writer_of(tokenizer, "forward", text="0\n1\x1b\t2")
     batch.write_lines(writer, ["0", "1"], dataclasses.replace(GREEDY, samples=2))
-    assert capsys.readouterr().out == "0\\n1\\x1b2\n" * 2 + "1\\x1b2\n" * 2
+    assert capsys.readouterr().out == "0\\n1\\x1b\\t2\n" * 2 + "1\\x1b\\t2\n" * 2
 
 
 def test_prompts_come_from_standard_input(trained, capsys, monkeypatch):
@@ -303,7 +303,7 @@ def test_bad_input_is_one_line_before_anything_is_written(trained, tmp_path):
         (run, [f"prompts={tmp_path}/", out], "must be .txt with one a line, or .jsonl"),
         (run, ["prompt=a", f"out={tmp_path / 'there.jsonl'}"], "is there already; remove it"),
         (run, ["prompt=a", f"out={tmp_path / 'no' / 'a.jsonl'}"], "there is no folder"),
-        (trained["even_odd"], ["prompt=" + "seven rivers ran " * 9], "a window of order=even_odd"),
+        (trained["even_odd"], ["prompt=" + "seven rivers ran " * 9], "order=even_odd fills a window of 32; shorten it"),
     ]
     before = {path.name for path in tmp_path.iterdir()}
     for folder, arguments, said in cases:

@@ -80,7 +80,7 @@ class GenerateConfig:
     samples: int = 1
     """Texts for each prompt; candidates of each direction for mode=infill."""
     temperature: float = 0.8
-    """Divides the logits before sampling; 0 takes the likeliest token."""
+    """Divides the logits before sampling; 0, as all below 0.0001, takes the likeliest token."""
     top_k: int | None = None
     """Sample from this many likeliest tokens; null for all."""
     top_p: float | None = None
@@ -90,7 +90,7 @@ class GenerateConfig:
     seed: int = 0
     """Seed of the draws."""
     batch_size: int = 8
-    """Texts that are written or scored at once."""
+    """Samples of a prompt that are written at once; texts that are scored at once."""
 
     def __post_init__(self) -> None:
         require_no_credentials("", self)

@@ -10,6 +10,7 @@ from hindsight import output
 from hindsight.config.generation import GenerateConfig
 from hindsight.generation.records import hash_of, records_in_work
 from hindsight.generation.writer import Writer, Written
+from hindsight.shown_text import one_line
 
 log = logging.getLogger("hindsight")
 
@@ -36,7 +37,7 @@ def write_file(writer: Writer, prompts: list[str], config: GenerateConfig, sourc
     tokens = [writer.tokens_of(prompt, f"prompt {number}") for number, prompt in enumerate(prompts, start=1)]
     n_cut = sum(writer.n_unread(len(each)) > 0 for each in tokens)
     if n_cut:
-        log.warning("%d of %d prompts are longer than the context: %s", n_cut, len(prompts), _rule(writer))
+        log.warning("%d of %d prompts are longer than the context: %s", n_cut, len(prompts), writer.context_rule)
     settings = config.drawing | {"order": source.order, "checkpoint": source.fingerprint, "prompts": hash_of(prompts)}
     with records_in_work(out, settings, len(prompts) * config.samples, "texts") as records:
         place = 0
@@ -51,10 +52,10 @@ def write_file(writer: Writer, prompts: list[str], config: GenerateConfig, sourc
 
 
 def write_lines(writer: Writer, prompts: Iterable[str], config: GenerateConfig) -> None:
-    r"""Print the samples of each prompt, a line each: line feeds inside are shown as \n."""
+    r"""Print the samples of each prompt, a line each: line feeds inside are shown as \n, tabs as \t."""
     for number, prompt in enumerate(prompts, start=1):
         for text in texts_of(writer, prompt, config, f"prompt {number}"):
-            output.say(text.text.replace("\r", "").replace("\n", "\\n"))
+            output.say(one_line(text.text))
 
 
 def write_once(writer: Writer, prompt: str, config: GenerateConfig) -> None:
@@ -66,7 +67,7 @@ def write_once(writer: Writer, prompt: str, config: GenerateConfig) -> None:
 def texts_of(writer: Writer, prompt: str, config: GenerateConfig, where: str) -> Iterator[Written]:
     """Yield the samples of a prompt; say on standard error if a part of the prompt is not read."""
     tokens = writer.tokens_of(prompt, where)
-    if (note := cut_note(writer, len(tokens), where)) is not None:
+    if (note := writer.unread_note(len(tokens), where)) is not None:
         output.say_error(note)
     for seeds in seeds_of(config):
         yield from writer.texts(tokens, config, seeds)
@@ -77,18 +78,6 @@ def seeds_of(config: GenerateConfig) -> Iterator[range]:
     seeds = range(config.seed, config.seed + config.samples)
     for first in range(0, len(seeds), config.batch_size):
         yield seeds[first : first + config.batch_size]
-
-
-def cut_note(writer: Writer, n_tokens: int, where: str) -> str | None:
-    """Say that a part of a prompt is not read; None if all of it is."""
-    return f"{where} has {n_tokens} tokens: {_rule(writer)}" if writer.n_unread(n_tokens) else None
-
-
-def _rule(writer: Writer) -> str:
-    end = "first" if writer.growth.name == "left" else "last"
-    return (
-        f"the model sees {writer.context_length}, and begins with the {end} {writer.context_length // 2} of the prompt."
-    )
 
 
 def _record(prompt: str, text: Written, seed: int, source: Source) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hindsight.generation.infilling import Filled, Pair, Sides, fill
 from hindsight.generation.judges import Judges
 from hindsight.generation.records import check_out, hash_of, records_in_work
 from hindsight.generation.sampling import sampling_of
-from hindsight.generation.scored_texts import one_line
+from hindsight.shown_text import one_line
 
 log = logging.getLogger("hindsight")
 

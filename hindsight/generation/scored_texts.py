@@ -16,6 +16,7 @@ from hindsight.config.generation import GenerateConfig
 from hindsight.generation.judges import Judges
 from hindsight.generation.records import check_out, hash_of, records_in_work
 from hindsight.generation.scores import together, token_nats
+from hindsight.shown_text import one_line
 
 log = logging.getLogger("hindsight")
 
@@ -145,11 +146,6 @@ def windows_note(judges: Judges) -> str:
     """Say what becomes of a text that does not fit into one window."""
     lengths = " and ".join(dict.fromkeys(str(reader.context_length) for reader in judges.readers))
     return f"the context has {lengths}, and such a text is cut into windows, each scored without the others."
-
-
-def one_line(text: str) -> str:
-    r"""Write a text in one line without tabs: line feeds as \n, tabs as \t."""
-    return text.replace("\r", "").replace("\n", "\\n").replace("\t", "\\t")
 
 
 def record_of(found: Scored, judges: Judges) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from typing import Protocol
 
 from hindsight.config.generation import GenerateConfig
 from hindsight.errors import InputError
-from hindsight.generation.batch import cut_note
 from hindsight.generation.writer import MISSING, Growth, Writer, Written
 
 KINDS: dict[str, Callable[[str], float]] = {
@@ -23,7 +22,7 @@ KINDS: dict[str, Callable[[str], float]] = {
 DIRECTION = "direction"
 ASKS = {
     Growth.right: "Type a beginning, and it writes on.",
-    Growth.left: "Type an ending, and it writes what came before.",
+    Growth.left: "Type an ending, and it writes what came before; a space in front continues a paragraph.",
     Growth.inside: f"Type a beginning, and it fills the window behind it in its order; {MISSING} is a missing token.",
 }
 KEYS = "Ctrl-C ends a text, Ctrl-D the session; Alt-Enter begins a new line; /help shows commands."
@@ -103,7 +102,7 @@ class Session:
     def write(self, prompt: str) -> None:
         """Write the samples of a prompt, one after the other, each by the next seed."""
         tokens = self.writer.tokens_of(prompt, "the prompt")
-        if (note := cut_note(self.writer, len(tokens), "the prompt")) is not None:
+        if (note := self.writer.unread_note(len(tokens), "the prompt")) is not None:
             self.screen.say(note)
         for _ in range(self.config.samples):
             seed = self.config.seed

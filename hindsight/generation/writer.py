@@ -14,7 +14,7 @@ from hindsight.config.generation import GenerateConfig
 from hindsight.errors import InputError
 from hindsight.generation.prompts import require_characters
 from hindsight.generation.sampling import sampling_of
-from hindsight.generation.writing import Text, last, write, writes_on
+from hindsight.generation.writing import Text, last, require_room, write, writes_on
 from hindsight.orders.order import Order, Reading, readings_of
 from hindsight.orders.units import UnitOrder
 from hindsight.text.graphemes import reverse_text
@@ -103,16 +103,24 @@ class Writer:
         """
         require_characters(prompt, where)
         tokens = self.tokenizer.encode_batch([self._turned(prompt)])[0]
-        if self.growth is Growth.inside and len(tokens) >= self.context_length:
-            raise InputError(
-                f"{where} has {len(tokens)} tokens, and a window of order={self.reading.order.name} has "
-                f"{self.context_length}, which leaves no room; give a shorter one."
-            )
+        require_room(tokens, self.reading.order, self.context_length, where)
         return tokens
 
     def n_unread(self, n_tokens: int) -> int:
         """How many of a prompt's tokens the model does not see: of one that fills the context, all but half of that."""
         return n_tokens - self.context_length // 2 if n_tokens >= self.context_length else 0
+
+    def unread_note(self, n_tokens: int, where: str) -> str | None:
+        """Say that a part of a prompt is not read; None if all of it is."""
+        return f"{where} has {n_tokens} tokens: {self.context_rule}" if self.n_unread(n_tokens) else None
+
+    @property
+    def context_rule(self) -> str:
+        """What becomes of a prompt that fills the context."""
+        end = "first" if self.growth is Growth.left else "last"
+        return (
+            f"the model sees {self.context_length}, and begins with the {end} {self.context_length // 2} of the prompt."
+        )
 
     def write(self, tokens: Sequence[int], config: GenerateConfig, seeds: Sequence[int]) -> Iterator[list[Written]]:
         """Write texts from a prompt, one for each seed.

@@ -118,18 +118,18 @@ def writes_on(order: Order) -> bool:
     return order.name in ("forward", "backward") or isinstance(order, UnitOrder)
 
 
-def require_room(prompt: Sequence[int], order: Order, context_length: int, key: str = "prompt") -> None:
+def require_room(prompt: Sequence[int], order: Order, context_length: int, where: str = "prompt=") -> None:
     """Raise InputError if a model that fills windows has no room behind a prompt.
 
     Args:
         prompt: its tokens.
         order: the order that the model was trained in.
         context_length: tokens of a window.
-        key: where the prompt was given.
+        where: how a message names the prompt.
     """
     if not writes_on(order) and len(prompt) >= context_length:
         raise InputError(
-            f"{key}= has {len(prompt)} tokens, and a model of order={order.name} fills a window of {context_length}; "
+            f"{where} has {len(prompt)} tokens, and a model of order={order.name} fills a window of {context_length}; "
             f"shorten it to at most {context_length - 1}."
         )
 
