@@ -9,6 +9,7 @@ from helpers.processes import run_command
 from helpers.training_runs import compose_config
 from test_config import PAPER
 
+from hindsight.command_line import configuration_of
 from hindsight.config.keys import flatten
 from hindsight.errors import InputError
 from hindsight.orders.known import FORMULAS, open_order
@@ -158,6 +159,12 @@ def test_other_sizes_are_keys_and_what_has_no_counterpart_is_named(tmp_path):
         ({"permutation": "x"}, r'permutation="x" is no permutation'),
         ({"n_heads": 7}, r"model.n_heads=7 does not divide"),
         ({"warmup_steps": "x"}, r"optim_params: warmup_steps=\"x\" is no number"),
+        ({"lr": float("nan")}, "optim_params: lr=NaN is no number"),
+        ({"lr_min": float("inf")}, "optim_params: lr_min=Infinity is no number"),
+        ({"valid_steps": 10**400}, "valid_steps=10+ ... is no number"),
+        (changed(settings_of("gpt_nano"), **LATER | {"cooldown_finish": "x"}), 'cooldown_finish="x" is no number'),
+        ({"state_save_loc": 3}, "training_params: state_save_loc=3 is no text"),
+        ({"dataset_folder": "a\nb"}, "dataset_folder=.* is no text"),
     ],
 )
 def test_what_is_no_such_file_is_refused_in_a_line(tree, message, tmp_path):
@@ -165,7 +172,25 @@ def test_what_is_no_such_file_is_refused_in_a_line(tree, message, tmp_path):
         tree = changed(settings_of("gpt_nano"), **tree)
     with pytest.raises(InputError, match=message) as refused:
         asked(tmp_path, tree)
+    assert str(refused.value).startswith(f"--from-json {tmp_path / 'given.json'}")
     assert len(str(refused.value)) < 400
+
+
+def test_texts_of_a_file_stay_what_they_are(tmp_path):
+    tree = changed(settings_of("gpt_nano"), state_save_loc="/x y/z,w", dataset_folder="it's [a],b${c}.h5")
+    words, _ = asked(tmp_path, tree)
+    config = configuration_of("train_composer", words)
+    assert (config.runs_dir, config.data.path) == ("/x y/z,w", "data/it's [a],b${c}")
+
+
+def test_what_is_typed_beside_a_file_and_does_not_fit_is_refused_by_name(tmp_path):
+    tree = settings_of("gpt_nano")
+    with pytest.raises(InputError, match=r"given.json takes key=value beside it; add -m to the command"):
+        asked(tmp_path, tree, "-m", "seed=1,2")
+    with pytest.raises(InputError, match=r"given.json: .*seed=1,2"):
+        asked(tmp_path, tree, "seed=1,2")
+    with pytest.raises(InputError, match=r"given.json: .*lerning_rate"):
+        asked(tmp_path, tree, "optim.lerning_rate=1")
 
 
 def test_as_an_option_of_the_command(tmp_path):

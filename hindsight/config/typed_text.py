@@ -166,7 +166,7 @@ def _is_prose(argument: str, keys: dict[str, TextKey], is_sweep: bool) -> bool:
 def _as_typed(argument: str, keys: dict[str, TextKey], is_sweep: bool) -> str:
     if _is_prose(argument, keys, is_sweep):
         key, _, value = argument.partition("=")
-        return f"{key}={_prose(value)}"
+        return f"{key}={quoted(value)}"
     depth = 0
     for character in argument:
         depth = max(0, depth + (character in OPENING) - (character in CLOSING))
@@ -184,8 +184,8 @@ def _as_typed(argument: str, keys: dict[str, TextKey], is_sweep: bool) -> str:
     return f"{key}={value}"
 
 
-def _prose(value: str) -> str:
-    """Quote a text for hydra, and escape for OmegaConf what would be a reference."""
+def quoted(value: str) -> str:
+    """Quote a text for hydra, and escape what OmegaConf would read as a reference, so that it stays what it is."""
     value = re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + r"\${", value)
     return QuotedString(value, Quote.single).with_quotes()
 

@@ -6,16 +6,21 @@ optimizer steps, and its rate stays where the warm-up has brought it until a coo
 """
 
 import json
+import re
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
-from hindsight.command_line import configuration_of
+from hindsight.command_line import configuration_of, explain
 from hindsight.config.order import PLAIN
-from hindsight.config.schemas import CONF_DIR, names_in
+from hindsight.config.schemas import CONF_DIR, SCHEMAS, names_in
+from hindsight.config.typed_text import quoted
 from hindsight.errors import InputError
 from hindsight.files import read_json
 from hindsight.orders.known import FORMULAS, open_order
@@ -59,13 +64,19 @@ def answer(arguments: Sequence[str]) -> str:
         path = rest.pop(place) if place < len(rest) else ""
     if not path or "=" in path:
         raise InputError(f"{OPTION} needs a file: {OPTION} TrainParams/en_med.json.")
+    options = [each for each in rest if each.startswith("-")]
+    if options:
+        raise InputError(f"{OPTION} {path} takes key=value beside it; add {options[0]} to the command that it prints.")
     keys, notes = translate(Path(path))
     given = dict(each.split("=", 1) for each in rest if "=" in each)
     if "direction" in given or "order" in given:
         keys = {key: value for key, value in keys.items() if key not in ("direction", "order")}
     words = [f"{key}={value}" for key, value in (keys | given).items()]
     words += [each for each in rest if "=" not in each]
-    configuration_of("train_composer", words)
+    try:
+        configuration_of("train_composer", words)
+    except (InputError, HydraException, OmegaConfBaseException) as error:
+        raise InputError(f"{OPTION} {path}: {explain(error, SCHEMAS['train_composer'])}") from None
     command = " \\\n    ".join(["python train_composer.py", *map(shlex.quote, words)])
     return "\n".join([command, *(f"# {note}" for note in notes)])
 
@@ -92,21 +103,42 @@ def translate(path: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 class _Group:
-    """A group of a file, whose keys are taken one by one."""
+    """A group of a file, whose keys are taken one by one.
+
+    Args:
+        where: how a message names it.
+        values: its keys, as the file has them; `rest` are those that have not been taken yet.
+    """
 
     def __init__(self, where: str, values: dict[str, Any]) -> None:
         self.where, self.values, self.rest = where, values, dict(values)
 
     def take(self, key: str, default: Any = None) -> Any:
+        """Give the value of a key, or the default where it is missing or null."""
         self.rest.pop(key, None)
         value = self.values.get(key)
         return default if value is None else value
 
+    def text(self, key: str, default: str) -> str:
+        """Give the text of a key, or the default; InputError for anything else."""
+        value = self.take(key, default)
+        if not isinstance(value, str) or not value.isprintable():
+            raise InputError(f"{self.where}: {key}={_shown(value)} is no text.")
+        return value
+
     def number(self, key: str, kind: type, default: Any = None, least: int | None = None) -> Any:
-        """Take a number; `least` is 1 for int and 0 for float, if it is not given."""
+        """Give the number of a key, or the default; InputError for anything else, and for what is not finite.
+
+        Args:
+            key: the key.
+            kind: int, or float for both.
+            default: what it is if it is missing or null; None if it must be there.
+            least: the smallest that it may be; None for 1 if it is an int, else 0.
+        """
         value = self.take(key, default)
         lowest = least if least is not None else int(kind is int)
-        if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float) or value < lowest:
+        is_number = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+        if not is_number or not lowest <= value <= sys.maxsize:
             what = "is missing" if value is None else f"{key}={_shown(value)} is no number that this can have"
             raise InputError(f"{self.where}: {key + ' ' if value is None else ''}{what}.")
         return value
@@ -125,6 +157,7 @@ class _File:
             raise InputError(f"{OPTION} {path} is no JSON of settings ({str(error)[:100]}).") from None
 
     def group(self, name: str) -> _Group:
+        """Give a group, of which `rest` then tells what was not taken; InputError if the file has none of this name."""
         values = self.tree.get(name)
         if not isinstance(values, dict):
             raise InputError(
@@ -156,7 +189,8 @@ def _order(model: _Group, training: _Group) -> tuple[dict[str, Any], list[str]]:
 
 def _name_of(permutation: Any, length: int, where: str) -> str:
     """Name a permutation of positions."""
-    if not isinstance(permutation, list) or sorted(map(str, permutation)) != sorted(map(str, range(length))):
+    is_list = isinstance(permutation, list) and len(permutation) == length
+    if not is_list or sorted(map(str, permutation)) != sorted(map(str, range(length))):
         raise InputError(f"{where}: permutation={_shown(permutation)} is no permutation of 0 to {length - 1}.")
     names = [name for name in PLAIN if name in FORMULAS]
     names += [f"{kind}:{seed}" for seed in range(SEEDS) for kind in RANDOM]
@@ -217,8 +251,8 @@ def _named(name: str) -> dict[str, Any]:
 
 def _data(model: _Group, training: _Group, keys: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     """Give the keys of the data, and say how it is made."""
-    length, stored = _context_length(model), str(training.take("dataset_folder", "TOKENS.h5"))
-    tokenizer = str(training.take("tokenizer_path", "TOKENIZER"))
+    length, stored = _context_length(model), training.text("dataset_folder", "TOKENS.h5")
+    tokenizer = training.text("tokenizer_path", "TOKENIZER")
     out = f"data/{PurePosixPath(stored).stem}"
     largest = max(BLOCK_LENGTH // length, 1) * length
     block = "" if BLOCK_LENGTH % length == 0 else f" block_length={largest}"
@@ -229,7 +263,7 @@ def _data(model: _Group, training: _Group, keys: dict[str, Any], notes: list[str
     )
     stride = (length - 1) // 2
     overlaps = keys.get("order") != "both" and stride > 0
-    return {"data.path": out} | ({"data.stride": stride} if overlaps else {})
+    return {"data.path": _quoted(out)} | ({"data.stride": stride} if overlaps else {})
 
 
 def _durations(training: _Group, aggregate: int, is_later: bool) -> dict[str, Any]:
@@ -251,9 +285,9 @@ def _durations(training: _Group, aggregate: int, is_later: bool) -> dict[str, An
         keys["checkpoint.backup_interval"] = steps(training.number("backup_every", int))
     if training.take("step_log") is not None:
         keys["log_interval"] = training.number("step_log", int)
-    folder = training.take("save_loc") or training.take("state_save_loc")
-    training.take("state_save_loc")
-    return keys | ({"runs_dir": str(folder).rstrip("/") or "/"} if folder is not None else {})
+    later, earlier = (training.text(key, "") for key in ("save_loc", "state_save_loc"))
+    folder = later or earlier
+    return keys | ({"runs_dir": _quoted(folder.rstrip("/") or "/")} if folder else {})
 
 
 def _rate(optim: _Group, training: _Group) -> dict[str, Any]:
@@ -265,13 +299,19 @@ def _rate(optim: _Group, training: _Group) -> dict[str, Any]:
         "optim.lr_init": optim.number("lr_init", float, 1e-7 * lr),
         "optim.lr_min": optim.number("lr_min", float, 0.0),
     }
-    cooldown = training.take("cooldown_finish", 0.0)
+    asked = training.take("cooldown_finish", False)
+    cooldown = 0.1 * asked if isinstance(asked, bool) else training.number("cooldown_finish", float)
     if "oscil_steps" in optim.values and not cooldown:
         keys["optim.schedule"] = "cosine_restarts"
         keys["optim.period_steps"] = optim.number("oscil_steps", int)
         keys["optim.shrink"] = optim.number("lr_shrink", float, 1.0)
         return keys
-    return keys | {"optim.schedule": "constant", "optim.cooldown_share": 0.1 if cooldown is True else cooldown}
+    return keys | {"optim.schedule": "constant", "optim.cooldown_share": cooldown}
+
+
+def _quoted(text: str) -> str:
+    """Write a text as an argument has it: in quotes, where a character of it could mean something."""
+    return text if re.fullmatch(r"[\w./-]+", text) else quoted(text)
 
 
 def _shown(value: Any) -> str:
