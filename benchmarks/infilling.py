@@ -14,7 +14,7 @@ others.
 
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -24,7 +24,9 @@ from numpy.typing import NDArray
 from benchmarks.table import HEAD, Row
 from evaluate_tokens import open_split
 from hindsight import output
+from hindsight.command_line import one_line
 from hindsight.config.evaluation import NEWEST, EvaluateConfig
+from hindsight.errors import InputError
 from hindsight.evaluation.evaluated_data import open_data
 from hindsight.evaluation.opened_pair import opened_with
 from hindsight.evaluation.opened_run import OpenedRun, opened_run
@@ -150,8 +152,12 @@ def rows_of(what: str, seeds: list[Ranks]) -> Iterator[Row]:
         yield Row(f"{what}: mean rank, both over {name}", value, "< 1", bool(high < 1))
 
 
-def main(forward: str, backward: str) -> None:
-    """Print the table."""
+def measure(forward: str, backward: str) -> None:
+    """Print the table.
+
+    Raises:
+        InputError: the runs are no pair, or their data has no such sentence.
+    """
     with ExitStack() as stack:
         first = stack.enter_context(opened_run(forward, NEWEST))
         runs = stack.enter_context(opened_with(first, backward, NEWEST, None))
@@ -161,7 +167,12 @@ def main(forward: str, backward: str) -> None:
             for reader in readers_of(load_trained(run), run.order, run.tokenizer.bos_id, run.run.context_length)
         )
         pair, found = Pair(ahead, back, first.tokenizer.eos_id), sentences(runs[0])
-        output.say(f"{N_SENTENCES} of {len(found)} sentences, {len(SEEDS)} seeds\n\n{HEAD}")
+        if not found:
+            raise InputError(
+                f"run={forward}: its validation data has no sentence of {LENGTHS[0]} to {LENGTHS[-1]} tokens with half "
+                "a context on either side; give runs on more text, or with a shorter context."
+            )
+        output.say(f"{min(N_SENTENCES, len(found))} of {len(found)} sentences, {len(SEEDS)} seeds\n\n{HEAD}")
         by_seed = [ranked(pair, found, seed) for seed in SEEDS]
         for kind in by_seed[0][0]:
             n_others = np.mean([counts[kind] for _, counts in by_seed])
@@ -169,5 +180,17 @@ def main(forward: str, backward: str) -> None:
                 output.say(str(row))
 
 
+def main(arguments: Sequence[str]) -> None:
+    """Measure two runs; SystemExit with a line on standard error for what cannot be measured."""
+    if len(arguments) != 2:
+        output.say_error("usage: python -m benchmarks.infilling FORWARD_RUN BACKWARD_RUN")
+        sys.exit(2)
+    try:
+        measure(*arguments)
+    except InputError as error:
+        output.say_error(f"benchmarks.infilling: {one_line(str(error))}")
+        sys.exit(2)
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(sys.argv[1:])

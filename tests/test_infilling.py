@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers.token_runs import T, model_of
 
+import benchmarks.infilling
 import generate_text
 from hindsight.config.corpus import TextOrder
 from hindsight.config.generation import GenerateConfig, Mode
@@ -189,3 +190,44 @@ def test_directions_that_do_not_do_are_refused_before_a_model_is_built(trained, 
         infill(trained["forward"], prompt=BEFORE, ending=AFTER)
     with pytest.raises(InputError, match=r"direction=forward is for a run of order=both"):
         generate_text.main(GenerateConfig(run=str(trained["forward"]), mode=Mode.score, text="a", direction="forward"))
+
+
+def test_fewer_middles_than_samples_are_told(trained, caplog, capsys):
+    caplog.set_level("WARNING", "hindsight")
+    keys = {"other": str(trained["backward"]), "prompt": BEFORE, "ending": AFTER, "samples": 3}
+    infill(trained["forward"], **keys, length=1, temperature=0.0)
+    n_middles = len(capsys.readouterr().out.splitlines()) - 1
+    assert 0 < n_middles < 3
+    assert f"{n_middles} middles, fewer than samples=3" in caplog.text
+    caplog.clear()
+    infill(trained["forward"], **keys, length=6)
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    assert not caplog.text
+
+
+def test_a_person_sees_whole_texts(trained, capsys, monkeypatch):
+    keys = {"other": str(trained["backward"]), "prompt": BEFORE, "ending": AFTER, "samples": 3}
+    infill(trained["forward"], **keys)
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()[1:]]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    infill(trained["forward"], **keys)
+    assert capsys.readouterr().out.splitlines() == [
+        f"{float(score):9.4f}  {BEFORE}[{middle}]{AFTER}" for score, _, _, middle in rows
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "usage: python -m benchmarks.infilling FORWARD_RUN BACKWARD_RUN"),
+        (["nowhere", "nowhere"], "benchmarks.infilling: run=nowhere does not exist"),
+        (["forward", "backward"], "its validation data has no sentence of 0 to 0 tokens"),
+    ],
+)
+def test_the_benchmark_tells_in_a_line_what_it_cannot_measure(trained, arguments, message, capsys, monkeypatch):
+    monkeypatch.setattr(benchmarks.infilling, "LENGTHS", range(1))
+    with pytest.raises(SystemExit) as ended:
+        benchmarks.infilling.main([str(trained.get(each, each)) for each in arguments])
+    told = capsys.readouterr()
+    assert (ended.value.code, told.out, told.err.count("\n")) == (2, "", 1)
+    assert message in told.err

@@ -1,6 +1,7 @@
 """Gaps in texts and what could stand in them: as lines, or as JSON lines in a file."""
 
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ def fill_gaps(judges: Judges, gaps: Sequence[Gap], config: GenerateConfig) -> No
     """Fill the gaps of a call: as lines, or into a file."""
     forward, backward = judges.readers
     pair = Pair(forward, backward, judges.tokenizer.eos_id)
-    if config.out is None:
+    if config.out is None and config.prompt is not None and sys.stdout.isatty():
+        show_gap(judges, pair, gaps[0], config)
+    elif config.out is None:
         say_gaps(judges, pair, gaps, config)
     else:
         write_gaps(judges, pair, gaps, config, check_out(config.out))
@@ -43,11 +46,23 @@ def sides_of(judges: Judges, pair: Pair, gap: Gap, config: GenerateConfig) -> Si
 
 
 def filled(judges: Judges, pair: Pair, gap: Gap, config: GenerateConfig) -> list[Filled]:
-    """Fill a gap; the best middles, as many as samples= says."""
+    """Fill a gap; the best middles, as many as samples= says, or fewer where there are no more."""
     sides = sides_of(judges, pair, gap, config)
     seeds = range(config.seed, config.seed + config.samples)
     found = fill(pair, sides, sampling_of(config), seeds, config.batch_size)
+    if len(found) < config.samples:
+        log.warning(
+            "%s%d middles, fewer than samples=%d: the written texts give no more different ones.",
+            *(gap.where, len(found), config.samples),
+        )
     return found[: config.samples]
+
+
+def show_gap(judges: Judges, pair: Pair, gap: Gap, config: GenerateConfig) -> None:
+    """Show a person each text as a whole, the middle in brackets, best first, with its score."""
+    for each in filled(judges, pair, gap, config):
+        text = f"{gap.beginning}[{_text_of(judges, each)}]{gap.ending}"
+        output.say(f"{each.score:9.4f}  {one_line(text)}")
 
 
 def say_gaps(judges: Judges, pair: Pair, gaps: Sequence[Gap], config: GenerateConfig) -> None:
