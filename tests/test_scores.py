@@ -163,6 +163,18 @@ def test_a_file_goes_on_after_what_was_done_and_one_that_is_there_is_kept(traine
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
+def test_long_texts_of_an_earlier_start_are_counted_too(trained, tokenizer, tmp_path, caplog):
+    caplog.set_level("WARNING", "hindsight")
+    reader, texts = reader_of(trained["forward"], "forward", tokenizer), [40 * "light ", "light", 40 * "water "]
+    n_windows = math.ceil(len(tokenizer.encode_batch(texts)[0]) / T)
+    for times in (n_windows + 1, 1000):
+        failing = replace(reader, module=Failing(reader.module, times))
+        judges = Judges([Judge(failing, "a", 1, "same")], tokenizer, TextOrder.reading)
+        with pytest.raises(RuntimeError, match="enough") if times < 1000 else nullcontext():
+            write_file(judges, texts, whole=False, batch_size=1, out=tmp_path / "out.jsonl")
+    assert "2 of 3 texts are longer than the context" in caplog.text
+
+
 def test_reversed_text_is_turned_before_it_is_tokenized(trained, tokenizer):
     reader = reader_of(trained["forward"], "forward", tokenizer)
     judges = Judges([Judge(reader, "a", 1, "b")], tokenizer, TextOrder.reversed)

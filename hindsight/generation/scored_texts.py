@@ -91,7 +91,7 @@ def say_one(judges: Judges, text: str, whole: bool, batch_size: int) -> None:
     (found,) = scored(judges, [text], whole, batch_size)
     names = [judges.tokenizer.name_of(token) for token in found.tokens]
     width = max(map(len, [*names, "nats/token"]))
-    if is_long(judges, found):
+    if is_long(judges, len(found.tokens)):
         output.say_error(f"text= has {len(names)} tokens: {windows_note(judges)}")
 
     def say(name: str, values: Iterable[str]) -> None:
@@ -110,7 +110,7 @@ def say_lines(judges: Judges, texts: Iterable[str], whole: bool, batch_size: int
     waiting, first = iter(texts), 1
     while some := [*islice(waiting, batch_size)]:
         for found in scored(judges, some, whole, batch_size):
-            if is_long(judges, found):
+            if is_long(judges, len(found.tokens)):
                 output.say_error(f"text {first} has {len(found.tokens)} tokens: {windows_note(judges)}")
             if first == 1:
                 output.say("\t".join([*(f"{name}_nats" for name in found.nats), "text"]))
@@ -126,20 +126,19 @@ def write_file(judges: Judges, texts: list[str], whole: bool, batch_size: int, o
         "whole": whole,
         "batch_size": batch_size,
     }
-    n_long = 0
     with records_in_work(out, settings, len(texts), "texts") as records:
         for first in range(records.n_done, len(texts), batch_size):
             for found in scored(judges, texts[first : first + batch_size], whole, batch_size):
-                n_long += is_long(judges, found)
                 records.add(record_of(found, judges))
-    if n_long:
+    # Of all texts, also of those that an earlier start has scored.
+    if n_long := sum(is_long(judges, len(tokens) + whole) for tokens in judges.tokens_of(texts)):
         log.warning("%d of %d texts are longer than the context: %s", n_long, len(texts), windows_note(judges))
     log.info("out=%s: %d texts.", out, len(texts))
 
 
-def is_long(judges: Judges, found: Scored) -> bool:
+def is_long(judges: Judges, n_tokens: int) -> bool:
     """Whether a text does not fit into one window."""
-    return len(found.tokens) > min(reader.context_length for reader in judges.readers)
+    return n_tokens > min(reader.context_length for reader in judges.readers)
 
 
 def windows_note(judges: Judges) -> str:
