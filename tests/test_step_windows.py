@@ -240,6 +240,13 @@ def test_data_and_run_on_s3_tell_the_same(bucket, shards, tmp_path):
         ({"run": "a", "step": 1, "order": "words"}, "leave out direction= and order="),
         ({"run": "a", "step": 1, "rank": -1}, "rank=-1 must be at least 0"),
         ({"run": "a", "step": 1, "nodes": 0}, "nodes=0 must be greater than 0"),
+        ({"run": "a", "step": 1, "nodes": 2}, "nodes=2 is for rank=; leave it out"),
+        ({"path": "a", "nodes": 2}, "nodes=2 is for rank=; leave it out"),
+        (
+            {"run": "a", "step": 1, "context_length": 32},
+            "run=a says its own context_length; leave out context",
+        ),
+        ({"run": "a", "step": 1, "seed": 3}, "run=a says its own seed; leave out seed=3"),
         ({"path": "a", "rank": 0}, "rank=0 is for step= and run="),
         ({}, "path= is required"),
     ],

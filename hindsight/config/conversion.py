@@ -136,6 +136,7 @@ class InspectConfig:
         elif self.path is None:
             raise InputError("path= is required: a folder made by convert_to_mds.py or convert_to_h5.py.")
         require(self.rank is None or self.step is not None, f"rank={self.rank} is for step= and run=; leave it out.")
+        require(self.rank is not None or self.nodes == 1, f"nodes={self.nodes} is for rank=; leave it out.")
         if self.direction is None and self.order is None:
             self.direction = Direction.forward
         settle_order(self)
@@ -159,5 +160,10 @@ class InspectConfig:
         require_positive("", self, "step", "nodes")
         require((self.rank or 0) >= 0, f"rank={self.rank} must be at least 0.")
         require(self.split == "train", f"step={self.step} is one of training; leave out split={self.split}.")
+        for key in ("context_length", "seed"):
+            value = getattr(self, key)
+            require(
+                value == getattr(InspectConfig, key), f"run={self.run} says its own {key}; leave out {key}={value}."
+            )
         given = self.order or (self.direction.name if self.direction is not None else None)
         require(given is None, f"run={self.run} says in which order it read; leave out direction= and order=.")
