@@ -13,6 +13,7 @@ import logging
 from hindsight import interrupts
 from hindsight.command_line import run_script
 from hindsight.config.export import ExportConfig
+from hindsight.evaluation.trained_run import read_run
 from hindsight.files import local_path
 
 log = logging.getLogger("hindsight")
@@ -20,6 +21,7 @@ log = logging.getLogger("hindsight")
 
 def main(config: ExportConfig) -> None:
     """Export, unless the same is there."""
+    trained = read_run(config.run)
     from hindsight.export.hub import check_login, push
 
     if config.push is not None:
@@ -30,7 +32,7 @@ def main(config: ExportConfig) -> None:
     from language_model import load_trained
 
     interrupts.handle_signals_again()  # importing Composer sets signal handlers
-    with opened_run(config.run, config.checkpoint, config.tokenizer) as run:
+    with opened_run(trained, config.checkpoint, config.tokenizer) as run:
         reading, record = how_it_reads(run), earlier_export(config, run)
         if record is None:
             record = export(config, run, load_trained(run))

@@ -19,6 +19,7 @@ from hindsight import interrupts, output
 from hindsight.command_line import run_script
 from hindsight.config.generation import GenerateConfig, Mode
 from hindsight.errors import InputError
+from hindsight.evaluation.trained_run import read_run
 from hindsight.generation.given import gaps_to_fill, texts_to_score
 from hindsight.generation.prompts import is_typed, lines_of_input, read_prompts
 from hindsight.generation.records import check_out
@@ -37,13 +38,15 @@ def main(config: GenerateConfig) -> None:
         output.log_to_error()  # standard output is for texts
     else:
         check_out(config.out)
-    use = MODES[config.mode](config)
+    use, trained = MODES[config.mode](config), read_run(config.run)
+    if config.other is not None:
+        read_run(config.other, "other")
 
     from hindsight.evaluation.opened_run import opened_run
 
     interrupts.handle_signals_again()  # importing Composer sets signal handlers
     try:
-        with interrupts.giving_up_after(0), opened_run(config.run, config.checkpoint, config.tokenizer) as run:
+        with interrupts.giving_up_after(0), opened_run(trained, config.checkpoint, config.tokenizer) as run:
             use(run)
     except interrupts.GaveUp as reason:
         output.say_error(f"Interrupted by {reason}{LAST_WORDS}")

@@ -30,6 +30,7 @@ from hindsight.errors import InputError
 from hindsight.evaluation.evaluated_data import open_data
 from hindsight.evaluation.opened_pair import opened_with
 from hindsight.evaluation.opened_run import OpenedRun, opened_run
+from hindsight.evaluation.trained_run import read_run
 from hindsight.generation.infilling import Pair, Sides, Tokens, best_joins, written
 from hindsight.generation.sampling import Sampling
 from hindsight.generation.scores import readers_of, token_nats
@@ -159,7 +160,7 @@ def measure(forward: str, backward: str) -> None:
         InputError: the runs are no pair, or their data has no such sentence.
     """
     with ExitStack() as stack:
-        first = stack.enter_context(opened_run(forward, NEWEST))
+        first = stack.enter_context(opened_run(read_run(forward), NEWEST))
         runs = stack.enter_context(opened_with(first, backward, NEWEST, None))
         ahead, back = (
             reader

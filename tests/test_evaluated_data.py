@@ -20,6 +20,7 @@ from hindsight.analysis.token_losses import COLUMNS, TokenLosses
 from hindsight.config.tokenizer import TokenizerConfig
 from hindsight.errors import InputError
 from hindsight.evaluation.opened_run import opened_run
+from hindsight.evaluation.trained_run import read_run
 from hindsight.tokenization.tokenizer import Tokenizer
 
 s3 = pytest.mark.filterwarnings(
@@ -229,8 +230,8 @@ def test_a_run_on_s3_data_is_opened_twice_at_once_and_leaves_nothing(bucket, sha
     left = names(tmp_path / "cache")
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    with opened_run(str(run), "newest") as first:
-        with opened_run(str(run), "newest") as second:
+    with opened_run(read_run(str(run)), "newest") as first:
+        with opened_run(read_run(str(run)), "newest") as second:
             assert second.tokenizer_folder != first.tokenizer_folder
         assert Tokenizer.load(first.tokenizer_folder).fingerprint == second.tokenizer.fingerprint
     assert not [*(tmp_path / "temporary").iterdir()]

@@ -199,7 +199,7 @@ def other_tokenizer(tmp_path_factory):
         ("forward", "forward", r"is forward, as run=.* is; give a run with direction=backward"),
         ("forward", "even_odd", r"other=.* has order=even_odd"),
         ("even_odd", "forward", r"run=.* has order=even_odd"),
-        ("both", "forward", r"run=.* has order=both.*leave other= out"),
+        ("both", "forward", r"run=.* has order=both.*without other="),
         ("forward", "nowhere", r"other=nowhere does not exist"),
         ("forward", "tokenizer", r"other=.* has another tokenizer than run="),
     ],

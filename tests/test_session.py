@@ -66,7 +66,7 @@ def test_a_text_that_is_written_backward_grows_leftwards_in_place(tokenizer_dir:
         assert [*map(len, texts)] == sorted(map(len, texts))
         below = shown.split(f"backward> {ENDING}\n")[1]
         assert below.splitlines()[:3] == [TEXT[:20], TEXT[20:], "24 tokens · seed 0 ·"]
-        assert "the document ends" in "".join(below.splitlines())
+        assert "the document begins" in "".join(below.splitlines())
         assert not terminal.screen.unknown
         terminal.type("\x04")
         assert terminal.end() == 0

@@ -119,7 +119,7 @@ class GenerateConfig:
             require(
                 getattr(self, key) is None or self.mode in modes,
                 f"{key}= is for mode={' and mode='.join(mode.name for mode in modes)}, not for mode={self.mode.name}; "
-                "leave it out.",
+                "give another mode=, or leave it out.",
             )
             require(
                 key in ("prompts", "other") or getattr(self, key) is None or self.prompts is None,

@@ -9,6 +9,7 @@ from hindsight.config.generation import GenerateConfig, Mode
 from hindsight.config.order import BOTH
 from hindsight.errors import InputError
 from hindsight.evaluation.opened_run import OpenedRun, opened_run
+from hindsight.evaluation.trained_run import read_run
 from hindsight.generation.judges import Judge, Judges
 from hindsight.generation.scores import readers_of
 
@@ -77,7 +78,7 @@ def opened_with(
     _require_direction(first, f"run={first.run.given}")
     with ExitStack() as stack:
         try:
-            second = stack.enter_context(opened_run(other, checkpoint, tokenizer))
+            second = stack.enter_context(opened_run(read_run(other), checkpoint, tokenizer))
         except InputError as error:
             raise InputError(str(error).replace(f"run={other}", f"other={other}")) from None
         _require_pair(first, second)
@@ -87,7 +88,9 @@ def opened_with(
 def _require_direction(run: OpenedRun, where: str) -> None:
     """Raise InputError unless a run is one of a pair."""
     if run.order.name == BOTH:
-        raise InputError(f"{where} has order=both, which is both directions in one model; leave other= out.")
+        raise InputError(
+            f"{where} has order=both, which is both directions in one model; give it as run=, without other=."
+        )
     if run.order.name not in DIRECTIONS:
         raise InputError(
             f"{where} has order={run.order.name}; with other=, give a run with direction=forward and one with "

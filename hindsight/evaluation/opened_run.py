@@ -11,7 +11,7 @@ from hindsight.config.training import TrainConfig
 from hindsight.errors import InputError
 from hindsight.evaluation.evaluated_data import load_tokenizer, located
 from hindsight.evaluation.stored_weights import StoredWeights, chosen_weights
-from hindsight.evaluation.trained_run import TrainedRun, read_run
+from hindsight.evaluation.trained_run import TrainedRun
 from hindsight.orders.known import open_order
 from hindsight.orders.order import Order
 from hindsight.shards.manifest import TOKENIZER_FOLDER
@@ -45,18 +45,17 @@ class OpenedRun:
 
 
 @contextmanager
-def opened_run(given: str, checkpoint: str, tokenizer: str | None = None) -> Iterator[OpenedRun]:
+def opened_run(run: TrainedRun, checkpoint: str, tokenizer: str | None = None) -> Iterator[OpenedRun]:
     """Open a run; what is fetched from object storage is kept until it is closed.
 
     Args:
-        given: its folder, or the address of its checkpoints on S3.
+        run: what `read_run` says of it.
         checkpoint: newest, backup, or a step.
         tokenizer: folder of its tokenizer; None for where the run found it.
 
     Raises:
-        InputError: there is no such run or checkpoint, it is damaged, or its tokenizer is not there.
+        InputError: there is no such checkpoint, it is damaged, or the tokenizer is not there.
     """
-    run = read_run(given)
     with chosen_weights(run, checkpoint) as weights, ExitStack() as stack:
         folder = tokenizer or run.config.data.tokenizer
         if folder is None:
@@ -65,6 +64,11 @@ def opened_run(given: str, checkpoint: str, tokenizer: str | None = None) -> Ite
             except InputError as error:
                 raise InputError(f"{error} Or give the run's tokenizer by tokenizer=.") from None
             folder = str(Path(place.folder, TOKENIZER_FOLDER))
+        if tokenizer is None and not Path(folder).is_dir():
+            raise InputError(
+                f"run={run.given} found its tokenizer in {folder}, which is not there, seen from {Path.cwd()}; give "
+                "tokenizer=."
+            )
         loaded = load_tokenizer(run, folder, "tokenizer")
         order = open_order(order_of(run.config), run.context_length, loaded)
         text_order = TextOrder(run.metadata.get("text_order") or TextOrder.reading.value)

@@ -62,16 +62,17 @@ class TrainedRun:
         return self.config.data.context_length or self.config.model.context_length
 
 
-def read_run(given: str) -> TrainedRun:
+def read_run(given: str, key: str = "run") -> TrainedRun:
     """Read config.yaml and metadata.json of a run; InputError if there is none, or they are damaged.
 
     Args:
         given: its folder, or the address of its checkpoints on S3, where both are kept too.
+        key: the key that names it, for messages.
     """
     if "://" in given:
-        remote = S3Folder(given.rstrip("/"), "run")
+        remote = S3Folder(given.rstrip("/"), key)
         if not set(runs.RECORDS) <= remote.sizes().keys():
-            raise InputError(f"run={given} holds no run: {' and '.join(runs.RECORDS)} are missing there.")
+            raise InputError(f"{key}={given} holds no run: {' and '.join(runs.RECORDS)} are missing there.")
         with tempfile.TemporaryDirectory() as fetched:
             for name in runs.RECORDS:
                 remote.download(name, Path(fetched, name))
@@ -81,7 +82,7 @@ def read_run(given: str) -> TrainedRun:
     missing = [name for name in runs.RECORDS if not (folder / name).is_file()]
     if missing:
         what = f"is no run: it has no {missing[0]}" if folder.exists() else "does not exist"
-        raise InputError(f"run={given} {what}; give the folder of a run, such as runs/<run_name>.")
+        raise InputError(f"{key}={given} {what}; give the folder of a run, such as runs/<run_name>.")
     config, metadata = _records(folder, given)
     address = config.checkpoint.folder
     is_remote = address is not None and "://" in address

@@ -109,7 +109,7 @@ class Session:
             self.config = dataclasses.replace(self.config, seed=seed + 1)
             stream = self.writer.write(tokens, self.config, [seed])
             shown = self.screen.show(stream, self.writer.growth, self.config.length)
-            self.screen.say(described(shown, seed))
+            self.screen.say(described(shown, seed, self.writer.growth))
             if shown.is_stopped:
                 return
 
@@ -166,12 +166,12 @@ class Session:
             raise InputError(f"/{name} {value}: give {'a whole number' if kind is int else 'a number'}.") from None
 
 
-def described(shown: Shown, seed: int) -> str:
+def described(shown: Shown, seed: int, growth: Growth) -> str:
     """What is said under a text."""
     n_tokens = shown.text.n_tokens if shown.text is not None else 0
     parts = [f"{n_tokens} tokens", f"seed {seed}"]
     if n_tokens and shown.seconds > 0:
         parts.append(f"{n_tokens / shown.seconds:.0f} tok/s")
     if shown.text is not None and shown.text.is_ended:
-        parts.append("the document ends there")
+        parts.append(f"the document {'begins' if growth is Growth.left else 'ends'} there")
     return " · ".join([*parts, *(["stopped"] if shown.is_stopped else [])])

@@ -38,14 +38,14 @@ def last_of_each(arguments: list[str]) -> list[str]:
     return [*{argument.split("=", 1)[0]: argument for argument in arguments}.values()]
 
 
-def settings(shards: Path, runs: Path, *changes: str) -> list[str]:
+def settings(shards: Path | str, runs: Path, *changes: str) -> list[str]:
     """Arguments of a run of six steps."""
     direction = [] if any(change.startswith("order=") for change in changes) else ["direction=forward"]
     given = [*direction, f"data.path={shards}", f"runs_dir={runs}", "max_duration=6ba", *TINY, *changes]
     return last_of_each(given)
 
 
-def train(shards: Path, runs: Path, *changes: str) -> Path:
+def train(shards: Path | str, runs: Path, *changes: str) -> Path:
     """Train in this process; the run's folder."""
     import train_composer
 
