@@ -7,6 +7,7 @@ from dataclasses import asdict
 import pytest
 import yaml
 from helpers.processes import ROOT, run_command
+from helpers.published_settings import PAPER
 from helpers.training_runs import compose_config
 
 from hindsight.command_line import help_text, one_line_errors, run_script
@@ -64,23 +65,6 @@ def test_a_named_model_has_a_recipe_of_its_own(model):
     assert {key: used[key] for key in recipe} == {
         key: float(value) if isinstance(used[key], float) else value for key, value in recipe.items()
     }
-
-
-PAPER = {  # batch_size and aggregate, warmup_steps, oscil_steps of TrainParams/, for English
-    "gpt_nano": (250, 1, 4000, 200_000),
-    "gpt_micro": (250, 1, 4000, 200_000),
-    "gpt_mini": (250, 1, 4000, 200_000),
-    "gpt_small": (250, 1, 4000, 200_000),
-    "gpt1": (180, 1, 4000, 300_000),
-    "gpt_medium": (90, 2, 4000, 300_000),
-    "gpt_xl": (25, 7, 8000, 540_000),
-    "gru_small": (200, 1, 4000, 300_000),
-    "gru_medium": (250, 1, 4000, 300_000),
-    "gru_large": (250, 1, 4000, 300_000),
-    "lstm_small": (200, 1, 4000, 300_000),
-    "lstm_medium": (250, 1, 4000, 300_000),
-    "lstm_large": (250, 1, 4000, 300_000),
-}
 
 
 @pytest.mark.parametrize("model", PAPER)

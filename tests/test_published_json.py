@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 import pytest
 from helpers.processes import run_command
+from helpers.published_settings import PAPER
 from helpers.training_runs import compose_config
-from test_config import PAPER
 
 from hindsight.command_line import configuration_of
 from hindsight.config.keys import flatten
