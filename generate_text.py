@@ -26,6 +26,7 @@ from hindsight.generation.records import check_out
 
 if TYPE_CHECKING:
     from hindsight.evaluation.opened_run import OpenedRun
+    from hindsight.generation.judges import Judges
 
     Use = Callable[[OpenedRun], None]
 
@@ -96,28 +97,35 @@ def scoring(config: GenerateConfig) -> "Use":
     """Find the texts to score."""
     texts = texts_to_score(config)
 
-    def use(run: "OpenedRun") -> None:
-        from hindsight.evaluation.opened_pair import opened_judges
+    def work(judges: "Judges") -> None:
         from hindsight.generation.scored_texts import score
-        from language_model import load_trained
 
-        with opened_judges(run, config, load_trained) as judges:
-            score(judges, texts, config)
+        score(judges, texts, config)
 
-    return use
+    return judging(config, work)
 
 
 def infilling(config: GenerateConfig) -> "Use":
     """Find the gaps to fill."""
     gaps = gaps_to_fill(config)
 
+    def work(judges: "Judges") -> None:
+        from hindsight.generation.filled_gaps import fill_gaps
+
+        fill_gaps(judges, gaps, config)
+
+    return judging(config, work)
+
+
+def judging(config: GenerateConfig, work: "Callable[[Judges], None]") -> "Use":
+    """Say how a run is used whose model judges texts, alone or with the run of the other direction."""
+
     def use(run: "OpenedRun") -> None:
         from hindsight.evaluation.opened_pair import opened_judges
-        from hindsight.generation.filled_gaps import fill_gaps
         from language_model import load_trained
 
         with opened_judges(run, config, load_trained) as judges:
-            fill_gaps(judges, gaps, config)
+            work(judges)
 
     return use
 

@@ -8,6 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -169,8 +170,8 @@ def rows_of() -> list[Row]:
             contest(
                 f"GPT over `generate`: {n_rows} x {length} tokens, {'top_k=50' if sampling is DRAWN else 'likeliest'}",
                 length,
-                lambda: our_text(module, length, n_rows, sampling),  # noqa: B023 - called at once
-                lambda: their_text(theirs, length, n_rows, sampling),  # noqa: B023
+                partial(our_text, module, length, n_rows, sampling),
+                partial(their_text, theirs, length, n_rows, sampling),
             )
         )
     loop = contest("", 256, lambda: our_text(gru, 256, 1, LIKELIEST), lambda: plain_loop(gru, 256))

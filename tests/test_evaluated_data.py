@@ -229,6 +229,7 @@ def test_a_run_on_s3_data_is_opened_twice_at_once_and_leaves_nothing(bucket, sha
     run = train(f"{bucket}/data", tmp_path, *changes)
     left = names(tmp_path / "cache")
     (tmp_path / "temporary").mkdir()
+    # tempfile keeps the folder that it found first; what is left in one of the test's own can be seen.
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     with opened_run(read_run(str(run)), "newest") as first:
         with opened_run(read_run(str(run)), "newest") as second:

@@ -122,7 +122,7 @@ def test_a_text_is_decoded_when_it_is_looked_at_and_once(tokenizer, order, monke
     module = Numbered([*tokenizer.encode_batch(["a"])[0]] * 64, tokenizer.vocab_size)
     writer = Writer(module, tokenizer, reading, 64, TextOrder.reading)
     tokens, config = writer.tokens_of("0", "prompt="), dataclasses.replace(GREEDY, length=60)
-    monkeypatch.setattr(tokenizer, "bytes_of", counted)
+    monkeypatch.setattr(tokenizer, "bytes_of", counted)  # it still decodes; how often is the claim
     assert [len(text.text) for text in writer.texts(tokens, config, [0, 1])] == [61, 61]
     assert n_decoded == [2 * 61]
     *_, (text,) = writer.write(tokens, config, [0])
@@ -175,6 +175,7 @@ def test_a_pipe_gives_a_line_for_each_line(tokenizer, capsys):
 
 
 def test_prompts_come_from_standard_input(trained, capsys, monkeypatch):
+    # In this process, where PyTorch is imported already: a pipe that is closed is read to its end in the same way.
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("light shone\r\n\nüber\n".encode())))
     generate(trained["backward"], "length=4")
     first, second = capsys.readouterr().out.splitlines()

@@ -108,7 +108,7 @@ class Energy(Callback):
         self.meter: Meter | None = None
         self.before = runs.read_energy(folder)
         self.began = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self.spent = (0.0, 0.0)
+        self.spent, self.n_meters = (0.0, 0.0), 0
         self.written_s = 0.0
         self.is_metering = False
 
@@ -157,13 +157,11 @@ class Energy(Callback):
         return kwh + before["kwh"], co2e_kg + before["co2e_kg"]
 
     def _sum_up(self) -> None:
-        read = (self.meter.kwh, self.meter.co2e_kg) if self.meter is not None else (0.0, 0.0)
-        if dist.get_world_size() > 1:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            total = torch.tensor(read, dtype=torch.float64, device=device)
-            dist.all_reduce(total, reduce_operation="SUM")
-            read = (float(total[0]), float(total[1]))
-        self.spent = read
+        read = (self.meter.kwh, self.meter.co2e_kg, 1.0) if self.meter is not None else (0.0, 0.0, 0.0)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        total = torch.tensor(read, dtype=torch.float64, device=device)
+        dist.all_reduce(total, reduce_operation="SUM")
+        self.spent, self.n_meters = (float(total[0]), float(total[1])), int(total[2])
 
     def _write(self) -> None:
         """Write the starts and their sum, on rank 0."""
@@ -171,7 +169,13 @@ class Energy(Callback):
             return
         self.written_s = time.monotonic()
         kwh, co2e_kg = self.spent
-        start = {"began": self.began, "kwh": kwh, "co2e_kg": co2e_kg, "country": self.country}
+        start = {
+            "began": self.began,
+            "kwh": kwh,
+            "co2e_kg": co2e_kg,
+            "country": self.country,
+            "nodes": self.n_meters,
+        }
         starts, path = [*self.before, start], self.folder / runs.METADATA
         write_atomically(self.folder / runs.ENERGY, json.dumps({"starts": starts}, indent=2) + "\n")
         metadata = runs.read_object(path) | {"energy": runs.energy_of(starts)}

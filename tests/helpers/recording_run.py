@@ -45,6 +45,7 @@ def train_recorded(config: Any) -> Seen:
         trainer.state.callbacks.append(kept)
         return trainer, saver
 
+    # All of the run is real; train_composer.py has no option for callbacks of others, which is where one is added.
     with patch.object(train_composer, "build_trainer", build_with_callback):
         train_composer.main(config)
     return kept.batches()
