@@ -8,7 +8,7 @@ Shapes: B rows, T tokens, D d_model, V vocab_size.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,7 +35,7 @@ class HindsightRNNConfig(PretrainedConfig):
     """
 
     model_type = "hindsight_rnn"
-    attribute_map = {"hidden_size": "d_model", "num_hidden_layers": "n_layers"}  # noqa: RUF012 - as its base declares it
+    attribute_map: ClassVar[dict[str, str]] = {"hidden_size": "d_model", "num_hidden_layers": "n_layers"}
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class HindsightRNNForCausalLM(PreTrainedModel, GenerationMixin):
     base_model_prefix = ""
     main_input_name = "input_ids"
     _is_stateful = True  # transformers: no cache of keys and values, and no going back in what was read
-    _tied_weights_keys = {"head.weight": "embedding.weight"}  # noqa: RUF012 - as its base declares it
+    _tied_weights_keys: ClassVar[dict[str, str]] = {"head.weight": "embedding.weight"}
 
     def __init__(self, config: HindsightRNNConfig) -> None:
         super().__init__(config)
