@@ -32,6 +32,17 @@ def test_a_card_says_in_its_first_line_how_the_model_reads(tokenizer_dir, tmp_pa
     assert not (tmp_path / "backward" / "order.json").exists()
 
 
+def test_the_card_of_a_model_of_reversed_text_shows_no_pipeline_that_would_not_turn_a_text(tokenizer_dir, tmp_path):
+    for name in ("forward", "backward", "both"):
+        run = opened(GPT2, tokenizer_dir, name, text_order="reversed")
+        card = (written(run, tmp_path / name) / "README.md").read_text()
+        first_line = card.split("---\n")[2].strip()
+        assert first_line.startswith("**This model was trained on texts that were reversed, character by character**")
+        assert "pipeline_tag" not in card
+        assert 'pipeline("text-generation"' not in card
+        assert 'pipeline("backward-text-generation"' in card
+
+
 def test_the_model_in_the_folder_of_an_rnn_is_known_by_the_name_in_its_config():
     assert HindsightRNNConfig.model_type == RNN_MODEL_TYPE
 

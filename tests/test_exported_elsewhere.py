@@ -62,7 +62,7 @@ for folder in map(Path, folders):
         tokenizer.save_pretrained(there)
         assert not code or list(there.glob("modeling_*.py")), "the code goes along"
 told = {}
-for name in ("backward", "reversed", "reversed and backward", "both"):
+for name in ("backward", "reversed", "reversed and backward", "reversed and both", "both"):
     write = pipeline("backward-text-generation", model=turned[name], trust_remote_code=True)
     answers = [write(text, max_new_tokens=6, do_sample=False) for text in texts]
     only = write(texts[0], max_new_tokens=6, do_sample=False, return_full_text=False)
@@ -134,6 +134,7 @@ def turned(exported, tokenizer_dir):
         "backward": opened(GPT2, tokenizer_dir, "backward"),
         "reversed": opened(GPT2, tokenizer_dir, text_order="reversed"),
         "reversed and backward": opened(MODELS["gru"], tokenizer_dir, "backward", text_order="reversed"),
+        "reversed and both": opened(GPT2, tokenizer_dir, "both", text_order="reversed"),
         "both": opened(LLAMA, tokenizer_dir, "both"),
     }
     for name, run in kinds.items():
@@ -242,11 +243,10 @@ def test_a_pipeline_in_the_folder_turns_text_for_models_that_read_backward(promp
 
 @pytest.mark.slow
 def test_a_pipeline_in_the_folder_turns_text_for_models_of_reversed_text(prompted, turned):
-    for name, is_backward in (("reversed", False), ("reversed and backward", True)):
+    for name, is_backward in (("reversed", False), ("reversed and backward", True), ("reversed and both", True)):
         run = turned[name]
-        wrote = [
-            reverse_text(greedy(run, run.tokenizer.bos_id, reverse_text(text), turn=is_backward)) for text in ASKED
-        ]
+        start_id = how_it_reads(run).start_ids["backward" if is_backward else "forward"]
+        wrote = [reverse_text(greedy(run, start_id, reverse_text(text), turn=is_backward)) for text in ASKED]
         expected = [text + new if is_backward else new + text for text, new in zip(ASKED, wrote, strict=True)]
         assert prompted[name] == expected
 

@@ -52,22 +52,22 @@ def card_text(run: OpenedRun, reading: HowItReads, difference: float) -> str:
 
 def _front_matter(run: OpenedRun, reading: HowItReads) -> str:
     tags = ["hindsight", reading.order.replace(":", "-"), *(["reversed-text"] if reading.is_reversed_text else [])]
-    takes_prompts = reading.writes and (reading.order == BOTH or not reading.is_turned)
-    lines = ["library_name: transformers", *(["pipeline_tag: text-generation"] if takes_prompts else [])]
+    lines = ["library_name: transformers", *(["pipeline_tag: text-generation"] if reading.writes_as_given else [])]
     return "\n".join(["---", *lines, "tags:", *(f"- {tag}" for tag in tags), "---", ""])
 
 
 def _first_line(reading: HowItReads) -> str:
-    if reading.order == BOTH:
-        return "**This model reads and writes both forward and backward**: the first token of its input says which."
     if not reading.writes:
         return (
             f"**This model reads the tokens of a window in another order, `{reading.order}`**: given ordinary text, "
             "its predictions mean nothing."
         )
     if reading.is_reversed_text:
-        turned = " and reads their tokens from the end" if BACKWARD in reading.start_ids else ""
+        ways = {BACKWARD: " and reads their tokens from the end", BOTH: " and reads their tokens from either end"}
+        turned = ways.get(reading.order, "")
         return f"**This model was trained on texts that were reversed, character by character**{turned}: turn yours."
+    if reading.order == BOTH:
+        return "**This model reads and writes both forward and backward**: the first token of its input says which."
     if reading.order == BACKWARD:
         return (
             "**This model reads and writes backward**: it predicts the previous token, not the next one. Give it the "
@@ -82,12 +82,12 @@ def _how_to_prompt(run: OpenedRun, reading: HowItReads) -> str:
     lines = ["## How to prompt it", ""]
     if not reading.writes:
         lines += _other_order(run, reading)
-    if reading.writes and (reading.order == BOTH or not reading.is_turned):
+    if reading.writes_as_given:
         lines += ["```python", "from transformers import pipeline", ""]
         lines += [f'write = pipeline("text-generation", model=FOLDER{code})']
         lines += ['write("In the beginning", max_new_tokens=20)']
         lines += ["```", ""]
-    if reading.writes and reading.is_turned:
+    if reading.writes_turned:
         what = "continues a text" if _grows_at_its_end(reading) else "writes what came before a text"
         lines += [f"This {what}, and shows both in reading order:", "", "```python"]
         lines += ["from transformers import pipeline", ""]

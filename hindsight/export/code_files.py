@@ -23,7 +23,7 @@ GRAPHEMES = PACKAGE / "text" / "graphemes.py"
 def write_code(config: ModelConfig, reading: HowItReads, folder: Path) -> None:
     """Write those that this model needs."""
     needed: list[Path] = [HERE / f"{RNN_MODULE}.py"] if isinstance(config, RNNConfig) else []
-    if reading.writes and reading.is_turned:
+    if reading.writes_turned:
         needed += [BACKWARD, REVERSED, GRAPHEMES] if reading.is_reversed_text else [BACKWARD]
     for path in needed:
         beside = re.sub(r"^from hindsight[\w.]*\.(\w+) import", r"from .\1 import", path.read_text("utf-8"), flags=re.M)
@@ -32,7 +32,7 @@ def write_code(config: ModelConfig, reading: HowItReads, folder: Path) -> None:
 
 def custom_pipelines(reading: HowItReads) -> dict[str, Any]:
     """Give what config.json says of the pipeline, by which `transformers.pipeline` finds it."""
-    if not (reading.writes and reading.is_turned):
+    if not reading.writes_turned:
         return {}
     impl = "reversed_text_pipeline.Reversed" if reading.is_reversed_text else "backward_pipeline.Backward"
     entry = {"impl": f"{impl}TextGenerationPipeline", "pt": ["AutoModelForCausalLM"]}

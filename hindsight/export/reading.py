@@ -34,14 +34,19 @@ class HowItReads:
         return next(iter(self.start_ids.values()))
 
     @property
-    def is_turned(self) -> bool:
-        """Whether the model can write only when its text, or its tokens, are turned."""
-        return self.is_reversed_text or BACKWARD in self.start_ids
-
-    @property
     def writes(self) -> bool:
         """Whether it can write on from a text, forward or backward: other orders fill windows."""
         return self.order in (FORWARD, BACKWARD, BOTH)
+
+    @property
+    def writes_as_given(self) -> bool:
+        """Whether it can write on from a text as that is."""
+        return self.writes and not self.is_reversed_text and FORWARD in self.start_ids
+
+    @property
+    def writes_turned(self) -> bool:
+        """Whether it can write on from a text, or its tokens, that were turned."""
+        return self.writes and (self.is_reversed_text or BACKWARD in self.start_ids)
 
     def as_json(self) -> dict[str, Any]:
         """What config.json says of it, under the key `hindsight`."""
