@@ -11,6 +11,7 @@ from helpers.training_runs import by_step, compose_config
 from hindsight.config.keys import flatten
 from hindsight.config.model import RNN_MODEL_TYPE
 from hindsight.errors import InputError
+from hindsight.export import logits
 from hindsight.export.in_folder.modeling_hindsight_rnn import HindsightRNNConfig
 from hindsight.export.logits import compare_logits
 from hindsight.export.reading import how_it_reads
@@ -62,13 +63,20 @@ def test_ids_behind_the_tokenizers_own_get_their_names(tokenizer_dir, tmp_path):
     assert json.loads((folder / "config.json").read_text())["vocab_size"] == 302
 
 
-def test_other_logits_are_refused_and_leave_nothing(tokenizer_dir, tmp_path):
+def test_other_logits_are_refused(tokenizer_dir, tmp_path):
     run = opened(GPT2, tokenizer_dir)
     folder, module = written(run, tmp_path / "out"), module_of(run)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "activation_function": "gelu"}))
     with pytest.raises(InputError, match="the logits of the exported model differ by"):
         compare_logits(module, folder, how_it_reads(run), 300)
+
+
+def test_an_export_that_is_refused_leaves_nothing(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(logits, "TOLERANCE", -1.0)
+    with pytest.raises(InputError, match=r"the logits of the exported model differ by .*; nothing was written\."):
+        export(trained["forward"], tmp_path / "out")
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_the_card_of_a_run_has_its_losses_and_no_path(trained, tmp_path):
