@@ -14,6 +14,7 @@ from hindsight import interrupts
 from hindsight.command_line import run_script
 from hindsight.config.export import ExportConfig
 from hindsight.evaluation.trained_run import read_run
+from hindsight.export.hub import check_login, push
 from hindsight.files import local_path
 
 log = logging.getLogger("hindsight")
@@ -22,8 +23,6 @@ log = logging.getLogger("hindsight")
 def main(config: ExportConfig) -> None:
     """Export, unless the same is there."""
     trained = read_run(config.run)
-    from hindsight.export.hub import check_login, push
-
     if config.push is not None:
         check_login(config.push)
     from hindsight.evaluation.opened_run import opened_run

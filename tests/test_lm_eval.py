@@ -11,11 +11,10 @@ from pathlib import Path
 import polars
 import pytest
 import torch
+from helpers.exports import export
 from helpers.small_data import make_text
 from helpers.token_runs import T, model_of, score
-from helpers.training_runs import compose_config
 
-import export_hf
 from hindsight.tokenization.tokenizer import Tokenizer
 
 TASK = """\
@@ -42,7 +41,7 @@ LONG = make_text(n_documents=6, seed=3)
 def perplexities(trained, tmp_path_factory):
     """What `lm_eval --model hf` says of both texts."""
     folder = tmp_path_factory.mktemp("lm_eval")
-    export_hf.main(compose_config("export_hf", f"run={trained['forward']}", f"out={folder / 'model'}"))
+    export(trained["forward"], folder / "model")
     for name, text in {"short": SHORT, "long": LONG}.items():
         (folder / f"{name}.jsonl").write_text(json.dumps({"text": text}) + "\n", encoding="utf-8")
         (folder / f"{name}.yaml").write_text(TASK.format(name=name, file=folder / f"{name}.jsonl"))

@@ -18,6 +18,7 @@ from hindsight.export.code_files import TASK
 from hindsight.export.reading import BACKWARD, HowItReads
 from hindsight.json_lines import read_backward, step_of
 from hindsight.orders.both import NAMES
+from hindsight.orders.order import FixedOrder
 from hindsight.provenance import VERSION
 from hindsight.shown_text import visible, without_credentials
 
@@ -117,10 +118,9 @@ def _grows_at_its_end(reading: HowItReads) -> bool:
 
 
 def _other_order(run: OpenedRun, reading: HowItReads) -> list[str]:
-    has_positions = getattr(run.order, "positions_T", None) is not None
     where = (
         f"`{ORDER_FILE}` has the positions of a window in the order in which they are read."
-        if has_positions
+        if isinstance(run.order, FixedOrder)
         else "Which token comes next depends on the tokens themselves: on where words, sentences or segments begin."
     )
     return [
@@ -183,11 +183,10 @@ _COUNTS = {"val_documents": "documents", "val_tokens": "tokens", "val_bytes": "b
 
 
 def _settings(run: OpenedRun) -> str:
-    values = flatten(runs.read_config(run.run.folder)) if run.run.folder is not None else {}
-    if not values:
-        values = {f"model.{key}": value for key, value in vars(run.config.model).items()}
+    folder = run.run.folder
+    values = flatten({"model": vars(run.config.model)}) if folder is None else runs.read_config(folder)
     shown = [
-        f"{key}: {json.dumps(value, default=lambda each: each.name)}"
+        f"{key}: {json.dumps(value)}"
         for key, value in values.items()
         if key in SHOWN_KEYS or (key.startswith(SHOWN_GROUPS) and key != NOT_SHOWN)
     ]
@@ -236,7 +235,7 @@ def evaluation_at(run: TrainedRun, step: int) -> dict[str, Any]:
             path = run.folder / runs.METRICS
         elif run.remote is not None and runs.METRICS in run.remote.sizes():
             run.remote.download(runs.METRICS, path)
-        for record in read_backward(path) if path.exists() else ():
+        for record in read_backward(path):
             found = step_of(record)
             if found is not None and found <= step and runs.is_number(record.get(runs.EVAL_LOSS)):
                 return record

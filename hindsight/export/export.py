@@ -15,7 +15,7 @@ from hindsight.export.card import CARD, ORDER_FILE, card_text
 from hindsight.export.code_files import custom_pipelines, write_code
 from hindsight.export.logits import compare_logits
 from hindsight.export.model_files import write_model
-from hindsight.export.reading import HowItReads, how_it_reads
+from hindsight.export.reading import how_it_reads
 from hindsight.export.tokenizer_files import check_tokenizer, write_tokenizer
 from hindsight.files import is_free, local_path, new_folder, open_regular, read_json, write_atomically
 from hindsight.orders.order import FixedOrder
@@ -40,7 +40,7 @@ def export(config: ExportConfig, run: OpenedRun, module: nn.Module) -> dict[str,
         What its record says.
     """
     with new_folder(local_path("out", config.out)) as folder:
-        return write_folder(run, how_it_reads(run), module, folder)
+        return write_folder(run, module, folder)
 
 
 def earlier_export(config: ExportConfig, run: OpenedRun) -> dict[str, Any] | None:
@@ -67,9 +67,9 @@ def earlier_export(config: ExportConfig, run: OpenedRun) -> dict[str, Any] | Non
     return record
 
 
-def write_folder(run: OpenedRun, reading: HowItReads, module: nn.Module, folder: Path) -> dict[str, Any]:
+def write_folder(run: OpenedRun, module: nn.Module, folder: Path) -> dict[str, Any]:
     """Write all files into an empty folder, and compare what transformers makes of them with the run's."""
-    tokenizer, config = run.tokenizer, run.config.model
+    tokenizer, config, reading = run.tokenizer, run.config.model, how_it_reads(run)
     special_ids = {"bos_token_id": reading.first_id, "eos_token_id": tokenizer.eos_id}
     special_ids["pad_token_id"] = tokenizer.eos_id if tokenizer.pad_id is None else tokenizer.pad_id
     module = module.cpu()

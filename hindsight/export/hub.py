@@ -3,13 +3,11 @@
 The token is the one that huggingface_hub finds in its usual places; it is never a key, and never shown.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
 
 from hindsight.errors import InputError
-
-Answer = TypeVar("Answer")
 
 
 def check_login(repository: str) -> None:
@@ -18,7 +16,8 @@ def check_login(repository: str) -> None:
 
     if get_token() is None:
         raise InputError(f"push={repository} needs a token: log in with `hf auth login`, or set HF_TOKEN.")
-    _ask(repository, HfApi().whoami, "nothing was written")
+    with _asking(repository, "nothing was written"):
+        HfApi().whoami()
 
 
 def push(folder: Path, repository: str, private: bool, message: str) -> str:
@@ -29,17 +28,17 @@ def push(folder: Path, repository: str, private: bool, message: str) -> str:
     """
     from huggingface_hub import HfApi
 
-    def upload() -> Any:
+    with _asking(repository, f"{folder} is complete, and the same command uploads it"):
         api = HfApi()
         api.create_repo(repository, private=private, exist_ok=True)
-        return api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
-
-    return _ask(repository, upload, f"{folder} is complete, and the same command uploads it").commit_url
+        return api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message).commit_url
 
 
-def _ask(repository: str, question: Callable[[], Answer], state: str) -> Answer:
+@contextmanager
+def _asking(repository: str, state: str) -> Iterator[None]:
+    """Raise InputError for whatever the Hub refuses, with the state in which that leaves the folder."""
     try:
-        return question()
+        yield
     except Exception as error:  # by its version, huggingface_hub raises those of requests or of httpx, and its own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"push={repository}: the Hub did not take it ({reason}); {state}.") from error

@@ -14,7 +14,6 @@ from hindsight.evaluation.opened_run import OpenedRun
 from hindsight.evaluation.stored_weights import StoredWeights
 from hindsight.evaluation.trained_run import TrainedRun
 from hindsight.export.export import write_folder
-from hindsight.export.reading import how_it_reads
 from hindsight.orders.both import vocab_size_for
 from hindsight.orders.known import open_order
 from hindsight.tokenization.tokenizer import Tokenizer
@@ -56,5 +55,5 @@ def module_of(run: OpenedRun, scale: float = 0.3) -> torch.nn.Module:
 
 def written(run: OpenedRun, folder: Path, scale: float = 0.3) -> Path:
     folder.mkdir(parents=True)
-    write_folder(run, how_it_reads(run), module_of(run, scale), folder)
+    write_folder(run, module_of(run, scale), folder)
     return folder
