@@ -8,10 +8,9 @@ import pytest
 from helpers.training_runs import compose_config, records, train
 
 from hindsight.errors import InputError
-from hindsight.planning.course import Course
-from hindsight.planning.disk import state_bytes
 from hindsight.training.checkpoint_files import outdated
-from hindsight.training.disk_check import added
+from hindsight.training.course import Course
+from hindsight.training.disk import added, state_bytes
 
 COURSE = Course(steps=25, epoch_steps=10, epoch_tokens=950, batch_tokens=100)
 EACH_STEP_IN = {

@@ -19,14 +19,14 @@ from hindsight.config.model import Block, Cell, GPTConfig, ModelConfig, RNNConfi
 from hindsight.config.optim import OptimConfig
 from hindsight.config.schemas import model_names
 from hindsight.errors import InputError
-from hindsight.planning import disk
-from hindsight.planning.course import Course, evaluated_tokens
 from hindsight.planning.memory import Memory, memory_of
 from hindsight.planning.parameters import n_parameters, n_tensors, n_trained, parameters_by_part
-from hindsight.planning.plan import plan_of
+from hindsight.planning.plan import evaluated_tokens, plan_of
 from hindsight.planning.table import duration, table
 from hindsight.shown_numbers import short, size
 from hindsight.studies.sweep import median_speed
+from hindsight.training.course import Course
+from hindsight.training.disk import added
 from hindsight.training.optim import build_optimizer, freeze
 from hindsight.training.setup import check_setup, locate_data
 from language_model import LanguageModel, build_model
@@ -251,8 +251,8 @@ def test_evaluations_and_checkpoints_are_those_of_a_real_run(
     assert course.steps_at(backup_interval) == saved_in(folder / "checkpoints" / "backups")
     n_evaluations = len(by_step(folder, "eval/loss_nats"))
     assert evaluated_tokens(config, course, windows["val"], 1) == n_evaluations * windows["val"].batch_tokens
-    planned = disk.written(config, course)
-    assert planned.checkpoints == len(saved_in(folder / "checkpoints"))
+    planned = added(config, course)
+    assert planned.most == planned.at_end == len(saved_in(folder / "checkpoints"))
     assert planned.backups == len(saved_in(folder / "checkpoints" / "backups"))
 
 

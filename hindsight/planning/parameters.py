@@ -22,6 +22,9 @@ EMBEDDING, POSITIONS, ATTENTION, MLP, RECURRENT, NORMS, HEAD = (
     "head",
 )
 """Parts of a model."""
+TOKENS_PER_PARAMETER = 20
+"""Tokens for each parameter with which a given number of FLOPs reaches the lowest loss: arXiv:2203.15556, table 3, of
+all parameters, embeddings included, for 0.07 to 16 billion of them and tokens that are seen once."""
 FORWARD_SHARE = 1 / 3
 """Of the FLOPs of a training step, those of its forward pass, which is what an evaluation needs."""
 

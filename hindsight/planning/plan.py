@@ -4,20 +4,18 @@ Nothing here imports torch: every number comes from the settings, the manifest o
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hindsight.config.order import BOTH, order_of
 from hindsight.config.plan import PlanConfig
-from hindsight.config.training import Precision
+from hindsight.config.training import Precision, TrainConfig
 from hindsight.errors import InputError
 from hindsight.loading.windows import SplitWindows
-from hindsight.planning import disk
-from hindsight.planning.course import TOKENS_PER_PARAMETER, Course, evaluated_tokens
 from hindsight.planning.devices import DEVICES, Device, find_device
 from hindsight.planning.memory import Memory, memory_of
 from hindsight.planning.parameters import (
     FORWARD_SHARE,
+    TOKENS_PER_PARAMETER,
     flops_per_token,
     n_parameters,
     n_tensors,
@@ -26,6 +24,8 @@ from hindsight.planning.parameters import (
 )
 from hindsight.planning.seeds import seeds_of
 from hindsight.planning.speed import Speed, speed_of
+from hindsight.training import disk
+from hindsight.training.course import Course
 from hindsight.training.init_source import check_early
 from hindsight.training.setup import check_setup, context_length_of, folder_of, local_folder, locate_data
 
@@ -116,6 +116,21 @@ def plan_of(config: PlanConfig) -> dict[str, Any]:
     return plan
 
 
+def evaluated_tokens(config: TrainConfig, course: Course, val: SplitWindows, n_readings: int) -> int:
+    """Tokens of all evaluations of a run: one at each interval, and one at the end.
+
+    Args:
+        config: the run.
+        course: how long it is.
+        val: the windows of validation.
+        n_readings: ways in which each window is read; 2 with order=both.
+    """
+    tokens = val.n_tokens
+    if config.eval_batches is not None:
+        tokens = min(tokens, config.eval_batches * val.batch_tokens)
+    return n_readings * tokens * len(course.steps_at(config.eval_interval, with_last=True))
+
+
 def _device(config: PlanConfig) -> Device | None:
     if config.gpu is None:
         return None
@@ -194,18 +209,18 @@ def _time(config: PlanConfig, trained: int, evaluated: int, flops: int, speed: S
 
 
 def _disk(config: PlanConfig, course: Course, parameters: int, trained: int) -> dict[str, Any]:
-    written, model = disk.written(config, course), config.model
+    added, model = disk.added(config, course), config.model
     tensors = n_tensors(model, model.parts)
     each = disk.checkpoint_bytes(parameters, trained, tensors, tensors - n_tensors(model, model.frozen))
     folder = folder_of(config)
     place = local_folder(config, folder)
-    checkpoints = each * (written.checkpoints + written.backups)
-    others = disk.weights_bytes(parameters) + disk.LINE_BYTES * written.lines
-    free = disk.free_bytes(Path(place))
+    checkpoints = each * (added.most + added.backups)
+    others = disk.weights_bytes(parameters) + disk.LINE_BYTES * (course.steps // config.log_interval)
+    free = disk.free_bytes(place)
     return {
         "checkpoint_bytes": each,
-        "checkpoints": written.checkpoints,
-        "backups": written.backups,
+        "checkpoints": added.most,
+        "backups": added.backups,
         "checkpoints_bytes": checkpoints,
         "folder": str(place),
         "other_bytes": others,

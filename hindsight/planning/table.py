@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hindsight.planning.course import TOKENS_PER_PARAMETER
+from hindsight.planning.parameters import TOKENS_PER_PARAMETER
 from hindsight.shown_numbers import short, size
 
 Plan = Mapping[str, Any]

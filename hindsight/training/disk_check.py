@@ -12,10 +12,9 @@ from torch import nn
 
 from hindsight.config.training import TrainConfig
 from hindsight.errors import InputError
-from hindsight.planning.course import Course
-from hindsight.planning.disk import free_bytes, state_bytes, weights_bytes
-from hindsight.planning.table import size
+from hindsight.shown_numbers import size
 from hindsight.training.checkpoint_files import checkpoints_in
+from hindsight.training.disk import added, free_bytes, state_bytes, weights_bytes
 from hindsight.training.setup import RunSetup, local_folder
 
 LEAST_LINE_BYTES = 100
@@ -31,7 +30,7 @@ def require_room(setup: RunSetup, model: nn.Module, reached: Timestamp | None) -
         reached: how far it is; None for a new run.
     """
     config, folder = setup.config, setup.folder
-    course = Course.of(config.max_duration, setup.windows["train"])
+    course = setup.course
     step = int(reached.batch) if reached is not None else 0
     if step >= course.steps:
         return
@@ -53,20 +52,6 @@ def require_room(setup: RunSetup, model: nn.Module, reached: Timestamp | None) -
     else:
         _require(_key_of(config), place, (most + backups) * each, what, config)
         _require(f"runs_dir={config.runs_dir}", folder, weights + lines, "weights and metrics", config)
-
-
-def added(config: TrainConfig, course: Course, step: int, existing: int) -> tuple[int, int, int]:
-    """Count checkpoints that will lie there beside those of now: at most, at the end, and backups.
-
-    An older one is deleted only when the new one is complete.
-    """
-    keep, backup_interval = config.checkpoint.keep, config.checkpoint.backup_interval
-    saves = len(course.steps_at(config.checkpoint.interval, config.eval_interval, with_last=True, after=step))
-    backups = len(course.steps_at(backup_interval, after=step)) if backup_interval is not None else 0
-    if keep == -1:
-        return saves, saves, backups
-    most = min(existing + saves, max(keep, existing) + 1)
-    return most - existing, min(existing + saves, keep) - existing, backups
 
 
 def _key_of(config: TrainConfig) -> str:

@@ -13,7 +13,6 @@ from hindsight.config.model import GPTConfig
 from hindsight.config.optim import Schedule
 from hindsight.config.order import order_of
 from hindsight.config.training import TrainConfig
-from hindsight.durations import steps_in
 from hindsight.errors import InputError
 from hindsight.loading.remote import Remote, cache_folder
 from hindsight.loading.windows import SplitWindows
@@ -23,6 +22,7 @@ from hindsight.orders.order import Order
 from hindsight.provenance import git_commit, versions
 from hindsight.shards.manifest import FEW_DOCUMENTS, MDS, TOKENIZER_FOLDER, Manifest
 from hindsight.tokenization.tokenizer import Tokenizer
+from hindsight.training.course import Course
 
 MOST_PADDED = 2
 """Largest batch in epochs: with more, most of a batch would be padding."""
@@ -68,10 +68,14 @@ class RunSetup:
     order: Order
 
     @property
+    def course(self) -> Course:
+        """How long the run is."""
+        return Course.of(self.config.max_duration, self.windows["train"])
+
+    @property
     def total_steps(self) -> int:
         """Optimizer steps in the run."""
-        train = self.windows["train"]
-        return steps_in(self.config.max_duration, train.n_batches, train.epoch_tokens, train.batch_tokens)
+        return self.course.steps
 
     @property
     def vocab_size(self) -> int:

@@ -3,13 +3,8 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from hindsight.config.training import TrainConfig
 from hindsight.durations import parse_duration, steps_in
 from hindsight.loading.windows import SplitWindows
-
-TOKENS_PER_PARAMETER = 20
-"""Tokens for each parameter with which a given number of FLOPs reaches the lowest loss: arXiv:2203.15556, table 3, of
-all parameters, embeddings included, for 0.07 to 16 billion of them and tokens that are seen once."""
 
 
 @dataclass(frozen=True)
@@ -78,18 +73,3 @@ class Course:
             if step > self.steps:
                 return
             yield step
-
-
-def evaluated_tokens(config: TrainConfig, course: Course, val: SplitWindows, n_readings: int) -> int:
-    """Tokens of all evaluations of a run: one at each interval, and one at the end.
-
-    Args:
-        config: the run.
-        course: how long it is.
-        val: the windows of validation.
-        n_readings: ways in which each window is read; 2 with order=both.
-    """
-    tokens = val.n_tokens
-    if config.eval_batches is not None:
-        tokens = min(tokens, config.eval_batches * val.batch_tokens)
-    return n_readings * tokens * len(course.steps_at(config.eval_interval, with_last=True))

@@ -6,11 +6,11 @@ stored once.
 """
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from hindsight.config.training import TrainConfig
-from hindsight.planning.course import Course
+from hindsight.training.course import Course
 
 FLOAT_BYTES = 4
 ADAMW_MEANS = 2
@@ -53,33 +53,36 @@ def checkpoint_bytes(n_parameters: int, n_trained: int, n_tensors: int, n_traine
     return state_bytes(n_parameters, n_trained) + entries * ENTRY_BYTES + BASE_BYTES
 
 
-@dataclass(frozen=True)
-class Written:
-    """How much a run writes.
+class Added(NamedTuple):
+    """Checkpoints that a run adds to those that are there.
 
     Args:
-        checkpoints: most checkpoints that lie there at once, the one that is being written included.
-        backups: those that are kept for ever.
-        lines: lines of metrics.jsonl.
+        most: most of them that lie there at once; an older one is deleted only when the new one is complete.
+        at_end: those that are left at the end.
+        backups: those that are kept for ever, beside them.
     """
 
-    checkpoints: int
+    most: int
+    at_end: int
     backups: int
-    lines: int
 
 
-def written(config: TrainConfig, course: Course) -> Written:
-    """Count what a new run writes until its end.
+def added(config: TrainConfig, course: Course, step: int = 0, existing: int = 0) -> Added:
+    """Count the checkpoints that a run adds until its end; one is also saved before every evaluation.
 
-    A checkpoint is also saved before every evaluation; an older one is deleted when the new one is complete.
+    Args:
+        config: the run.
+        course: how long it is.
+        step: where it goes on; 0 for a new run.
+        existing: checkpoints that are there, without backups.
     """
-    saves = len(course.steps_at(config.checkpoint.interval, config.eval_interval, with_last=True))
     keep, backup_interval = config.checkpoint.keep, config.checkpoint.backup_interval
-    return Written(
-        checkpoints=saves if keep == -1 else min(keep + 1, saves),
-        backups=0 if backup_interval is None else len(course.steps_at(backup_interval)),
-        lines=course.steps // config.log_interval,
-    )
+    saves = len(course.steps_at(config.checkpoint.interval, config.eval_interval, with_last=True, after=step))
+    backups = len(course.steps_at(backup_interval, after=step)) if backup_interval is not None else 0
+    if keep == -1:
+        return Added(saves, saves, backups)
+    most = min(existing + saves, max(keep, existing) + 1)
+    return Added(most - existing, min(existing + saves, keep) - existing, backups)
 
 
 def free_bytes(folder: Path, with_reserved: bool = False) -> int | None:
