@@ -80,6 +80,7 @@ class ModelConfig:
     @property
     def parts(self) -> list[str]:
         """Names of the parts that have weights, each a prefix of theirs."""
+        # Not abstract: benchmarks.throughput begins with a ModelConfig of no kind, in whose place a named model comes.
         raise NotImplementedError
 
     @property

@@ -51,7 +51,7 @@ def default_run_name(model: ModelConfig, data: DataConfig, order: str, seed: int
 
 
 def _differences(model: ModelConfig, data: DataConfig) -> list[str]:
-    named = _named(model.name)
+    named = settings_of_named(model.name)
     values: dict[str, Any] = {field.name: getattr(model, field.name) for field in fields(model)}
     found = [
         _part(name, value)
@@ -64,13 +64,13 @@ def _differences(model: ModelConfig, data: DataConfig) -> list[str]:
     return found if len(text) <= LONGEST else [hashlib.sha256(text.encode()).hexdigest()[:10]]
 
 
-def _named(name: str) -> dict[str, Any]:
+def settings_of_named(name: str) -> dict[str, Any]:
     """Read what a named model sets; nothing for a name that conf/model does not know."""
     path = MODELS / f"{name}.yaml"
     values: dict[str, Any] = parse_yaml(path.read_text(encoding="utf-8")) if path.is_file() else {}
     inherited: dict[str, Any] = {}
     for base in values.pop("defaults", []):
-        inherited |= _named(base) if isinstance(base, str) and base != name else {}
+        inherited |= settings_of_named(base) if isinstance(base, str) and base != name else {}
     return inherited | values
 
 
@@ -84,7 +84,8 @@ def _part(name: str, value: Any) -> str:
         is_short = 0 < len(end) <= LONGEST_SOURCE
         return f"from_{end if is_short else hashlib.sha256(value.encode()).hexdigest()[:8]}"
     if isinstance(value, list):
-        return f"{name}_{'+'.join(map(str, value))}"  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        elements = "+".join(map(str, value))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] - Any, narrowed
+        return f"{name}_{elements}"
     if isinstance(value, bool):
         return ("" if value else "no") + name.replace("_", "")
     return f"{SHORT.get(name, name.replace('_', ''))}{'auto' if value is None else _plain(value)}"

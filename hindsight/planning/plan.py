@@ -6,6 +6,7 @@ Nothing here imports torch: every number comes from the settings, the manifest o
 from dataclasses import dataclass
 from typing import Any
 
+from hindsight.config.conversion import ConvertConfig
 from hindsight.config.order import BOTH, order_of
 from hindsight.config.plan import PlanConfig
 from hindsight.config.training import Precision, TrainConfig
@@ -29,8 +30,6 @@ from hindsight.training.course import Course
 from hindsight.training.init_source import check_early
 from hindsight.training.setup import check_setup, context_length_of, folder_of, local_folder, locate_data
 
-BLOCK_LENGTH = 2048
-"""Tokens of a block where there is no data yet; that of convert_to_mds.py by default."""
 SHARE_OF_MEMORY = 0.9
 """Of a GPU's memory, what a plan fills: CUDA, its libraries, and gaps between tensors take the rest."""
 HOUR_S = 3600
@@ -71,10 +70,18 @@ def read_sizes(config: PlanConfig) -> Sizes:
             )
         return Sizes(locations["train"].folder, vocab_size, setup.windows["train"], setup.windows["val"])
     assert config.model.vocab_size is not None
-    length, passes = context_length_of(config), 2 if order_of(config) == BOTH else 1
-    block_length = BLOCK_LENGTH if BLOCK_LENGTH % length == 0 else length
-    tokens, stride = config.data_tokens, config.data.stride
-    train = SplitWindows("", "train", tokens, block_length, 1, length, config.batch_size, 1 << 32, stride, passes)
+    tokens, length, usual = config.data_tokens, context_length_of(config), ConvertConfig.block_length
+    train = SplitWindows(
+        folder="",
+        name="train",
+        n_tokens=tokens,
+        block_length=usual if usual % length == 0 else length,
+        blocks_per_shard=1,
+        context_length=length,
+        batch_size=config.batch_size,
+        stride=config.data.stride,
+        passes=2 if order_of(config) == BOTH else 1,
+    )
     return Sizes(f"{tokens:,} tokens (data_tokens=)", config.model.vocab_size, train, None)
 
 

@@ -1,6 +1,5 @@
 """How many seeds a comparison takes, and the hours of all its runs."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,7 @@ def _std_of(given: str) -> tuple[float, str]:
         ]
     except OSError as error:
         raise InputError(f"comparison={given}: {path} cannot be read ({error.strerror}).") from None
-    except (ValueError, KeyError, TypeError, json.JSONDecodeError):
+    except (ValueError, KeyError, TypeError):
         raise InputError(f"comparison={given}: {path} is no {COMPARISON} of compare_directions.py.") from None
     if not found:
         raise InputError(f"comparison={given} has no group of paired runs with several seeds; give std_nats= instead.")

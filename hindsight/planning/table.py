@@ -1,6 +1,6 @@
 """A plan as people read it: a block of lines for each of its parts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from hindsight.planning.parameters import TOKENS_PER_PARAMETER
@@ -23,12 +23,8 @@ def table(plan: Plan) -> str:
     ]
     lines: list[str] = []
     for name, block in blocks:
-        lines += [f"{name if first else '':<{INDENT}}{line}" for first, line in _with_first(block)]
+        lines += [f"{'' if number else name:<{INDENT}}{line}" for number, line in enumerate(block)]
     return "\n".join(lines)
-
-
-def _with_first(lines: Iterator[str]) -> Iterator[tuple[bool, str]]:
-    return ((number == 0, line) for number, line in enumerate(lines))
 
 
 def duration(hours: float) -> str:
@@ -40,7 +36,7 @@ def duration(hours: float) -> str:
     return f"{hours:,.1f} h" + (f" ({hours / 24:,.1f} days)" if hours > 48 else "")
 
 
-def _parts(parts: Mapping[str, int], write: Any) -> str:
+def _parts(parts: Mapping[str, int], write: Callable[[float], str]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {write(value)}" for name, value in parts.items() if value)
 
 
@@ -95,7 +91,7 @@ def _time(time: Plan | None) -> Iterator[str]:
 
 
 def _disk(disk: Plan) -> Iterator[str]:
-    fits = {None: "", True: "", False: "does not fit: "}[disk["fits"]]
+    fits = "does not fit: " if disk["fits"] is False else ""
     free = "" if disk["free_bytes"] is None else f"; {size(disk['free_bytes'])} are free there"
     yield f"{fits}{size(disk['total_bytes'])} in {disk['folder']}{free}"
     backups = f" and {disk['backups']:,} backups" if disk["backups"] else ""

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from hindsight.command_line import configuration_of, explain
+from hindsight.config.conversion import ConvertConfig
 from hindsight.config.order import PLAIN
-from hindsight.config.schemas import CONF_DIR, SCHEMAS, names_in
+from hindsight.config.run_names import settings_of_named
+from hindsight.config.schemas import SCHEMAS, names_in
 from hindsight.config.typed_text import quoted
 from hindsight.errors import InputError
 from hindsight.files import read_json
@@ -29,8 +30,6 @@ from hindsight.orders.order import FixedOrder
 OPTION = "--from-json"
 GROUPS = ("model_params", "training_params", "optim_params")
 MAX_BYTES = 1 << 20
-BLOCK_LENGTH = 2048
-"""Default of the converters."""
 SAVE_EVERY = 2000
 """Steps between two checkpoints, whatever the file says: the published scripts pass this number."""
 RANDOM = ("random_chunk", "uniform_random")
@@ -223,7 +222,7 @@ def _model(model: _Group) -> tuple[dict[str, Any], list[str]]:
         "embedding_dropout": model.number("embd_dropout", float, dropout),
     }
     base = "gpt_schema" if is_gpt else "gru"
-    named = {name: _named(name) for name in names_in("model") if name.startswith("paper_")}
+    named = {name: settings_of_named(name) for name in names_in("model") if name.startswith("paper_")}
     named = {name: each for name, each in named.items() if (each.get("n_heads") is not None) == is_gpt}
     named = {name: each for name, each in named.items() if is_gpt or each["cell"] == base}
     sizes = ("n_layers", "n_heads", "d_model")
@@ -240,22 +239,13 @@ def _model(model: _Group) -> tuple[dict[str, Any], list[str]]:
     return keys, notes
 
 
-def _named(name: str) -> dict[str, Any]:
-    """Read a model of the paper, with the one whose sizes it has."""
-    own, base = (
-        yaml.safe_load((CONF_DIR / "model" / f"{each}.yaml").read_text(encoding="utf-8"))
-        for each in (name, name.removeprefix("paper_"))
-    )
-    return base | own
-
-
 def _data(model: _Group, training: _Group, keys: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     """Give the keys of the data, and say how it is made."""
     length, stored = _context_length(model), training.text("dataset_folder", "TOKENS.h5")
     tokenizer = training.text("tokenizer_path", "TOKENIZER")
     out = f"data/{PurePosixPath(stored).stem}"
-    largest = max(BLOCK_LENGTH // length, 1) * length
-    block = "" if BLOCK_LENGTH % length == 0 else f" block_length={largest}"
+    largest = max(ConvertConfig.block_length // length, 1) * length
+    block = "" if ConvertConfig.block_length % length == 0 else f" block_length={largest}"
     words = f"corpus={shlex.quote(stored)} tokenizer={shlex.quote(tokenizer)} out={shlex.quote(out)}{block}"
     notes.insert(0, f"the data, once: python convert_to_mds.py {words}")
     notes.append(
