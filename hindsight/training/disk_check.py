@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 
 from composer.core import Timestamp
-from torch import nn
 
 from hindsight.config.training import TrainConfig
 from hindsight.errors import InputError
@@ -21,12 +20,13 @@ LEAST_LINE_BYTES = 100
 """Of a line of metrics.jsonl, at least."""
 
 
-def require_room(setup: RunSetup, model: nn.Module, reached: Timestamp | None) -> None:
+def require_room(setup: RunSetup, n_parameters: int, n_trained: int, reached: Timestamp | None) -> None:
     """Raise InputError unless the folders of a run have room for what is still to be written to them.
 
     Args:
         setup: the run, whose folders are there; its max_duration includes train.more.
-        model: its model.
+        n_parameters: all of its model.
+        n_trained: those of them that are trained.
         reached: how far it is; None for a new run.
     """
     config, folder = setup.config, setup.folder
@@ -34,8 +34,6 @@ def require_room(setup: RunSetup, model: nn.Module, reached: Timestamp | None) -
     step = int(reached.batch) if reached is not None else 0
     if step >= course.steps:
         return
-    n_parameters = sum(weight.numel() for weight in model.parameters())
-    n_trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     each, weights = state_bytes(n_parameters, n_trained), weights_bytes(n_parameters)
     place = local_folder(config, folder)
     if config.max_time is not None:  # this start may end before; it saves one checkpoint, whenever it does

@@ -128,7 +128,8 @@ def open_run(setup: RunSetup, model: nn.Module) -> OpenRun:
     initial = begin_with(setup, model) if checkpoint is None else on_rank_0(lambda: _initial_weights(setup.folder))
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     metadata = metadata_of(until, n_parameters, dist.get_world_size())
-    metadata["n_trainable_parameters"] = sum(each.numel() for each in model.parameters() if each.requires_grad)
+    n_trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    metadata["n_trainable_parameters"] = n_trained
     if initial:
         metadata[runs.INITIAL_WEIGHTS] = initial
     if len(plan) > 1:
@@ -138,7 +139,7 @@ def open_run(setup: RunSetup, model: nn.Module) -> OpenRun:
         on_rank_0(lambda: [keep_copy(setup.folder / name, step) for name in (runs.METRICS, runs.SAMPLES)])
     else:
         try:
-            on_rank_0(lambda: require_room(until, model, reached))
+            on_rank_0(lambda: require_room(until, n_parameters, n_trained, reached))
         except InputError:
             lock.post_close()
             raise
