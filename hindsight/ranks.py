@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from composer.utils import dist, get_device
+from torch import nn
 
 from hindsight import runs
 from hindsight.errors import InputError
@@ -90,6 +91,17 @@ def on_rank_0(task: Callable[[], T]) -> T:
         is_input, text = answer[1]
         raise InputError(text) if is_input else RuntimeError(text)
     return answer[0]
+
+
+def send_weights(model: nn.Module) -> None:
+    """Give the models of all ranks the weights of rank 0's."""
+    if dist.get_world_size() == 1:
+        return
+    device = get_device(None)
+    for tensor in model.state_dict().values():
+        sent = device.tensor_to_device(tensor)  # NCCL sends from GPUs only
+        dist.broadcast(sent, src=0)
+        tensor.copy_(sent)
 
 
 def on_each_node(task: Callable[[], None]) -> None:

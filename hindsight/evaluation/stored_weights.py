@@ -15,23 +15,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from composer.utils import dist
 from torch import nn
 
 from hindsight import runs
 from hindsight.config.evaluation import BACKUP, NEWEST
 from hindsight.errors import InputError
 from hindsight.evaluation.trained_run import TrainedRun
-from hindsight.ranks import on_rank_0
+from hindsight.ranks import on_rank_0, send_weights
+from hindsight.training.checkpoint_content import plain_name
 from hindsight.training.checkpoint_files import (
     NAME,
     checkpoints_in,
-    local_folder,
     read_checkpoint,
     remote_name,
     step_of,
 )
 from hindsight.training.checkpoint_pickle import DamagedError
+from hindsight.training.setup import local_folder
 
 log = logging.getLogger("hindsight")
 
@@ -68,14 +68,12 @@ class StoredWeights:
     def load(self, model: nn.Module) -> None:
         """Give a model these weights, on all ranks; InputError if they are those of another."""
         on_rank_0(lambda: self._load(model))
-        if dist.get_world_size() > 1:
-            for tensor in model.state_dict().values():
-                dist.broadcast(tensor, src=0)
+        send_weights(model)
 
     def _load(self, model: nn.Module) -> None:
         assert self.state is not None
         try:
-            model.load_state_dict({name.replace("_orig_mod.", ""): weight for name, weight in self.state.items()})
+            model.load_state_dict({plain_name(name): weight for name, weight in self.state.items()})
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(

@@ -203,15 +203,15 @@ def check_for_run(tree: Any, step: int, setup: RunSetup, model: nn.Module) -> No
 def _check_tensors(state: Mapping[str, Any], model: nn.Module, config: OptimConfig) -> None:
     """Compare weights and optimizer with those that the run has; DamagedError if they differ."""
     expected = {name: ("Float", tuple(weight.shape)) for name, weight in model.state_dict().items()}
-    found = {_plain(name): _form(tensor) for name, tensor in state["model"].items()}
+    found = {plain_name(name): _form(tensor) for name, tensor in state["model"].items()}
     _require_same("the weights", expected, found)
     (optimizer,) = state["optimizers"].values()
     parameters = {name: expected[name] for name, weight in model.named_parameters() if weight.requires_grad}
-    kept = {_plain(name): moments for name, moments in optimizer["state"].items()}
+    kept = {plain_name(name): moments for name, moments in optimizer["state"].items()}
     for moment in MOMENTS:
         _require_same(f"the optimizer's {moment}", parameters, {name: _form(kept[name][moment]) for name in kept})
     _require_same("the optimizer's step", dict.fromkeys(parameters, ("Float", ())), _steps_of(kept))
-    named = [_plain(name) for group in optimizer["param_groups"] for name in group["params"]]
+    named = [plain_name(name) for group in optimizer["param_groups"] for name in group["params"]]
     require(sorted(named) == sorted(parameters), "its optimizer has other weights than the model")
     for group in optimizer["param_groups"]:
         is_same = [*group["betas"]] == [*config.betas] and group["eps"] == config.eps
@@ -241,7 +241,7 @@ def _form(tensor: Any) -> tuple[str, tuple[int, ...]]:
     return tensor.storage.kind, tensor.shape
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """Name of a weight without what torch.compile puts into it."""
     return name.replace("_orig_mod.", "")
 

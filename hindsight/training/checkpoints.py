@@ -21,9 +21,10 @@ from hindsight.errors import DISK_FULL, InputError
 from hindsight.files import sync, write_atomically
 from hindsight.interrupts import Interrupted
 from hindsight.training.callback_order import Phase
-from hindsight.training.checkpoint_files import SAVING, local_folder, outdated, remote_folder
+from hindsight.training.checkpoint_files import SAVING, outdated, remote_folder
 from hindsight.training.console import progress_log
 from hindsight.training.lr_plan import Plan, as_records
+from hindsight.training.setup import local_folder
 from hindsight.training.uploads import Uploads
 
 FILENAME = "ep{epoch}-ba{batch}-rank{rank}.pt"

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from composer.utils import dist, get_device
 from torch import Tensor, nn
 
 from hindsight.config.evaluation import NEWEST
 from hindsight.errors import InputError
 from hindsight.evaluation.stored_weights import chosen_weights
 from hindsight.hf_weights import EMBEDDING, HEAD
-from hindsight.ranks import on_rank_0
+from hindsight.ranks import on_rank_0, send_weights
+from hindsight.training.checkpoint_content import plain_name
 from hindsight.training.init_source import Source, check_source, open_source
 from hindsight.training.setup import RunSetup
 from hindsight.training.stored_folder import weights_in
@@ -57,18 +57,8 @@ def begin_with(setup: RunSetup, model: nn.Module) -> dict[str, Any]:
     source, n_known = on_rank_0(opened)
     with _weights_of(source, setup) as (read, origin):
         record = on_rank_0(lambda: _fill(module, read(), n_known, setup.tokenizer.vocab_size, source.where))
-    if dist.get_world_size() > 1:
-        _send(module)
+    send_weights(module)
     return {"from": given, **origin, **record, "fingerprint": on_rank_0(lambda: fingerprint_of(module))}
-
-
-def _send(module: nn.Module) -> None:
-    """Give all ranks the weights of rank 0."""
-    device = get_device(None)
-    for tensor in module.state_dict().values():
-        sent = device.tensor_to_device(tensor)  # NCCL sends from GPUs only
-        dist.broadcast(sent, src=0)
-        tensor.copy_(sent)
 
 
 @contextmanager
@@ -86,7 +76,7 @@ def _weights_of(source: Source, setup: RunSetup) -> Generator[tuple[Read, dict[s
         with chosen_weights(source.run, NEWEST) as stored:
             state = stored.state or {}
             yield (
-                lambda: {name.replace("_orig_mod.", "").removeprefix(f"{MODULE}."): state[name] for name in state},
+                lambda: {plain_name(name).removeprefix(f"{MODULE}."): state[name] for name in state},
                 {"run": source.run.name, "step": stored.step},
             )
     except InputError as error:
