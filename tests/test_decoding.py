@@ -40,17 +40,6 @@ def test_a_full_context_begins_again_with_the_first_id_and_its_last_half(config:
 
 
 @EVERY_ARCHITECTURE
-def test_the_logits_of_each_new_token_are_those_of_one_pass(config: ModelConfig):
-    module, read_BT = build(config), tokens(2, C - 1)
-    decoder = Decoder(module, START, C, n_rows=2)
-    decoder.read(read_BT[:, :4])
-    expected_BTV = module(torch.cat((torch.full((2, 1), START), read_BT), 1))
-    torch.testing.assert_close(decoder.read_each(read_BT[:, 4:]), expected_BTV[:, 5:])
-    with pytest.raises(AssertionError, match="1 tokens do not fit into a context with room for 0"):
-        decoder.read_each(read_BT[:, :1])
-
-
-@EVERY_ARCHITECTURE
 def test_rows_go_on_alone_in_another_order_and_in_several_ways(config: ModelConfig):
     module, read_BT = build(config), tokens(3, 5)
     decoder = Decoder(module, START, C, n_rows=3)

@@ -117,19 +117,15 @@ class Decoder:
         There may be none before anything was read. What does not fit into the context makes it begin again, with the
         last context_length // 2 of all tokens.
         """
-        return self._logits(tokens_BT, last_only=True)[:, -1]
-
-    @torch.no_grad()
-    def read_each(self, tokens_BT: Tensor) -> Tensor:
-        """Read tokens that fit into the context, and return logits_BTV, what is predicted behind each of them."""
-        T = tokens_BT.shape[1]
-        assert self.room >= T, f"{T} tokens do not fit into a context with room for {self.room}"
-        return self._logits(tokens_BT, last_only=False)[:, -T:]
-
-    @property
-    def room(self) -> int:
-        """Tokens that can be read before the context is full."""
-        return self.context_length - self.context_BN.shape[1]
+        if self.context_BN.shape[1] + tokens_BT.shape[1] > self.context_length:
+            self._begin_again(tokens_BT)
+        else:
+            self.context_BN = torch.cat((self.context_BN, tokens_BT.to(self.device)), dim=1)
+        if self.past is None:
+            return self.module(self.context_BN)[:, -1]
+        new_BT = self.context_BN[:, self.n_computed :]
+        self.n_computed = self.context_BN.shape[1]
+        return self.module.head(self.module.hidden(new_BT, past=self.past)[:, -1])
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these rows, in this order; a row that is named several times is continued in several ways."""
@@ -137,19 +133,6 @@ class Decoder:
         self.context_BN = self.context_BN[rows_B]
         for layer in self.past or ():
             layer.keep(rows_B)
-
-    def _logits(self, tokens_BT: Tensor, last_only: bool) -> Tensor:
-        """Return the logits at all tokens that were not computed before, or at the last of them."""
-        if tokens_BT.shape[1] > self.room:
-            self._begin_again(tokens_BT)
-        else:
-            self.context_BN = torch.cat((self.context_BN, tokens_BT.to(self.device)), dim=1)
-        if self.past is None:
-            return self.module(self.context_BN)
-        new_BT = self.context_BN[:, self.n_computed :]
-        self.n_computed = self.context_BN.shape[1]
-        hidden_BTD = self.module.hidden(new_BT, past=self.past)
-        return self.module.head(hidden_BTD[:, -1:] if last_only else hidden_BTD)
 
     def _begin_again(self, tokens_BT: Tensor) -> None:
         start_B1, read_BN = self.context_BN[:, :1], self.context_BN[:, 1:]
