@@ -235,6 +235,7 @@ def test_data_and_run_on_s3_tell_the_same(bucket, shards, tmp_path):
     [
         ({"step": 1}, "step=1 needs run="),
         ({"run": "a"}, "run=a needs step="),
+        ({"run": "gs://b/c", "step": 1}, "run=gs://b/c must be here, or s3://BUCKET/FOLDER"),
         ({"run": "a", "step": 0}, "step=0 must be greater than 0"),
         ({"run": "a", "step": 1, "split": "val"}, "leave out split=val"),
         ({"run": "a", "step": 1, "order": "words"}, "leave out direction= and order="),

@@ -16,6 +16,7 @@ from hindsight.config.checks import (
 )
 from hindsight.config.corpus import CorpusConfig
 from hindsight.config.direction import Direction
+from hindsight.config.evaluation import require_place
 from hindsight.config.order import BOTH, settle_order
 from hindsight.errors import InputError
 
@@ -153,10 +154,7 @@ class InspectConfig:
         require(self.run is not None, f"step={self.step} needs run=, the folder of the run that made it.")
         require(self.step is not None, f"run={self.run} needs step=, one of its optimizer steps.")
         require_text("", self, "run")
-        require(
-            "://" not in (self.run or "") or (self.run or "").startswith("s3://"),
-            f"run={self.run} must be here, or on s3://.",
-        )
+        require_place("run", self.run or "", "FOLDER")
         require_positive("", self, "step", "nodes")
         require((self.rank or 0) >= 0, f"rank={self.rank} must be at least 0.")
         require(self.split == "train", f"step={self.step} is one of training; leave out split={self.split}.")
