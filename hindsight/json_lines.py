@@ -29,7 +29,7 @@ OURS = re.compile(rb'\{"step": (\d{1,18})(?:, ' + TEXT + b": (?:" + VALUE + rb")
 """A line as runs write it: to match one takes half the time of parsing it."""
 
 
-def parse(line: bytes) -> dict[str, Any] | None:
+def parse(line: bytes | str) -> dict[str, Any] | None:
     """Parse a line; None if it is no object."""
     try:
         record = json.loads(line)

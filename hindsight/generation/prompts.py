@@ -8,20 +8,19 @@ from typing import BinaryIO
 
 from hindsight.errors import InputError
 from hindsight.files import open_regular
+from hindsight.json_lines import MAX_LINE_BYTES, parse
+from hindsight.text.formats import BOM
 
-BOM = b"\xef\xbb\xbf"
 PLAIN, JSON_LINES = (".txt",), (".jsonl", ".ndjson")
-MAX_LINE_BYTES = 1 << 24
 STDIN = "standard input"
 
 
-def read_prompts(given: str, names: Sequence[str], key: str = "prompts") -> list[dict[str, str]]:
+def read_prompts(given: str, names: Sequence[str]) -> list[dict[str, str]]:
     """Read a file of prompts as a whole.
 
     Args:
         given: its path: .txt with one a line, of which blank ones are left out; or .jsonl with an object a line.
         names: the texts that each line must have, such as prompt and ending; a line of .txt is the first of them.
-        key: the configuration key that named the file.
 
     Returns:
         The named texts of each line, in order, without what else a line has.
@@ -29,7 +28,7 @@ def read_prompts(given: str, names: Sequence[str], key: str = "prompts") -> list
     Raises:
         InputError: there is no such file, it is no text, or it lacks what is needed.
     """
-    path, where = Path(given).expanduser(), f"{key}={given}"
+    path, where = Path(given).expanduser(), f"prompts={given}"
     if path.suffix not in PLAIN + JSON_LINES:
         raise InputError(f"{where} must be .txt with one a line, or .jsonl with {_listed(names)} in each line.")
     if path.suffix in PLAIN and len(names) > 1:
@@ -96,11 +95,8 @@ def _decoded(file: BinaryIO, where: str) -> Iterator[str]:
 
 
 def _texts(line: str, names: Sequence[str], where: str) -> dict[str, str]:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        record = None
-    if not isinstance(record, dict) or not all(isinstance(record.get(name), str) for name in names):
+    record = parse(line)
+    if record is None or not all(isinstance(record.get(name), str) for name in names):
         raise InputError(f"{where} is no JSON object with {_listed(names)} as text; write such as {_example(names)}.")
     found = {name: record[name] for name in names}
     for name, text in found.items():
