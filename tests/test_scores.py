@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -208,6 +209,18 @@ def test_runs_that_are_no_pair_are_refused(trained, read_both_ways, other_tokeni
     folders = {**trained, "both": read_both_ways, "tokenizer": other_tokenizer, "nowhere": "nowhere"}
     with pytest.raises(InputError, match=message):
         score_texts(folders[run], other=str(folders[other]), text="a")
+
+
+def test_a_damaged_second_run_is_named_by_the_key_that_gave_it(trained, tmp_path):
+    copy = shutil.copytree(trained["backward"], tmp_path / "copy")
+    config = (copy / "config.yaml").read_text()
+    (copy / "config.yaml").write_text(config.replace("seed: 0", "seed: none"))
+    with pytest.raises(InputError, match=f"^other={copy}: config.yaml is damaged"):
+        score_texts(trained["forward"], other=str(copy), text="a")
+    (copy / "config.yaml").write_text(config)
+    shutil.rmtree(copy / "checkpoints")
+    with pytest.raises(InputError, match=f"^other={copy} has no checkpoint"):
+        score_texts(trained["forward"], other=str(copy), text="a")
 
 
 def test_what_cannot_be_scored_is_refused(trained, tmp_path, monkeypatch):

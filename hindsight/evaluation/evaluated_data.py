@@ -75,7 +75,7 @@ def open_data(run: TrainedRun, config: EvaluateConfig, out: str, batch_size: int
     fingerprint = "+".join(dict.fromkeys(manifest.fingerprint for manifest in manifests.values()))
     if config.data is None and fingerprint != run.metadata[runs.FINGERPRINTS[0]]:
         raise InputError(
-            f"data.path={data.path} is not the data that run={run.given} was trained on; put that back, or name what "
+            f"data.path={data.path} is not the data that {run.where} was trained on; put that back, or name what "
             "is to be scored by data=."
         )
     beside = str(Path(next(iter(places.values())).folder, TOKENIZER_FOLDER))
@@ -167,6 +167,6 @@ def _require_fingerprint(run: TrainedRun, found: str, where: str) -> None:
     expected = run.metadata[runs.FINGERPRINTS[1]]
     if found != expected:
         raise InputError(
-            f"{where} has another tokenizer than run={run.given} (fingerprint {found[:12]}, not {expected[:12]}); give "
+            f"{where} has another tokenizer than {run.where} (fingerprint {found[:12]}, not {expected[:12]}); give "
             "data that was converted with the run's, or the text by corpus=."
         )

@@ -1,7 +1,7 @@
 """A run whose model judges texts, or a forward and a backward run whose models judge the same texts together."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 from torch import nn
 
@@ -49,7 +49,7 @@ def _require_directions(run: OpenedRun, config: GenerateConfig) -> None:
         raise InputError(f"direction={config.direction} is for a run of order=both; leave it out.")
     if config.mode is Mode.infill and config.other is None:
         raise InputError(
-            f"run={run.run.given} reads {run.order.name} only, and mode=infill needs both directions; give a run of "
+            f"{run.run.where} reads {run.order.name} only, and mode=infill needs both directions; give a run of "
             "the other one by other=, or a run of order=both."
         )
 
@@ -75,18 +75,15 @@ def opened_with(
     if other is None:
         yield [first]
         return
-    _require_direction(first, f"run={first.run.given}")
-    with ExitStack() as stack:
-        try:
-            second = stack.enter_context(opened_run(read_run(other), checkpoint, tokenizer))
-        except InputError as error:
-            raise InputError(str(error).replace(f"run={other}", f"other={other}")) from None
+    _require_direction(first)
+    with opened_run(read_run(other, "other"), checkpoint, tokenizer) as second:
         _require_pair(first, second)
         yield sorted([first, second], key=lambda each: DIRECTIONS.index(each.order.name))
 
 
-def _require_direction(run: OpenedRun, where: str) -> None:
+def _require_direction(run: OpenedRun) -> None:
     """Raise InputError unless a run is one of a pair."""
+    where = run.run.where
     if run.order.name == BOTH:
         raise InputError(
             f"{where} has order=both, which is both directions in one model; give it as run=, without other=."
@@ -100,8 +97,8 @@ def _require_direction(run: OpenedRun, where: str) -> None:
 
 def _require_pair(first: OpenedRun, second: OpenedRun) -> None:
     """Raise InputError unless two runs read the same tokens from both ends."""
-    run, other = f"run={first.run.given}", f"other={second.run.given}"
-    _require_direction(second, other)
+    run, other = first.run.where, second.run.where
+    _require_direction(second)
     if first.order.name == second.order.name:
         needed = DIRECTIONS[1 - DIRECTIONS.index(first.order.name)]
         raise InputError(f"{other} is {second.order.name}, as {run} is; give a run with direction={needed}.")

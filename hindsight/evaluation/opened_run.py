@@ -66,7 +66,7 @@ def opened_run(run: TrainedRun, checkpoint: str, tokenizer: str | None = None) -
             folder = str(Path(place.folder, TOKENIZER_FOLDER))
         if tokenizer is None and not Path(folder).is_dir():
             raise InputError(
-                f"run={run.given} found its tokenizer in {folder}, which is not there, seen from {Path.cwd()}; give "
+                f"{run.where} found its tokenizer in {folder}, which is not there, seen from {Path.cwd()}; give "
                 "tokenizer=."
             )
         loaded = load_tokenizer(run, folder, "tokenizer")

@@ -129,7 +129,7 @@ def _check_step(run: TrainedRun, step: int) -> None:
     made = next((found for record in _lines(run) if (found := step_of(record)) is not None), 0)
     if isinstance(total, int) and step > max(total, made):
         raise InputError(
-            f"step={step}: run={run.given} has {max(total, made)} steps; give one of them, the first is step=1."
+            f"step={step}: {run.where} has {max(total, made)} steps; give one of them, the first is step=1."
         )
 
 
@@ -144,7 +144,7 @@ def _check_data(run: TrainedRun, manifest: Manifest, place: Location) -> None:
     expected = str(run.metadata[runs.FINGERPRINTS[0]]).partition("+")[0]
     if manifest.fingerprint != expected:
         raise InputError(
-            f"{where} is not the data that run={run.given} was trained on (fingerprint {manifest.fingerprint[:12]}, "
+            f"{where} is not the data that {run.where} was trained on (fingerprint {manifest.fingerprint[:12]}, "
             f"not {expected[:12]}); say by path= where that is now."
         )
     if place.remote is not None and manifest.format != MDS:
@@ -158,11 +158,11 @@ def _rows(run: TrainedRun, config: InspectConfig) -> NDArray[np.int64]:
         return rows
     n_devices = run.metadata.get("world_size")
     if not isinstance(n_devices, int) or n_devices < 1 or len(rows) % n_devices:
-        raise InputError(f"rank={config.rank}: {runs.METADATA} of run={run.given} has no world_size; leave it out.")
+        raise InputError(f"rank={config.rank}: {runs.METADATA} of {run.where} has no world_size; leave it out.")
     if config.rank >= n_devices:
-        raise InputError(f"rank={config.rank}: run={run.given} had {n_devices} devices, counted from 0.")
+        raise InputError(f"rank={config.rank}: {run.where} had {n_devices} devices, counted from 0.")
     if n_devices % config.nodes:
-        raise InputError(f"nodes={config.nodes} does not divide the {n_devices} devices of run={run.given}.")
+        raise InputError(f"nodes={config.nodes} does not divide the {n_devices} devices of {run.where}.")
     return device_share(rows, config.rank, n_devices, config.nodes)
 
 

@@ -111,16 +111,16 @@ def _choose(run: TrainedRun, wanted: str, folder: Path) -> StoredWeights:
     if not chosen:
         steps = ", ".join(map(str, dict.fromkeys(each.step for each in found[:LISTED_STEPS])))
         if not found:
-            raise InputError(f"run={run.given} has no checkpoint to evaluate; train it first.")
+            raise InputError(f"{run.where} has no checkpoint to evaluate; train it first.")
         if wanted == BACKUP:
-            raise InputError(f"checkpoint=backup: run={run.given} has no backup, but checkpoints of the steps {steps}.")
-        raise InputError(f"checkpoint={wanted}: run={run.given} has no such step, but {steps}; choose one of them.")
+            raise InputError(f"checkpoint=backup: {run.where} has no backup, but checkpoints of the steps {steps}.")
+        raise InputError(f"checkpoint={wanted}: {run.where} has no such step, but {steps}; choose one of them.")
     for candidate in chosen:
         try:
             return _read(run, candidate, folder)
         except DamagedError as error:
             log.warning("%s cannot be used (%s).", candidate.path, error)
-    raise InputError(f"checkpoint={wanted}: none of run={run.given} that this means is intact; choose another.")
+    raise InputError(f"checkpoint={wanted}: none of {run.where} that this means is intact; choose another.")
 
 
 def _candidates(run: TrainedRun) -> Iterator[Candidate]:

@@ -38,11 +38,12 @@ class TrainedRun:
     """A run that was trained.
 
     Args:
-        given: the value of run=.
+        given: its folder, or the address of its checkpoints on S3, as the user gave it.
         folder: its folder here; None if only its checkpoints on S3 are known.
         config: its settings, as far as an evaluation depends on them.
         metadata: content of metadata.json.
         remote: where its checkpoints are on S3; None if they are here only.
+        key: the key that names it, for messages.
     """
 
     given: str
@@ -50,6 +51,12 @@ class TrainedRun:
     config: TrainConfig
     metadata: dict[str, Any]
     remote: S3Folder | None
+    key: str = "run"
+
+    @property
+    def where(self) -> str:
+        """How a message names it."""
+        return f"{self.key}={self.given}"
 
     @property
     def name(self) -> str:
@@ -76,27 +83,26 @@ def read_run(given: str, key: str = "run") -> TrainedRun:
         with tempfile.TemporaryDirectory() as fetched:
             for name in runs.RECORDS:
                 remote.download(name, Path(fetched, name))
-            config, metadata = _records(Path(fetched), given)
-        return TrainedRun(given, None, config, metadata, remote)
+            config, metadata = _records(Path(fetched), f"{key}={given}")
+        return TrainedRun(given, None, config, metadata, remote, key)
     folder = Path(os.path.abspath(os.path.expanduser(given)))
     missing = [name for name in runs.RECORDS if not (folder / name).is_file()]
     if missing:
         what = f"is no run: it has no {missing[0]}" if folder.exists() else "does not exist"
         raise InputError(f"{key}={given} {what}; give the folder of a run, such as runs/<run_name>.")
-    config, metadata = _records(folder, given)
+    config, metadata = _records(folder, f"{key}={given}")
     address = config.checkpoint.folder
     is_remote = address is not None and "://" in address
-    return TrainedRun(
-        given, folder, config, metadata, S3Folder(address, "checkpoint.folder") if address and is_remote else None
-    )
+    remote = S3Folder(address, "checkpoint.folder") if address and is_remote else None
+    return TrainedRun(given, folder, config, metadata, remote, key)
 
 
-def _records(folder: Path, given: str) -> tuple[TrainConfig, dict[str, Any]]:
+def _records(folder: Path, where: str) -> tuple[TrainConfig, dict[str, Any]]:
     metadata = runs.read_metadata(folder)
     runs.require_keys(metadata, folder / runs.METADATA, *runs.FINGERPRINTS)
     recorded = with_defaults(runs.read_config(folder))
     runs.require_keys(recorded, folder / runs.CONFIG, "model.name", "data.path", "run_name")
-    return _config_of(recorded, f"run={given}: {runs.CONFIG}"), metadata
+    return _config_of(recorded, f"{where}: {runs.CONFIG}"), metadata
 
 
 def _config_of(recorded: dict[str, Any], where: str) -> TrainConfig:
