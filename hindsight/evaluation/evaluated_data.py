@@ -68,7 +68,7 @@ def open_data(run: TrainedRun, config: EvaluateConfig, out: str, batch_size: int
     split, data = config.split, run.config.data
     own = {"train": data.path, "val": data.val_path or data.path}
     key, paths = ("data", {split: config.data}) if config.data is not None else ("data.path", own)
-    places = {name: locate(run, path, key, out) for name, path in paths.items()}
+    places = {name: _locate(run, path, key, out) for name, path in paths.items()}
     manifests = {name: Manifest.load(place.folder, place.key) for name, place in places.items()}
     for name, manifest in manifests.items():
         _check(run, manifest, places[name])
@@ -83,7 +83,7 @@ def open_data(run: TrainedRun, config: EvaluateConfig, out: str, batch_size: int
     tokenizer = load_tokenizer(run, folder, "data.tokenizer")
     manifest, place = manifests[split], places[split]
     windows = SplitWindows.of(place.folder, split, manifest, run.context_length, batch_size)
-    order = _order(run, tokenizer)
+    order = order_of_run(run, tokenizer)
     setup = RunSetup(
         run.config,
         run.name,
@@ -104,7 +104,7 @@ def _open_text(run: TrainedRun, config: EvaluateConfig, out: str) -> EvaluatedDa
     assert config.corpus is not None
     given = config.tokenizer or run.config.data.tokenizer
     try:
-        place = locate(run, run.config.data.path, "data.path", out)
+        place = _locate(run, run.config.data.path, "data.path", out)
         settings = Manifest.load(place.folder, place.key).settings
     except InputError as error:
         if given is None:
@@ -113,7 +113,7 @@ def _open_text(run: TrainedRun, config: EvaluateConfig, out: str) -> EvaluatedDa
         place, settings = None, {"text_order": order} if (order := run.metadata.get("text_order")) else {}
     beside = str(Path(place.folder, TOKENIZER_FOLDER)) if place is not None else ""
     tokenizer = load_tokenizer(run, given or beside, "tokenizer")
-    order = _order(run, tokenizer)
+    order = order_of_run(run, tokenizer)
     caches = (Path(place.folder),) if place is not None and place.remote is not None else ()
     text_order = TextOrder(settings.get("text_order", config.text_order))
     return EvaluatedData(
@@ -128,11 +128,12 @@ def load_tokenizer(run: TrainedRun, path: str, key: str) -> Tokenizer:
     return tokenizer
 
 
-def _order(run: TrainedRun, tokenizer: Tokenizer) -> Order:
+def order_of_run(run: TrainedRun, tokenizer: Tokenizer) -> Order:
+    """Give the order in which the model of a run reads a window."""
     return open_order(order_of(run.config), run.context_length, tokenizer)
 
 
-def locate(run: TrainedRun, path: str, key: str, out: str) -> Location:
+def _locate(run: TrainedRun, path: str, key: str, out: str) -> Location:
     """Say where data is, and fetch what describes it, into a cache whose name depends on out."""
     remote = Remote.of(path, run.config.data)
     if remote is None:

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hindsight.config.corpus import TextOrder
-from hindsight.config.order import order_of
 from hindsight.config.training import TrainConfig
 from hindsight.errors import InputError
-from hindsight.evaluation.evaluated_data import load_tokenizer, located
+from hindsight.evaluation.evaluated_data import load_tokenizer, located, order_of_run
 from hindsight.evaluation.stored_weights import StoredWeights, chosen_weights
 from hindsight.evaluation.trained_run import TrainedRun
-from hindsight.orders.known import open_order
 from hindsight.orders.order import Order
 from hindsight.shards.manifest import TOKENIZER_FOLDER
 from hindsight.tokenization.tokenizer import Tokenizer
@@ -70,6 +68,6 @@ def opened_run(run: TrainedRun, checkpoint: str, tokenizer: str | None = None) -
                 "tokenizer=."
             )
         loaded = load_tokenizer(run, folder, "tokenizer")
-        order = open_order(order_of(run.config), run.context_length, loaded)
+        order = order_of_run(run, loaded)
         text_order = TextOrder(run.metadata.get("text_order") or TextOrder.reading.value)
         yield OpenedRun(run, weights, loaded, Path(folder), order, text_order)

@@ -10,17 +10,15 @@ from numpy.typing import NDArray
 
 from hindsight import runs
 from hindsight.config.conversion import InspectConfig
-from hindsight.config.order import order_of
 from hindsight.conversion.token_sources import ConvertedTokens
 from hindsight.errors import InputError
-from hindsight.evaluation.evaluated_data import located
+from hindsight.evaluation.evaluated_data import located, order_of_run
 from hindsight.evaluation.trained_run import TrainedRun, read_run
 from hindsight.json_lines import read_backward, step_of
 from hindsight.loading.collate import Batch, Collate
 from hindsight.loading.step_windows import StepBatch, StoredWindow, batch_of_step, fetch_windows, read_windows
 from hindsight.loading.windows import SplitWindows, device_share
 from hindsight.orders.examples import IGNORED
-from hindsight.orders.known import open_order
 from hindsight.orders.order import Order
 from hindsight.shards.manifest import MDS, TOKENIZER_FOLDER, Manifest
 from hindsight.tokenization.tokenizer import Tokenizer
@@ -91,7 +89,7 @@ def _open(run: TrainedRun, config: InspectConfig, place: Location) -> SeenStep:
     manifest = _manifest(place, is_given=config.path is not None)
     _check_data(run, manifest, place)
     tokenizer = Tokenizer.load(Path(place.folder, TOKENIZER_FOLDER), place.key)
-    order = open_order(order_of(run.config), run.context_length, tokenizer)
+    order = order_of_run(run, tokenizer)
     settings, n_ways = run.config, order.n_readings
     windows = SplitWindows.of(
         place.folder, SPLIT, manifest, run.context_length, settings.batch_size, settings.data.stride, n_ways
