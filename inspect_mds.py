@@ -57,7 +57,7 @@ def main(config: InspectConfig) -> None:
         has_hashes = HASH_KEY in manifest.summary or hashes_in(shards)
         checked = [*(["hashes"] if has_hashes else ["sizes"]), "counts"]
         show(folder, manifest)
-        source = ConvertedTokens(folder, manifest, tokenizer)
+        source = ConvertedTokens(folder, manifest, tokenizer, "path")
         faults = list(verify_tokens(source, tokenizer)) if config.verify else []
         if not faults:
             show_windows(config, source, tokenizer)

@@ -150,6 +150,14 @@ def test_what_is_no_corpus_is_refused(tmp_path, copy):
         InspectConfig(path="x", split="test")
 
 
+@pytest.mark.parametrize(("name", "file"), [("shards", "train/shard.00000.mds"), ("h5_data", "tokens.h5")])
+def test_damage_that_windows_meet_is_named_by_the_key_of_the_folder(name, file, request, tmp_path, caplog):
+    damaged = shutil.copytree(request.getfixturevalue(name), tmp_path / "damaged")
+    (damaged / file).write_bytes(b"no data")
+    with pytest.raises(InputError, match=f"^path={damaged}"):
+        look(damaged, caplog, windows=1000, verify=False)
+
+
 def test_a_path_alone_is_enough_and_the_status_tells(copy):
     done = run_command("python", "inspect_mds.py", str(copy), "windows=1")
     assert done.returncode == 0, done.stderr

@@ -102,23 +102,31 @@ class PublishedTokens(Source):
 
 
 class ConvertedTokens(Source):
-    """A folder of our converter, MDS or h5; documents and their split stay as they are."""
+    """A folder of our converter, MDS or h5; documents and their split stay as they are.
+
+    Args:
+        folder: the folder.
+        manifest: what it says of itself.
+        tokenizer: the tokenizer that made the tokens.
+        key: the key that names the folder, for messages.
+    """
 
     action = "converting"
     unit = "tok"
     costly = False
     val_below = 0.5
 
-    def __init__(self, folder: Path, manifest: Manifest, tokenizer: Tokenizer) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, tokenizer: Tokenizer, key: str = "corpus") -> None:
         if manifest.tokenizer_fingerprint != tokenizer.fingerprint:
             raise InputError(
-                f"corpus={folder} was made with another tokenizer than tokenizer= names; give the one in "
+                f"{key}={folder} was made with another tokenizer than tokenizer= names; give the one in "
                 f"{folder / TOKENIZER_FOLDER}."
             )
         self.seed = manifest.seed
         self.val_share = manifest.val_share
         self.origin = {k: v for k, v in manifest.settings.items() if k not in STORAGE_SETTINGS}
-        self.where = f"corpus={folder}"
+        self.where = f"{key}={folder}"
+        self.key = key
         self.folder = folder
         self.manifest = manifest
         self.vocab_size = tokenizer.vocab_size
@@ -131,9 +139,9 @@ class ConvertedTokens(Source):
     def prepare(self) -> None:
         """Check the h5 file by its hashes; each shard is checked when it is read."""
         if self.manifest.format == H5:
-            check_tokens(self.folder, self.manifest, "corpus")
+            check_tokens(self.folder, self.manifest, self.key)
         if (fault := self.find_mismatch()) is not None:
-            raise InputError(f"corpus={self.folder}: {fault}; copy or convert it again.")
+            raise InputError(f"{self.where}: {fault}; copy or convert it again.")
 
     def find_mismatch(self) -> str | None:
         """Say where the files hold other numbers of tokens than the manifest says; None if they do not."""
@@ -141,7 +149,8 @@ class ConvertedTokens(Source):
         if manifest.vocab_size != self.vocab_size:
             return f"{MANIFEST_NAME} says vocab_size={manifest.vocab_size}, its tokenizer has {self.vocab_size} ids"
         if manifest.format == H5:
-            n_tokens, expected = count_h5(self.folder / H5_NAME), sum(each.tokens for each in manifest.splits.values())
+            n_tokens = count_h5(self.folder / H5_NAME, self.key)
+            expected = sum(each.tokens for each in manifest.splits.values())
             return None if n_tokens >= expected else f"{H5_NAME} holds {n_tokens} tokens, not {expected}"
         for split, counts in manifest.splits.items():
             try:
@@ -171,10 +180,10 @@ class ConvertedTokens(Source):
         if self.manifest.format == MDS:
             tokens = self._read_shard(part)
         else:
-            tokens = read_h5(self.folder / H5_NAME, part.start, part.end)
+            tokens = read_h5(self.folder / H5_NAME, part.start, part.end, self.key)
         if len(tokens) < part.end - part.start:
-            raise InputError(f"corpus={self.folder}: {part.split} lacks tokens; copy or convert it again.")
-        check_ids(tokens, self.manifest.vocab_size)
+            raise InputError(f"{self.where}: {part.split} lacks tokens; copy or convert it again.")
+        check_ids(tokens, self.manifest.vocab_size, self.key)
         first, counts = part.number == 0, self.manifest.splits[part.split]
         return TokenPart(
             part.signature,
@@ -208,47 +217,45 @@ class ConvertedTokens(Source):
         try:
             tokens = read_shard(folder, read_index(folder)[part.number], manifest.dtype, manifest.block_length)
         except Exception as error:  # every decompressor raises errors of its own
-            raise InputError(
-                f"corpus={self.folder}: {part.split} is damaged ({error}); copy or convert it again."
-            ) from error
+            raise InputError(f"{self.where}: {part.split} is damaged ({error}); copy or convert it again.") from error
         return tokens[: part.end - part.start]
 
 
-def count_h5(path: Path) -> int:
+def count_h5(path: Path, key: str = "corpus") -> int:
     """Count the tokens of an h5 file; InputError if it has none that can be read."""
-    tokens = _open_h5(path)
+    tokens = _open_h5(path, key)
     with tokens.file:
         fault = find_missing(tokens) if len(tokens) else "it has no tokens"
         if fault is not None:
-            raise InputError(f"corpus={path}: {fault}; copy or convert it again.")
+            raise InputError(f"{key}={path}: {fault}; copy or convert it again.")
         return len(tokens)
 
 
-def read_h5(path: Path, start: int, end: int) -> NDArray[np.integer]:
+def read_h5(path: Path, start: int, end: int, key: str = "corpus") -> NDArray[np.integer]:
     """Read tokens of an h5 file; InputError if it has none that can be read."""
-    tokens = _open_h5(path)
+    tokens = _open_h5(path, key)
     with tokens.file:
         try:
             return tokens[start:end]
         except OSError as error:
-            raise InputError(f"corpus={path} is damaged ({error}); copy or convert it again.") from error
+            raise InputError(f"{key}={path} is damaged ({error}); copy or convert it again.") from error
 
 
-def _open_h5(path: Path) -> Any:
+def _open_h5(path: Path, key: str) -> Any:
     try:
         return open_tokens(path)
     except OSError as error:
-        raise InputError(f"corpus={path} cannot be read as h5 ({error}); copy or convert it again.") from error
+        raise InputError(f"{key}={path} cannot be read as h5 ({error}); copy or convert it again.") from error
     except ValueError as error:
-        raise InputError(f"corpus={path}: {error}; give an h5 file that holds its tokens.") from error
+        raise InputError(f"{key}={path}: {error}; give an h5 file that holds its tokens.") from error
 
 
-def check_ids(tokens: NDArray[np.integer], vocab_size: int) -> None:
+def check_ids(tokens: NDArray[np.integer], vocab_size: int, key: str = "corpus") -> None:
     """Raise InputError unless the tokenizer has all of these ids."""
     low, high = int(tokens.min()), int(tokens.max())
     if low < 0 or high >= vocab_size:
         raise InputError(
-            f"corpus= holds the token id {low if low < 0 else high}, but tokenizer= has only ids below {vocab_size}; "
+            f"{key}= holds the token id {low if low < 0 else high}, but tokenizer= has only ids below {vocab_size}; "
             "give the tokenizer that made these tokens."
         )
 

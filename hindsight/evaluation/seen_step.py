@@ -101,13 +101,10 @@ def _open(run: TrainedRun, config: InspectConfig, place: Location) -> SeenStep:
         stored = fetch_windows(place.remote, windows, numbers)
     else:
         eos_id = tokenizer.eos_id if manifest.splits[SPLIT].documents is not None else None
-        source = ConvertedTokens(Path(place.folder), manifest, tokenizer)
-        try:
-            if config.verify or manifest.format == MDS:  # else all of an h5 file is read
-                source.prepare()
-            stored = read_windows(source, windows, numbers, eos_id, config.verify and eos_id is not None)
-        except InputError as error:  # which names the key of a conversion
-            raise InputError(str(error).replace("corpus=", f"{place.key}=", 1)) from error
+        source = ConvertedTokens(Path(place.folder), manifest, tokenizer, place.key)
+        if config.verify or manifest.format == MDS:  # else all of an h5 file is read
+            source.prepare()
+        stored = read_windows(source, windows, numbers, eos_id, config.verify and eos_id is not None)
     return SeenStep(run, config.step, manifest, tokenizer, order, windows, batch, rows, stored)
 
 
