@@ -1,6 +1,7 @@
 """plan.py: what it says of a run is what the built model has, what a step holds in memory, and what a run writes."""
 
 import json
+import shutil
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -303,6 +304,19 @@ def test_the_speed_of_a_run_counts_as_it_is_or_in_flops(trained: dict[str, Path]
     ratio = plan(*settings(shards, folder.parent))["flops"]["per_token"] / larger["flops"]["per_token"]
     assert larger["time"]["tokens_per_second"] == pytest.approx(same["tokens_per_second"] * ratio)
     assert larger["time"]["by"] == "the FLOP/s of forward, 1 device, which has other settings"
+
+
+def test_a_run_that_has_what_the_plan_leaves_null_has_other_settings(
+    trained: dict[str, Path], tmp_path: Path, shards: Path
+):
+    folder = tmp_path / "parts"
+    shutil.copytree(trained["forward"], folder)
+    recorded = (folder / runs.CONFIG).read_text()
+    assert "\nmicrobatch_size: null\n" in recorded
+    (folder / runs.CONFIG).write_text(recorded.replace("\nmicrobatch_size: null\n", "\nmicrobatch_size: 1\n"))
+    given = settings(shards, tmp_path, f"run={folder}")
+    assert plan(*given)["time"]["by"] == "the FLOP/s of parts, 1 device, which has other settings"
+    assert plan(*given, "microbatch_size=1")["time"]["by"] == "measured of parts, 1 device"
 
 
 def test_the_largest_microbatch_that_fits_is_the_largest():

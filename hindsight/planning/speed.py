@@ -70,9 +70,7 @@ def _of_run(config: PlanConfig, flops: int) -> tuple[float, str]:
     its_flops = flops_per_token(run.config.model, vocab_size, run.context_length)
     had = speed_settings(with_defaults(runs.read_config(folder)))
     is_same = its_flops == flops and all(
-        had.get(key) == value
-        for key, value in speed_settings(flatten(asdict(config))).items()
-        if key in KEY_ROLES and value is not None
+        had.get(key) == value for key, value in speed_settings(flatten(asdict(config))).items() if key in KEY_ROLES
     )
     name = f"{folder.name}, {devices} device{'s' * (devices > 1)}"
     scale = config.devices / devices * its_flops / flops
