@@ -1,4 +1,4 @@
-"""GPT: a decoder-only transformer with pre-norm blocks, either GPT-2's or Llama's.
+"""GPT: a decoder-only transformer with pre-norm blocks: GPT-2's, Llama's, or a modern one.
 
 Shapes: B sequences, T tokens, D d_model, V vocab_size, H heads, G key and value heads, K = D / H numbers in a head,
 F = round(mlp_ratio * D) numbers in the MLP's hidden layer.
@@ -8,6 +8,10 @@ al., 2019); block=llama is from arXiv:2302.13971, with RMSNorm (arXiv:1910.07467
 SwiGLU (arXiv:2002.05202) and grouped-query attention (arXiv:2305.13245). With the same weights, the logits are those of
 Hugging Face's models (tests/test_gpt.py; hindsight/hf_weights.py has their names of the weights). activation=gelu and
 init=torch make the GPT of arXiv:2401.17505 (tests/test_published_models.py).
+
+block=modern is block=llama with QK-norm (arXiv:2010.04245), an MLP with ReLU² (arXiv:2109.08668) or another activation,
+and a soft-cap of the logits on demand (Gemma 2, arXiv:2408.00118), as in https://github.com/karpathy/nanochat and
+https://github.com/KellerJordan/modded-nanogpt, which tried many changes for the speed of training.
 """
 
 import math
@@ -43,6 +47,7 @@ class Attention(nn.Module):
         self.n_kv_heads = config.n_key_value_heads
         self.d_head = config.d_model // config.n_heads
         self.dropout = config.dropout
+        self.qk_norm_eps = config.norm_eps if config.block is Block.modern else None
         bias = config.has_bias
         self.qkv = nn.Linear(config.d_model, (self.n_heads + 2 * self.n_kv_heads) * self.d_head, bias=bias)
         self.out = nn.Linear(config.d_model, config.d_model, bias=bias)
@@ -64,6 +69,8 @@ class Attention(nn.Module):
         q_BHTK = q.unflatten(-1, (self.n_heads, self.d_head)).transpose(1, 2)
         k_BGTK = k.unflatten(-1, (self.n_kv_heads, self.d_head)).transpose(1, 2)
         v_BGTK = v.unflatten(-1, (self.n_kv_heads, self.d_head)).transpose(1, 2)
+        if self.qk_norm_eps is not None:
+            q_BHTK, k_BGTK = unit_size(q_BHTK, self.qk_norm_eps), unit_size(k_BGTK, self.qk_norm_eps)
         if rotation is not None:
             q_BHTK, k_BGTK = rotate(q_BHTK, *rotation), rotate(k_BGTK, *rotation)
         if past is not None:
@@ -81,19 +88,22 @@ class Attention(nn.Module):
         return self.out(mixed_BHTK.transpose(1, 2).flatten(2))
 
 
-class GELUMLP(nn.Module):
-    """GPT-2's MLP: D -> F -> D with GELU, by default in its tanh approximation."""
+class MLP(nn.Module):
+    """GPT-2's MLP: D -> F -> D with GELU, by default in its tanh approximation; or with the square of ReLU."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()
         d_hidden = config.d_hidden
         self.up = nn.Linear(config.d_model, d_hidden, bias=config.has_bias)
         self.down = nn.Linear(d_hidden, config.d_model, bias=config.has_bias)
-        self.approximate = "tanh" if config.activation is Activation.gelu_tanh else "none"
+        self.activation = config.activation
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Return the MLP's output at each position, to be added to the residual stream."""
-        return self.down(F.gelu(self.up(x_BTD), approximate=self.approximate))
+        x_BTF = self.up(x_BTD)
+        if self.activation is Activation.relu2:
+            return self.down(F.relu(x_BTF).square())
+        return self.down(F.gelu(x_BTF, approximate="tanh" if self.activation is Activation.gelu_tanh else "none"))
 
 
 class SwiGLUMLP(nn.Module):
@@ -119,7 +129,7 @@ class Layer(nn.Module):
         self.attention_norm = make_norm(config)
         self.attention = Attention(config)
         self.mlp_norm = make_norm(config)
-        self.mlp = GELUMLP(config) if config.block is Block.gpt2 else SwiGLUMLP(config)
+        self.mlp = SwiGLUMLP(config) if config.is_gated else MLP(config)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x_BTD: Tensor, rotation: Rotation, mask: Mask = None, past: Past = None) -> Tensor:
@@ -151,9 +161,10 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Layer(config) for _ in range(config.n_layers))
         self.norm = make_norm(config)
         self.head = nn.Linear(config.d_model, vocab_size, bias=False)
+        self.logit_softcap = config.logit_softcap
         if config.tied_head:
             self.head.weight = self.embedding.weight
-        if config.init is Init.gpt2:
+        if config.init is not Init.torch:
             self._init_weights()
         elif config.tied_head:  # as in rnn.py: N(0, 1) would give large logits in the head
             nn.init.normal_(self.embedding.weight, std=config.d_model**-0.5)
@@ -162,9 +173,10 @@ class GPT(nn.Module):
         """Draw the weights as GPT-2 does; norms keep PyTorch's ones and zeros.
 
         The 2 * n_layers projections that are added to the residual stream get smaller weights, so that its variance
-        does not grow with depth.
+        does not grow with depth; with init=zero_out zeros, so that each block begins as the identity.
         """
-        residual_std = INIT_STD / math.sqrt(2 * self.config.n_layers)
+        is_zero = self.config.init is Init.zero_out
+        residual_std = 0.0 if is_zero else INIT_STD / math.sqrt(2 * self.config.n_layers)
         for name, weight in self.named_parameters():  # a tied weight is listed once
             if name.endswith((".out.weight", ".down.weight")):
                 nn.init.normal_(weight, std=residual_std)
@@ -215,13 +227,31 @@ class GPT(nn.Module):
 
     def forward(self, inputs_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
         """Return logits_BTV."""
-        return self.head(self.hidden(inputs_BT, documents_BT))
+        return self.logits(self.hidden(inputs_BT, documents_BT))
+
+    def logits(self, hidden_BTD: Tensor) -> Tensor:
+        """Return logits_BTV of hidden states."""
+        logits_BTV = self.head(hidden_BTD)
+        if self.logit_softcap is None:
+            return logits_BTV
+        return self.logit_softcap * torch.tanh(logits_BTV / self.logit_softcap)
 
 
 def make_norm(config: GPTConfig) -> nn.Module:
-    """Make the block's norm: LayerNorm with bias (gpt2) or RMSNorm (llama)."""
+    """Make the block's norm: LayerNorm with bias (gpt2) or RMSNorm (llama, modern)."""
     norm = nn.LayerNorm if config.block is Block.gpt2 else nn.RMSNorm
     return norm(config.d_model, eps=config.norm_eps)
+
+
+def unit_size(x_BHTK: Tensor, eps: float) -> Tensor:
+    """Divide the queries or keys of each head by their root mean square (QK-norm).
+
+    Their products are then at most K, however large the weights become. It has no weights of its own, and rotation
+    leaves the size as it is.
+    """
+    return F.rms_norm(x_BHTK, x_BHTK.shape[-1:], eps=eps).type_as(
+        x_BHTK
+    )  # autocast of newer PyTorch makes it float32 on a GPU
 
 
 def rotary_angles(start: int, stop: int, config: GPTConfig, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -54,6 +54,7 @@ class RNN(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.norm = nn.LayerNorm(config.d_model) if config.final_norm else None
         self.head = nn.Linear(config.d_model, vocab_size, bias=False)
+        self.logit_softcap: float | None = None
         if config.tied_head:
             nn.init.normal_(self.embedding.weight, std=config.d_model**-0.5)
             self.head.weight = self.embedding.weight
@@ -85,7 +86,11 @@ class RNN(nn.Module):
 
     def forward(self, inputs_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
         """Return logits_BTV."""
-        return self.head(self.hidden(inputs_BT, documents_BT))
+        return self.logits(self.hidden(inputs_BT, documents_BT))
+
+    def logits(self, hidden_BTD: Tensor) -> Tensor:
+        """Return logits_BTV of hidden states."""
+        return self.head(hidden_BTD)
 
 
 @dataclass(frozen=True)

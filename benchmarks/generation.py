@@ -74,7 +74,7 @@ def plain_loop(module: RNN, length: int) -> list[int]:
         x_BTD = module.embedding(new)
         for i, layer in enumerate(module.layers):
             x_BTD, states[i] = layer(x_BTD, states[i])
-        new = module.head(x_BTD[:, -1:]).argmax(-1)
+        new = module.logits(x_BTD[:, -1:]).argmax(-1)
         written.append(int(new))
     return written
 

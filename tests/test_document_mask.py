@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
 
-from hindsight.config.model import Block, Cell, GPTConfig, RNNConfig
+from hindsight.config.model import Activation, Block, Cell, GPTConfig, RNNConfig
 from hindsight.document_attention import attend_within, block_mask_of, mask_of
 from hindsight.loading.collate import Collate
 from hindsight.orders.documents import places_within
@@ -22,9 +22,20 @@ from language_model import build_model
 T, BOS, EOS, VOCAB = 24, 20, 21, 22
 FILLING = {"input_ids": BOS, "targets": IGNORED, "documents": T}
 """What padding has."""
+MODERN = GPTConfig(
+    name="tiny",
+    n_layers=2,
+    d_model=16,
+    n_heads=2,
+    context_length=T,
+    block=Block.modern,
+    activation=Activation.relu2,
+    logit_softcap=2.0,
+)
 MODELS = {
     "gpt2": GPTConfig(name="tiny", n_layers=2, d_model=16, n_heads=2, context_length=T),
     "llama": GPTConfig(name="tiny", n_layers=2, d_model=16, n_heads=2, context_length=T, block=Block.llama),
+    "modern": MODERN,
     "gru": RNNConfig(name="tiny", n_layers=2, d_model=16, cell=Cell.gru),
     "lstm": RNNConfig(name="tiny", n_layers=2, d_model=16, cell=Cell.lstm),
 }

@@ -67,6 +67,7 @@ def test_the_names_that_can_be_frozen_are_those_of_all_weights(shards, tmp_path)
     for changes in (
         [],
         ["model.block=llama", "model.bias=true"],
+        ["model.block=modern", "model.activation=swiglu"],
         ["model.tied_head=true"],
         ["model=lstm_small", "model.final_norm=true"],
     ):

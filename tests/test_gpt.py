@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from gpt import GELUMLP, GPT, Attention, Layer, SwiGLUMLP
+from gpt import GPT, MLP, Attention, Layer, SwiGLUMLP
 from hindsight.command_line import register_schemas, to_dataclass
-from hindsight.config.model import Block, GPTConfig, ModelConfig
+from hindsight.config.model import Activation, Block, GPTConfig, Init, ModelConfig
 from hindsight.config.schemas import CONF_DIR, model_names
 from hindsight.hf_weights import from_hugging_face
 from rnn import RNN
@@ -37,7 +37,12 @@ def llama_config(**changes) -> GPTConfig:
     return gpt2_config(**{"block": Block.llama, "n_kv_heads": 2, "mlp_ratio": 2.5, **changes})
 
 
-BOTH = pytest.mark.parametrize("config", [gpt2_config(), llama_config()], ids=["gpt2", "llama"])
+def modern_config(**changes) -> GPTConfig:
+    return llama_config(**{"block": Block.modern, "activation": Activation.relu2, "logit_softcap": 1.5, **changes})
+
+
+CONFIGS = {"gpt2": gpt2_config(), "llama": llama_config(), "modern": modern_config()}
+EVERY_BLOCK = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 
 
 def build(config: GPTConfig, seed: int = 0, **options) -> GPT:
@@ -102,7 +107,7 @@ def test_a_named_model_has_the_name_and_the_parameter_count_that_its_file_says(n
         model = GPT(config, 50257) if isinstance(config, GPTConfig) else RNN(config, 50257)  # type: ignore[arg-type]
     assert all(weight.is_meta for weight in model.parameters())
     header = " ".join((CONF_DIR / "model" / f"{name}.yaml").read_text().splitlines()[:2])
-    if name != "gpt_demo":
+    if not name.endswith("_demo"):
         said = re.search(r"([\d,]+) parameters at vocabulary 50257", header)
         assert said is not None
         assert int(said[1].replace(",", "")) == n_parameters(model)
@@ -151,10 +156,105 @@ def test_llama_block_gives_the_logits_of_hugging_faces_llama(n_kv_heads: int):
         torch.testing.assert_close(ours(inputs_BT), expected_BTV, atol=1e-5, rtol=1e-5)
 
 
+def plain_modern(weights: dict[str, Tensor], config: GPTConfig, inputs_BT: Tensor) -> Tensor:
+    """The logits of block=modern by its definition: one head, one position and one earlier position at a time."""
+    K, repeats = config.d_model // config.n_heads, config.n_heads // config.n_key_value_heads
+
+    def unit(x: Tensor) -> Tensor:
+        return x / (x.square().mean(-1, keepdim=True) + config.norm_eps).sqrt()
+
+    def turned(x_K: Tensor, t: int) -> Tensor:
+        pairs = torch.complex(x_K[: K // 2], x_K[K // 2 :])
+        angles = t * config.rope_theta ** (-2 * torch.arange(K // 2, dtype=torch.float64) / K)
+        pairs = pairs * torch.polar(torch.ones_like(angles), angles)
+        return torch.cat([pairs.real, pairs.imag])
+
+    rows = []
+    for inputs_T in inputs_BT:
+        x_TD = weights["embedding.weight"][inputs_T]
+        for i in range(config.n_layers):
+            own = {name.removeprefix(f"blocks.{i}."): weight for name, weight in weights.items()}
+            qkv = (unit(x_TD) * own["attention_norm.weight"]) @ own["attention.qkv.weight"].T
+            vectors_TNK = qkv.unflatten(-1, (-1, K))  # of the queries' heads, then of the keys', then of the values'
+            mixed_THK = torch.zeros(len(x_TD), config.n_heads, K, dtype=x_TD.dtype)
+            for t in range(len(x_TD)):
+                for h in range(config.n_heads):
+                    g = config.n_heads + h // repeats
+                    q_K = turned(unit(vectors_TNK[t, h]), t)
+                    scores = torch.stack([q_K @ turned(unit(vectors_TNK[s, g]), s) for s in range(t + 1)])
+                    shares = (scores / math.sqrt(K)).softmax(0)
+                    mixed_THK[t, h] = shares @ vectors_TNK[: t + 1, g + config.n_key_value_heads]
+            x_TD = x_TD + mixed_THK.flatten(1) @ own["attention.out.weight"].T
+            y_TD = unit(x_TD) * own["mlp_norm.weight"]
+            hidden_TF = y_TD @ own["mlp.up.weight"].T
+            if config.activation is Activation.relu2:
+                hidden_TF = torch.where(hidden_TF > 0, hidden_TF**2, 0)
+            else:
+                gate_TF = y_TD @ own["mlp.gate.weight"].T
+                hidden_TF = hidden_TF * gate_TF / (1 + (-gate_TF).exp())
+            x_TD = x_TD + hidden_TF @ own["mlp.down.weight"].T
+        logits_TV = (unit(x_TD) * weights["norm.weight"]) @ weights["head.weight"].T
+        c = config.logit_softcap
+        rows.append(logits_TV if c is None else c * torch.tanh(logits_TV / c))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("n_kv_heads", [1, 4])
+@pytest.mark.parametrize(
+    ("activation", "logit_softcap"), [(Activation.relu2, 1.5), (Activation.swiglu, 15.0), (Activation.relu2, None)]
+)
+def test_modern_block_gives_the_logits_of_its_definition(n_kv_heads: int, activation: Activation, logit_softcap):
+    config = modern_config(n_kv_heads=n_kv_heads, activation=activation, logit_softcap=logit_softcap, rope_theta=50.0)
+    model = build(config).double().eval()
+    randomize(model)
+    with torch.no_grad():
+        expected_BTV = plain_modern(model.state_dict(), config, tokens())
+        assert expected_BTV.std() > 0.5
+        # The angles are computed in float32.
+        torch.testing.assert_close(model(tokens()), expected_BTV, atol=1e-5, rtol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------------------- modern
+
+
+def test_with_qk_norm_the_size_of_queries_and_keys_does_not_matter():
+    for config, matters in ((modern_config(norm_eps=1e-12), False), (llama_config(), True)):
+        model = build(config).eval()
+        randomize(model)
+        with torch.no_grad():
+            before_BTV = model(tokens())
+            n_rows = (config.n_heads + config.n_key_value_heads) * 4
+            for block in model.blocks:
+                block.attention.qkv.weight[:n_rows] *= 8  # type: ignore[index] - modules in a ModuleList have no type
+            assert torch.allclose(model(tokens()), before_BTV, atol=1e-5) is not matters
+
+
+def test_the_soft_cap_bounds_the_logits_and_keeps_their_order():
+    capped, plain = (build(modern_config(logit_softcap=cap)).eval() for cap in (1.5, None))
+    for model in (capped, plain):
+        randomize(model)
+    with torch.no_grad():
+        logits_BTV, plain_BTV = capped(tokens()), plain(tokens())
+    assert logits_BTV.abs().max() < 1.5 < plain_BTV.abs().max()
+    assert torch.equal(logits_BTV.argmax(-1), plain_BTV.argmax(-1))
+
+
+def test_with_zero_out_each_block_begins_as_the_identity():
+    model = build(modern_config(init=Init.zero_out)).train()
+    x_BTD = model.embedding(tokens())
+    assert torch.equal(model.hidden(tokens()), model.norm(x_BTD))
+    model(tokens()).sum().backward()
+    for name, weight in model.named_parameters():
+        is_zero = name.endswith((".out.weight", ".down.weight"))
+        assert (weight.count_nonzero() == 0) == is_zero, name
+        assert weight.grad is not None
+        assert not is_zero or weight.grad.count_nonzero() > 0, name
+
+
 # --------------------------------------------------------------------------------------------------------- properties
 
 
-@BOTH
+@EVERY_BLOCK
 def test_a_later_input_changes_no_earlier_logit_and_all_later_ones(config: GPTConfig):
     model = build(config).eval()
     randomize(model)
@@ -169,15 +269,19 @@ def test_a_later_input_changes_no_earlier_logit_and_all_later_ones(config: GPTCo
             assert (changed_BTV != logits_BTV).any(-1)[:, t:].all()
 
 
-@BOTH
+@EVERY_BLOCK
 def test_logits_are_the_head_of_hidden(config: GPTConfig):
     model = build(config).eval()
     hidden_BTD = model.hidden(tokens())
     assert hidden_BTD.shape == (2, T, 16)
-    assert torch.equal(model(tokens()), hidden_BTD @ model.head.weight.T)
+    expected_BTV = hidden_BTD @ model.head.weight.T
+    if config.logit_softcap is not None:
+        expected_BTV = config.logit_softcap * torch.tanh(expected_BTV / config.logit_softcap)
+    assert torch.equal(model(tokens()), expected_BTV)
+    assert torch.equal(model.logits(hidden_BTD), expected_BTV)
 
 
-@BOTH
+@EVERY_BLOCK
 def test_a_tied_head_is_the_embedding(config: GPTConfig):
     tied = build(dataclasses.replace(config, tied_head=True))
     untied = build(config)
@@ -186,7 +290,7 @@ def test_a_tied_head_is_the_embedding(config: GPTConfig):
     assert n_parameters(untied) - n_parameters(tied) == V * 16
 
 
-@BOTH
+@EVERY_BLOCK
 def test_the_seed_decides_the_initial_weights_bit_for_bit(config: GPTConfig):
     first, again, other = build(config), build(config), build(config, seed=1)
     pairs = zip(first.state_dict().values(), again.state_dict().values(), strict=True)
@@ -195,7 +299,7 @@ def test_the_seed_decides_the_initial_weights_bit_for_bit(config: GPTConfig):
     assert not torch.equal(first.head.weight, other.head.weight)
 
 
-@BOTH
+@EVERY_BLOCK
 def test_the_initial_weights_do_not_depend_on_the_number_of_threads(config: GPTConfig):
     wide = dataclasses.replace(config, d_model=64)
     threads, weights = torch.get_num_threads(), []
@@ -208,7 +312,7 @@ def test_the_initial_weights_do_not_depend_on_the_number_of_threads(config: GPTC
     assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
 
 
-@BOTH
+@EVERY_BLOCK
 def test_the_initial_weights_are_spread_as_gpt2s(config: GPTConfig):
     model = build(dataclasses.replace(config, n_layers=8, d_model=64))
     for name, weight in model.named_parameters():
@@ -229,7 +333,7 @@ def test_a_window_beyond_the_learned_positions_is_refused_by_key():
 
 
 def test_mlp_width_is_rounded_to_the_nearest_number():
-    gelu = GELUMLP(gpt2_config(mlp_ratio=3.0))
+    gelu = MLP(gpt2_config(mlp_ratio=3.0))
     swiglu = SwiGLUMLP(llama_config(d_model=48, mlp_ratio=2.6666))
     assert (gelu.up.out_features, swiglu.up.out_features) == (48, 128)
 
@@ -237,7 +341,7 @@ def test_mlp_width_is_rounded_to_the_nearest_number():
 # ------------------------------------------------------------------------------------------------------------ dropout
 
 
-@BOTH
+@EVERY_BLOCK
 @pytest.mark.parametrize("key", ["dropout", "embedding_dropout"])
 def test_dropout_acts_in_training_only(config: GPTConfig, key: str):
     model = build(dataclasses.replace(config, **{key: 0.5}))
@@ -268,7 +372,7 @@ def test_both_additions_to_the_residual_stream_are_dropped(silent: str):
 # -------------------------------------------------------------------------------------------------- ways to execute it
 
 
-@BOTH
+@EVERY_BLOCK
 def test_activation_checkpointing_recomputes_the_blocks_and_leaves_loss_and_gradients(config: GPTConfig):
     config = dataclasses.replace(config, dropout=0.1, embedding_dropout=0.1)
     results, calls = [], []
@@ -286,7 +390,7 @@ def test_activation_checkpointing_recomputes_the_blocks_and_leaves_loss_and_grad
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-@BOTH
+@EVERY_BLOCK
 @pytest.mark.parametrize("activation_checkpointing", [False, True])
 def test_torch_compile_takes_the_model_as_one_graph(config: GPTConfig, activation_checkpointing: bool):
     model = build(config, activation_checkpointing=activation_checkpointing)
@@ -295,7 +399,7 @@ def test_torch_compile_takes_the_model_as_one_graph(config: GPTConfig, activatio
     torch.testing.assert_close(compiled(tokens()), model(tokens()))
 
 
-@BOTH
+@EVERY_BLOCK
 def test_bf16_autocast_gives_nearly_the_logits_of_fp32(config: GPTConfig):
     model = build(config)
     randomize(model)

@@ -12,7 +12,7 @@ from helpers.training_runs import losses, train
 from safetensors.torch import load_file
 
 import convert_to_mds
-from hindsight.config.model import Block, Cell, GPTConfig, RNNConfig
+from hindsight.config.model import Activation, Block, Cell, GPTConfig, Init, RNNConfig
 from hindsight.loading.mds_reader import WindowStream
 from hindsight.loading.windows import SplitWindows
 from hindsight.orders.known import FORMULAS, UNITS, open_order
@@ -23,9 +23,22 @@ from language_model import LanguageModel, build_model
 from load_text_streaming import TextStreamingDataset, build_loader
 
 T = 32
+MODERN = GPTConfig(
+    name="tiny",
+    n_layers=1,
+    d_model=16,
+    n_heads=2,
+    context_length=T,
+    block=Block.modern,
+    activation=Activation.relu2,
+    init=Init.zero_out,
+    logit_softcap=2.0,
+    dropout=0.1,
+)
 MODELS = {
     "gpt2": GPTConfig(name="tiny", n_layers=1, d_model=16, n_heads=2, context_length=T, dropout=0.1),
     "llama": GPTConfig(name="tiny", n_layers=1, d_model=16, n_heads=2, context_length=T, block=Block.llama),
+    "modern": MODERN,
     "gru": RNNConfig(name="tiny", n_layers=2, d_model=16, cell=Cell.gru, dropout=0.1),
     "lstm": RNNConfig(name="tiny", n_layers=1, d_model=16, cell=Cell.lstm),
 }

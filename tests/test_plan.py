@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from hindsight import runs
-from hindsight.config.model import Block, Cell, GPTConfig, ModelConfig, RNNConfig
+from hindsight.config.model import Activation, Block, Cell, GPTConfig, ModelConfig, RNNConfig
 from hindsight.config.optim import OptimConfig
 from hindsight.config.schemas import model_names
 from hindsight.errors import InputError
@@ -35,6 +35,7 @@ from language_model import LanguageModel, build_model
 T = 64
 GPT = GPTConfig(name="a", n_layers=3, d_model=64, n_heads=4, context_length=T)
 LLAMA = replace(GPT, block=Block.llama, mlp_ratio=2.6667)
+MODERN = replace(GPT, block=Block.modern, activation=Activation.relu2, logit_softcap=15.0)
 RNN = RNNConfig(name="a", n_layers=3, d_model=64, cell=Cell.gru, context_length=T)
 KINDS = {
     "gpt2": GPT,
@@ -43,6 +44,9 @@ KINDS = {
     "llama": LLAMA,
     "llama_bias": replace(LLAMA, bias=True, tied_head=True),
     "llama_grouped": replace(LLAMA, n_kv_heads=2),
+    "modern": MODERN,
+    "modern_grouped": replace(MODERN, n_kv_heads=2, logit_softcap=None),
+    "modern_swiglu": replace(MODERN, activation=Activation.swiglu, bias=True),
     "gru": RNN,
     "lstm_norm": replace(RNN, cell=Cell.lstm, final_norm=True, tied_head=True),
 }
@@ -88,6 +92,7 @@ FREEZES = {
     "gpt2_tied": ["embedding"],
     "llama_bias": ["blocks.0-2.attention", "blocks.2.mlp_norm", "norm"],
     "llama": ["blocks.0-1.mlp", "head"],
+    "modern": ["blocks.0-1.mlp", "blocks.2.attention", "embedding"],
     "lstm_norm": ["layers.0-1"],
     "gru": ["layers.2", "head"],
 }
@@ -175,7 +180,7 @@ def measured_peak(
 
 @pytest.mark.parametrize("is_checkpointed", [False, True], ids=["stored", "checkpointed"])
 @pytest.mark.parametrize("is_mixed", [False, True], ids=["fp32", "bf16"])
-@pytest.mark.parametrize("kind", ["gpt2", "llama", "llama_grouped", "gru"])
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "llama_grouped", "modern", "modern_grouped", "modern_swiglu", "gru"])
 def test_the_memory_of_a_step_is_what_its_tensors_take(kind: str, is_mixed: bool, is_checkpointed: bool):
     for vocab_size, windows, n_microbatches in ((1500, 4, 1), (300, 8, 2)):
         found = measured_peak(KINDS[kind], vocab_size, windows, is_mixed, is_checkpointed, n_microbatches)

@@ -24,7 +24,15 @@ V = 4096
 TINY = ["model=gpt_nano", "vocab_size=300", "context_length=32", "batch_size=4", "rounds=2", "steps=2"]
 
 
-@pytest.mark.parametrize("changes", [[], ["model.tied_head=true"], ["model.block=llama", "model.n_kv_heads=2"]])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [],
+        ["model.tied_head=true"],
+        ["model.block=llama", "model.n_kv_heads=2"],
+        ["model.block=modern", "model.activation=relu2", "model.logit_softcap=15"],
+    ],
+)
 def test_the_formula_of_flops_agrees_with_pytorchs_count(changes):
     config = compose_config("throughput", "model=gpt_demo", *changes).model
     module = build_model(config, V, seed=0)

@@ -743,6 +743,11 @@ def test_the_default_name_has_what_differs_from_the_named_model():
     assert name("model=gpt_nano") == "gpt_nano-novels-forward-seed0"
     assert name("model=gpt_nano", "model.n_layers=3", "optim.lr=1", "seed=2") == "gpt_nano-novels-forward-seed2"
     assert name("model=gpt_nano", "model.n_layers=2") == "gpt_nano-l2-novels-forward-seed0"
+    assert name("model=modern_demo") == "modern_demo-novels-forward-seed0"
+    assert name("model=modern_demo", "model.logit_softcap=null") == "modern_demo-nocap-novels-forward-seed0"
+    changes = ["model.logit_softcap=30", "model.activation=swiglu"]
+    assert name("model=modern_demo", *changes) == "modern_demo-activationswiglu-cap30.0-novels-forward-seed0"
+    assert name("model=gpt_nano", "model.block=modern") == "gpt_nano-modern-novels-forward-seed0"
     assert name("model=gpt_nano", "data.context_length=128") == "gpt_nano-t128-novels-forward-seed0"
     assert name("model=gpt2", "model.tied_head=false") == "gpt2-notiedhead-novels-forward-seed0"
     assert name("model=gru_small", "model.dropout=0.1") == "gru_small-dropout0.1-novels-forward-seed0"

@@ -77,6 +77,7 @@ KEY_ROLES = {
     "model.init": _MODEL,
     "model.rope_theta": _MODEL,
     "model.norm_eps": _MODEL,
+    "model.logit_softcap": _MODEL,
     "model.cell": _MODEL,
     "model.final_norm": _MODEL,
     "data.path": _RECORD,

@@ -21,23 +21,30 @@ RNN_MODEL_TYPE = "hindsight_rnn"
 
 
 class Block(Enum):
-    """The transformer block: GPT-2's, or Llama's (RMSNorm, rotary positions, SwiGLU, grouped-query attention)."""
+    """The transformer block: GPT-2's, Llama's (RMSNorm, rotary positions, SwiGLU, grouped-query attention), or modern.
+
+    The last is Llama's with QK-norm, and with any activation.
+    """
 
     gpt2 = "gpt2"
     llama = "llama"
+    modern = "modern"
 
 
 class Activation(Enum):
-    """GELU in the MLP of block=gpt2: exact, or its tanh approximation, which GPT-2 has."""
+    """What the MLP of block=gpt2 and block=modern computes in its hidden layer."""
 
     gelu = "gelu"
     gelu_tanh = "gelu_tanh"
+    relu2 = "relu2"
+    swiglu = "swiglu"
 
 
 class Init(Enum):
     """Initial weights of a GPT."""
 
     gpt2 = "gpt2"
+    zero_out = "zero_out"
     torch = "torch"
 
 
@@ -103,28 +110,38 @@ class GPTConfig(ModelConfig):
     n_heads: int = MISSING
     """Number of attention heads; divides d_model."""
     n_kv_heads: int | None = None
-    """Number of key and value heads (block=llama); divides n_heads; null for n_heads."""
+    """Number of key and value heads (block=llama or modern); divides n_heads; null for n_heads."""
     block: Block = Block.gpt2
-    """gpt2 (LayerNorm, learned positions, GELU) or llama (RMSNorm, rotary positions, SwiGLU)."""
+    """gpt2 (LayerNorm, learned positions, GELU), llama (RMSNorm, rotary positions, SwiGLU), or modern (RMSNorm, rotary
+    positions, queries and keys of unit size in each head, the activation that is given)."""
     mlp_ratio: float = 4.0
     """Width of the MLP's hidden layer over d_model."""
     activation: Activation = Activation.gelu_tanh
-    """gelu (exact) or gelu_tanh, the approximation of GPT-2 (block=gpt2; block=llama has SiLU)."""
+    """gelu (exact) or gelu_tanh, the approximation of GPT-2 (block=gpt2 or modern); relu2, the square of ReLU, or
+    swiglu (block=modern; block=llama has SwiGLU)."""
     bias: bool | None = None
     """Whether linear layers have biases (norms keep theirs, the head has none); null for yes with block=gpt2, no with
-    block=llama."""
+    the others."""
     init: Init = Init.gpt2
-    """Initial weights: gpt2 (N(0, 0.02), less before the residual stream, biases 0), or torch, PyTorch's defaults
-    (embeddings N(0, 1), the rest uniform within 1 / sqrt(inputs))."""
+    """Initial weights: gpt2 (N(0, 0.02), less before the residual stream, biases 0), zero_out (the same, but zeros
+    before the residual stream), or torch, PyTorch's defaults (embeddings N(0, 1), the rest uniform within
+    1 / sqrt(inputs))."""
     rope_theta: float = 10000.0
-    """Base of the rotary frequencies (block=llama)."""
+    """Base of the rotary frequencies (block=llama or modern)."""
     norm_eps: float = 1e-5
     """Added to the variance in LayerNorm and RMSNorm."""
+    logit_softcap: float | None = None
+    """Bound of the logits c, which become c * tanh(logits / c) (block=modern); null for none."""
 
     @property
     def has_bias(self) -> bool:
         """Whether linear layers have biases."""
         return self.block is Block.gpt2 if self.bias is None else self.bias
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether the MLP's hidden layer is multiplied by a gate, for which it has a third matrix."""
+        return self.block is Block.llama or self.activation is Activation.swiglu
 
     @property
     def n_key_value_heads(self) -> int:
@@ -150,7 +167,9 @@ class GPTConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive("model.", self, "n_heads", "n_kv_heads", "mlp_ratio", "rope_theta", "norm_eps")
+        require_positive(
+            "model.", self, "n_heads", "n_kv_heads", "mlp_ratio", "rope_theta", "norm_eps", "logit_softcap"
+        )
         require(
             self.mlp_ratio * self.d_model >= 1,
             f"model.mlp_ratio={self.mlp_ratio} leaves the MLP no width with model.d_model={self.d_model}; raise it.",
@@ -161,18 +180,32 @@ class GPTConfig(ModelConfig):
         )
         if self.n_kv_heads is not None:
             require(
-                self.block is Block.llama,
-                f"model.n_kv_heads={self.n_kv_heads} needs model.block=llama; leave it null for model.block=gpt2.",
+                self.block is not Block.gpt2,
+                f"model.n_kv_heads={self.n_kv_heads} needs model.block=llama or modern; leave it null for "
+                "model.block=gpt2.",
             )
             require(
                 self.n_heads % self.n_kv_heads == 0,
                 f"model.n_kv_heads={self.n_kv_heads} does not divide model.n_heads={self.n_heads}; choose a divisor.",
             )
+        if self.block is not Block.modern:
+            require(
+                self.activation not in (Activation.relu2, Activation.swiglu),
+                f"model.activation={self.activation.name} needs model.block=modern; leave it out for "
+                f"model.block={self.block.name}.",
+            )
+            require(
+                self.logit_softcap is None,
+                f"model.logit_softcap={self.logit_softcap} needs model.block=modern; leave it null for "
+                f"model.block={self.block.name}.",
+            )
         if self.block is Block.llama:
             require(
                 self.activation is Activation.gelu_tanh,
-                f"model.activation={self.activation.name} is of model.block=gpt2; leave it out for model.block=llama.",
+                f"model.activation={self.activation.name} is of model.block=gpt2 and modern; leave it out for "
+                "model.block=llama.",
             )
+        if self.block is not Block.gpt2:
             require(
                 (self.d_model // self.n_heads) % 2 == 0,
                 f"model.d_model/model.n_heads={self.d_model // self.n_heads} is odd; rotary positions turn pairs of "

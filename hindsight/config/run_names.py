@@ -27,6 +27,7 @@ SHORT = {
     "n_kv_heads": "kv",
     "context_length": "ctx",
     "vocab_size": "v",
+    "logit_softcap": "cap",
     "block": "",
     "cell": "",
 }
@@ -88,6 +89,8 @@ def _part(name: str, value: Any) -> str:
         return f"{name}_{elements}"
     if isinstance(value, bool):
         return ("" if value else "no") + name.replace("_", "")
+    if name == "logit_softcap" and value is None:
+        return "nocap"
     return f"{SHORT.get(name, name.replace('_', ''))}{'auto' if value is None else _plain(value)}"
 
 

@@ -125,7 +125,7 @@ class Decoder:
             return self.module(self.context_BN)[:, -1]
         new_BT = self.context_BN[:, self.n_computed :]
         self.n_computed = self.context_BN.shape[1]
-        return self.module.head(self.module.hidden(new_BT, past=self.past)[:, -1])
+        return self.module.logits(self.module.hidden(new_BT, past=self.past)[:, -1])
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these rows, in this order; a row that is named several times is continued in several ways."""

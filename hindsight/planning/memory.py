@@ -120,6 +120,7 @@ def memory_of(
         ends += size * D + (FLOAT * D if config.final_norm else 0)
     matrices = [ATTENTION, MLP, RECURRENT]
     head = EMBEDDING if config.tied_head else HEAD
+    is_capped = isinstance(config, GPTConfig) and config.logit_softcap is not None
     in_layer = N * ((layer if is_checkpointed else 0) + backward)
     copies = HALF * sum(parts.get(part, 0) for part in [*matrices, head]) if is_mixed else 0
     in_layers = sum(trained.get(part, 0) for part in matrices)
@@ -130,8 +131,8 @@ def memory_of(
         buckets=gradients if n_devices > 1 else 0,
         copies=copies,
         activations=N * (kept + ends),
-        # The logarithms of the softmax in float32, their gradient, and that of the logits.
-        logits=N * V * 3 * FLOAT,
+        # The logarithms of the softmax in float32, their gradient, and that of the logits; the tanh of the soft-cap.
+        logits=N * V * (3 * FLOAT + (size if is_capped else 0)),
         first=copies + N * kept + FLOAT * trained[head] + in_layer,
         last=FLOAT * (trained[head] + in_layers * (config.n_layers - 1) // config.n_layers)
         + N * (kept // config.n_layers)
@@ -158,14 +159,17 @@ def _layer(config: ModelConfig, is_mixed: bool) -> tuple[int, int]:
         return RECURRENT_BYTES[config.cell][is_mixed] * D + mask, 4 * size * D
     assert isinstance(config, GPTConfig)
     F, heads = config.d_hidden, FLOAT * config.n_heads
-    is_gpt2 = config.block is Block.gpt2
-    if is_gpt2:
-        attended, hidden = qkv_width(config), 2 * F  # queries, keys and values; before and behind GELU
-    else:
+    hidden = 4 * F if config.is_gated else 2 * F  # before and behind the activation; the gate, its SiLU, and both
+    attended = size * qkv_width(config)  # queries, keys and values
+    if config.block is not Block.gpt2:
         kv_width = (qkv_width(config) - D) // 2
         is_shared = config.n_key_value_heads < config.n_heads
         # Rotated queries and keys beside what they were made of; or keys and values that were repeated.
-        attended, hidden = 3 * D if is_shared else D + kv_width + qkv_width(config), 4 * F
+        attended = size * (3 * D if is_shared else D + kv_width + qkv_width(config))
+        if config.block is Block.modern:
+            # QK-norm keeps its input, in float32, and the root of the mean square.
+            of_norm = FLOAT * (D + kv_width) if is_mixed else size * qkv_width(config) if is_shared else 0
+            attended += of_norm + FLOAT * (config.n_heads + config.n_key_value_heads)
     masks = 2 * MASK * D if config.dropout else 0
-    kept = 2 * _norm(config, is_mixed) + size * (attended + D + hidden) + heads + masks
+    kept = 2 * _norm(config, is_mixed) + attended + size * (D + hidden) + heads + masks
     return kept, size * 2 * F + FLOAT * 2 * D

@@ -50,7 +50,7 @@ def parameters_by_part(config: ModelConfig, vocab_size: int) -> dict[str, int]:
         if is_gpt2:
             parts[POSITIONS] = config.context_length * D
         parts[ATTENTION] = L * (width * (D + bias) + D * (D + bias))
-        into = 1 if is_gpt2 else 2  # up; or gate and up
+        into = 2 if config.is_gated else 1  # gate and up; or up
         parts[MLP] = L * (into * F * (D + bias) + D * (F + bias))
         parts[NORMS] = (2 * L + 1) * D * (2 if is_gpt2 else 1)
     elif isinstance(config, RNNConfig):
@@ -83,8 +83,8 @@ def n_tensors(config: ModelConfig, names: Sequence[str]) -> int:
     """Number of tensors that the parameters of a model are, in those of config.parts that are named."""
     tensors = {RECURRENT: 4, NORMS: 2}
     if isinstance(config, GPTConfig):
-        is_gpt2, biases = config.block is Block.gpt2, 1 + int(config.has_bias)
-        tensors = {ATTENTION: 2 * biases, MLP: (2 if is_gpt2 else 3) * biases, NORMS: 2 if is_gpt2 else 1}
+        biases, norms = 1 + int(config.has_bias), 2 if config.block is Block.gpt2 else 1
+        tensors = {ATTENTION: 2 * biases, MLP: (3 if config.is_gated else 2) * biases, NORMS: norms}
     return sum(tensors.get(_part_of(name), 1) for name in names)
 
 

@@ -139,22 +139,25 @@ def _ids_in_common(source: Source, setup: RunSetup) -> int:
 
 
 def _architecture(model: ModelConfig) -> dict[str, Any]:
-    """The keys on which the shapes of a model depend, and what it computes with its weights, without nulls."""
+    """The keys on which the shapes of a model depend, and what it computes with its weights, each as it counts."""
     found: dict[str, Any] = {"n_layers": model.n_layers, "d_model": model.d_model, "tied_head": model.tied_head}
     if isinstance(model, RNNConfig):
         return {"kind": "GRU or LSTM", **found, "cell": model.cell.name, "final_norm": model.final_norm}
     assert isinstance(model, GPTConfig)
     found |= {"block": model.block.name, "n_heads": model.n_heads, "bias": model.has_bias, "norm_eps": model.norm_eps}
     found["mlp_ratio"] = ratio_of(model.d_hidden, model.d_model)
+    if model.block is not Block.llama:
+        found["activation"] = model.activation.name
     if model.block is Block.gpt2:
-        found |= {"activation": model.activation.name, "context_length": model.context_length}
+        found["context_length"] = model.context_length
     else:
         found |= {"n_kv_heads": model.n_key_value_heads, "rope_theta": model.rope_theta}
+        found["logit_softcap"] = model.logit_softcap
     return {"kind": "GPT", **found}
 
 
 def _as_typed(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _folder(given: str) -> Path:
