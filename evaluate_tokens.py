@@ -88,11 +88,10 @@ def passes(run: TrainedRun, data: "EvaluatedData") -> "list[Pass]":
 def score_by(run: TrainedRun, data: "EvaluatedData", weights: "StoredWeights", precision: "Precision") -> "Score":
     """Build the model with its weights; what it gives scores a batch as the run's evaluation does."""
     import torch
-    from composer.core.precision import Precision as ComposerPrecision
-    from composer.core.precision import get_precision_context
     from composer.utils import get_device
 
     from hindsight.orders.both import vocab_size_for
+    from hindsight.training.precision import computing_in
     from language_model import LanguageModel, build_model
     from loss_utils import target_nats, target_ranks
 
@@ -100,12 +99,11 @@ def score_by(run: TrainedRun, data: "EvaluatedData", weights: "StoredWeights", p
     module = build_model(config.model, vocab_size_for(data.order, data.tokenizer.vocab_size), config.seed)
     model = device.module_to_device(LanguageModel(module, data.tokenizer.bytes_per_token)).eval()
     weights.load(model)
-    composers = ComposerPrecision({"fp32": "fp32", "bf16": "amp_bf16", "fp16": "amp_fp16"}[precision.name])
 
     def score(batch: "Batch") -> "tuple[torch.Tensor, torch.Tensor]":
         batch = device.batch_to_device(batch)
         targets_BT = batch["targets"]
-        with torch.no_grad(), get_precision_context(composers):
+        with torch.no_grad(), computing_in(precision):
             logits_NV, targets_N = model.logits(batch).flatten(0, 1), targets_BT.flatten()
             nats_N, ranks_N = target_nats(logits_NV, targets_N), target_ranks(logits_NV, targets_N)
         return nats_N.cpu().view(targets_BT.shape), ranks_N.cpu().view(targets_BT.shape)

@@ -3,6 +3,7 @@
 Shapes: B windows, T tokens, V token ids.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,7 @@ class LanguageModel(ComposerModel):
         bytes_per_token: (V,) UTF-8 bytes of each token id.
         train_metrics: whether to take all the sums in training too, or only the loss.
         ways: names of the readings of order=both, of which each is evaluated by itself, too.
+        is_bf16_on_cpu: whether to compute in bfloat16 by the autocast of a CPU; Composer has none.
     """
 
     def __init__(
@@ -95,11 +97,13 @@ class LanguageModel(ComposerModel):
         bytes_per_token: NDArray[np.int64],
         train_metrics: bool = True,
         ways: tuple[str, ...] = (),
+        is_bf16_on_cpu: bool = False,
     ) -> None:
         super().__init__()
         self.module = module
         self.ways = ways
         self.train_metrics = train_metrics
+        self.is_bf16_on_cpu = is_bf16_on_cpu
         vocab_size = module.head.weight.shape[0]
         bytes_V = torch.zeros(vocab_size, dtype=torch.int64)
         bytes_V[: len(bytes_per_token)] = torch.from_numpy(bytes_per_token)
@@ -121,7 +125,8 @@ class LanguageModel(ComposerModel):
             train_metrics leaves out the sums.
         """
         targets_N = batch["targets"].flatten()
-        logits_NV = self.logits(batch).flatten(0, 1)
+        with self._autocast():
+            logits_NV = self.logits(batch).flatten(0, 1)
         nats_N = target_nats(logits_NV, targets_N)
         outputs = {"loss": mean_nats(nats_N, targets_N)}
         if self.train_metrics or not self.training:
@@ -149,6 +154,10 @@ class LanguageModel(ComposerModel):
         """Add the sums of a batch to a metric; a batch of an evaluation is in one way."""
         way = metric.way if isinstance(metric, TokenMetric) else None
         metric.update(outputs if way is None else outputs * (batch["way"][0] == way))
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        """Turn on bfloat16 where this model has to; what is on outside stays elsewhere."""
+        return torch.autocast("cpu", torch.bfloat16) if self.is_bf16_on_cpu else nullcontext()
 
     def _bytes_on(self, device: torch.device) -> Tensor:
         if self.bytes_V.device != device:

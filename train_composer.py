@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hindsight import interrupts, output, runs, temporary
 from hindsight.command_line import check_arguments, one_line_errors, run_script
-from hindsight.config.training import Precision, TrainConfig
+from hindsight.config.training import TrainConfig
 from hindsight.durations import plain_duration
 from hindsight.errors import InputError
 from hindsight.studies import sweep
@@ -87,6 +87,7 @@ from hindsight.training.console import Console
 from hindsight.training.energy import Energy, require_codecarbon
 from hindsight.training.gradient import ClipGradient, StopAtNonFiniteLoss
 from hindsight.training.optim import build_optimizer, build_scheduler, freeze, set_learning_rate
+from hindsight.training.precision import check_precision, composers, is_by_cpu
 from hindsight.training.run_folder import OpenRun, open_run, remove_finished, write_finished, write_more_reached
 from hindsight.training.sanity_check import sanity_check
 from language_model import LanguageModel, build_model, save_weights
@@ -167,8 +168,7 @@ def prepare(config: TrainConfig) -> RunSetup:
         raise InputError(
             f"batch_size={config.batch_size} does not divide among {world_size} devices; choose a multiple of it."
         )
-    if config.precision is not Precision.fp32 and get_device(None).name != "gpu":
-        raise InputError(f"precision={config.precision.name} needs a GPU; use precision=fp32 here.")
+    check_precision(config.precision)
     require_codecarbon(config)
     locations = locate_data(config)
     for place in dict.fromkeys(locations.values()):
@@ -184,9 +184,8 @@ def build_language_model(setup: RunSetup) -> LanguageModel:
     config, tokenizer = setup.config, setup.tokenizer
     module = build_model(config.model, setup.vocab_size, config.seed, config.activation_checkpointing)
     freeze(module, config.model.frozen)
-    return LanguageModel(
-        module, tokenizer.bytes_per_token, config.metrics, tuple(reading.order.name for reading in setup.order.readings)
-    )
+    ways = tuple(reading.order.name for reading in setup.order.readings)
+    return LanguageModel(module, tokenizer.bytes_per_token, config.metrics, ways, is_by_cpu(config.precision))
 
 
 def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSaver]:
@@ -228,7 +227,7 @@ def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSa
             schedulers=scheduler,
             step_schedulers_every_batch=True,
             max_duration=plain_duration(config.max_duration),
-            precision={"fp32": "fp32", "bf16": "amp_bf16", "fp16": "amp_fp16"}[config.precision.name],
+            precision=composers(config.precision),
             device_train_microbatch_size=microbatch_size,
             accumulate_train_batch_on_tokens=True,
             seed=config.seed,

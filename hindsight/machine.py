@@ -1,9 +1,13 @@
-"""What a command takes for granted, and some machines lack: a user with a home, a launcher that says all or nothing."""
+"""What a command takes for granted, and some machines lack: a user with a home, a launcher that says all or nothing.
+
+Also what the processor can do.
+"""
 
 import getpass
 import os
 import sys
 import time
+from pathlib import Path
 
 from hindsight import temporary
 from hindsight.errors import InputError
@@ -63,6 +67,15 @@ def let_threads_run_before_forks() -> None:
     """
     if sys.version_info < (3, 10, 15) or (3, 11) <= sys.version_info < (3, 11, 10):
         os.register_at_fork(before=lambda: time.sleep(0.005))
+
+
+def processor_flags() -> set[str]:
+    """Names of the instruction sets of an x86 processor, as Linux lists them; none elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return set()
+    return next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set())
 
 
 def is_first_rank() -> bool:

@@ -13,12 +13,14 @@ from safetensors.torch import load_file
 
 import convert_to_mds
 from hindsight.config.model import Activation, Block, Cell, GPTConfig, Init, RNNConfig
+from hindsight.config.training import Precision
 from hindsight.loading.mds_reader import WindowStream
 from hindsight.loading.windows import SplitWindows
 from hindsight.orders.known import FORMULAS, UNITS, open_order
 from hindsight.orders.order import Order
 from hindsight.shards.manifest import SPLITS, TOKENIZER_FOLDER, Manifest
 from hindsight.tokenization.tokenizer import Tokenizer
+from hindsight.training.precision import is_available
 from language_model import LanguageModel, build_model
 from load_text_streaming import TextStreamingDataset, build_loader
 
@@ -132,3 +134,19 @@ def test_a_run_in_an_order_has_the_losses_and_weights_of_a_forward_run_on_such_s
     weights, others = load_file(turned / "model.safetensors"), load_file(forward / "model.safetensors")
     assert all(torch.equal(weights[name], others[name]) for name in others)
     assert turned.name == f"gpt_nano-l2-d24-ctx64-h2-t32-shards-{order.replace(':', '')}-seed0"
+
+
+OPTIONS = {"bf16": ["precision=bf16"]}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_no_option_tells_a_backward_run_from_a_forward_run_on_turned_shards(option, unsigned, permuted, tmp_path):
+    if option == "bf16" and not is_available(Precision.bf16):
+        pytest.skip("needs avx512_bf16")
+    given = [*OPTIONS[option], "eval_interval=3ba", "optim.lr=0.01"]
+    turned = train(unsigned, tmp_path / "a", "direction=backward", *given)
+    forward = train(permuted("backward"), tmp_path / "b", "direction=forward", *given)
+    assert losses(turned) == losses(forward)
+    assert losses(turned) != losses(train(unsigned, tmp_path / "c", "direction=forward", *given))
+    weights, others = load_file(turned / "model.safetensors"), load_file(forward / "model.safetensors")
+    assert all(torch.equal(weights[name], others[name]) for name in others)

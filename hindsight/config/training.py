@@ -27,7 +27,7 @@ from hindsight.config.run_names import default_run_name
 
 
 class Precision(Enum):
-    """The number format of the training step; bf16 and fp16 are mixed precision and need a GPU."""
+    """The number format of the training step; bf16 and fp16 are mixed precision."""
 
     fp32 = "fp32"
     bf16 = "bf16"
@@ -183,7 +183,8 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """Checkpoints."""
     precision: Precision = Precision.fp32
-    """fp32, bf16 or fp16; the last two need a GPU."""
+    """fp32; bf16, on a GPU or a processor with avx512_bf16 or amx_bf16; fp16, on a GPU. Weights, gradients and the
+    optimizer stay float32."""
     compile: bool = False
     """Whether to compile the model with torch.compile."""
     activation_checkpointing: bool = False

@@ -26,6 +26,7 @@ from hindsight.evaluation.trained_run import TrainedRun
 from hindsight.files import locked
 from hindsight.provenance import git_commit
 from hindsight.ranks import on_rank_0
+from hindsight.training.precision import check_precision, is_available
 from hindsight.training.setup import RunSetup
 
 log = logging.getLogger("hindsight")
@@ -236,15 +237,14 @@ def _batch_size(config: EvaluateConfig, run: TrainedRun) -> int:
 
 def _precision(config: EvaluateConfig, run: TrainedRun) -> Precision:
     """Number format of the computation; InputError for one that this machine has not."""
-    has_gpu = get_device(None).name == "gpu"
     if config.precision is not None:
-        if config.precision is not Precision.fp32 and not has_gpu:
-            raise InputError(f"precision={config.precision.name} needs a GPU; use precision=fp32 here.")
+        check_precision(config.precision)
         return config.precision
-    if run.config.precision is not Precision.fp32 and not has_gpu:
+    if not is_available(run.config.precision):
         if dist.get_global_rank() == 0:
             log.info(
-                "note     the run was evaluated in %s, and is in fp32 here, without a GPU", run.config.precision.name
+                "note     the run was evaluated in %s, which this machine has not, and is in fp32 here",
+                run.config.precision.name,
             )
         return Precision.fp32
     return run.config.precision
