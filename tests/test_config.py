@@ -264,6 +264,16 @@ def test_bad_settings_end_with_one_line_that_names_the_key_and_status_2(
         ("train_tokenizer", ["corpus=a", "out=b", "text_order=backward"], ["text_order", "reading, reversed"]),
         ("convert_to_mds", [*REQUIRED["convert_to_mds"], "text_order=1"], ["text_order", "reading, reversed"]),
         ("convert_to_h5", [*REQUIRED["convert_to_h5"], "text_oder=reversed"], ["did you mean text_order=?"]),
+        ("throughput", ["variants=[bare,nanogpt]"], ["variants", "bare, metrics, trainer, plain, huggingface"]),
+        ("throughput", ["precision=fp16"], ["precision=fp16 needs a scaled loss", "use bf16"]),
+        ("throughput", ["peers.precision=fp16"], ["peers.precision=fp16 needs a scaled loss"]),
+        ("throughput", ["peers.compile=perhaps"], ["peers.compile", "perhaps"]),
+        ("throughput", ["peers=eager"], ["peers= is no key by itself", "peers.compile="]),
+        ("throughput", ["json=table"], ["json", "table"]),
+        ("throughput", ["record=1.1"], ["record", "1.1"]),
+        ("throughput", ["trace="], ["trace= is empty"]),
+        ("throughput", ["trace=s3://a/b"], ["trace=s3://a/b is not on this machine"]),
+        ("throughput", ["recorded="], ["recorded= is empty"]),
     ],
 )
 def test_bad_settings_of_other_commands_do_too(script, arguments, words, tmp_path, capsys, monkeypatch):

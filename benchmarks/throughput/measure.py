@@ -12,68 +12,83 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from benchmarks.throughput.data import make_shards
 from benchmarks.throughput.flops import best_flops
-from benchmarks.throughput.loops import build_loop
-from benchmarks.throughput.setup import Setup
+from benchmarks.throughput.loops import run_loop
+from benchmarks.throughput.setup import Contender
+from benchmarks.throughput.turns import Step, Turn, Turns, TurnsOver
 from hindsight.config.throughput import Variant
-from logging_composer import peak_memory_mib
+from hindsight.config.training import Precision
 
 
 @dataclass
 class Result:
     """What was measured of a variant, without the round that warms up."""
 
-    variant: Variant
-    turns: list[list[float]]
-    """Seconds of each step of each turn."""
+    contender: Contender
+    turns: list[list[Step]]
     peak_mib: float
+    first_step_seconds: float
+    best_flops: float | None = None
+    """FLOP/s that the device could do at best in this precision; None for an unknown GPU."""
 
 
-def measure(variants: Sequence[Variant], setup: Setup) -> tuple[list[Result], float | None]:
-    """Let the variants take turns, `setup.rounds` times and once before to warm up.
+def measure(contenders: Sequence[Contender], trace: Path | None = None) -> list[Result]:
+    """Let the variants take turns, `setup.rounds` times and once before to warm up; all have the same sizes.
 
-    Returns:
-        The result of each variant, and the FLOP/s that the device could do at best; None for an unknown GPU.
+    Args:
+        contenders: what is measured.
+        trace: a folder, into which each writes a trace of one more turn.
     """
-    results = [Result(variant, [], 0.0) for variant in variants]
-    rates = []
+    setup = contenders[0].setup
+    results = [Result(contender, [], 0.0, 0.0) for contender in contenders]
+    rates: dict[Precision, list[float | None]] = {contender.setup.precision: [] for contender in contenders}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        workers = [Worker(variant, setup, Path(folder, str(i))) for i, variant in enumerate(variants)]
+        has_trainer = any(contender.variant is Variant.trainer for contender in contenders)
+        shards = make_shards(setup, Path(folder)) if has_trainer else None
+        workers = [Worker(contender, shards, Path(folder, str(i))) for i, contender in enumerate(contenders)]
         for worker in workers:
             stack.callback(worker.close)
         for number in tqdm(range(setup.rounds + 1), desc="measuring", unit="round", disable=None):
-            rates.append(best_flops(setup))
+            for precision, of in rates.items():
+                of.append(best_flops(setup, precision))
             for worker, result in zip(workers, results, strict=True):
-                seconds, result.peak_mib = worker.take_turn()
-                result.turns += [seconds] if number else []
-    known = [rate for rate in rates[1:] if rate is not None]
-    return results, statistics.median(known) if known else None
+                turn = worker.take_turn()
+                result.peak_mib, result.first_step_seconds = turn.peak_mib, turn.first_step_seconds
+                result.turns += [turn.steps] if number else []
+        for worker in workers if trace is not None else ():
+            assert trace is not None
+            worker.take_turn(trace / f"{worker.contender.name}.json.gz")
+    for result in results:
+        known = [rate for rate in rates[result.contender.setup.precision][1:] if rate is not None]
+        result.best_flops = statistics.median(known) if known else None
+    return results
 
 
 class Worker:
     """A process that runs one variant, and waits between its turns.
 
     Args:
-        variant: what it runs.
-        setup: what is measured.
+        contender: what it runs.
+        shards: the Trainer's data.
         folder: a new folder for its files.
     """
 
-    def __init__(self, variant: Variant, setup: Setup, folder: Path) -> None:
-        self.variant = variant
+    def __init__(self, contender: Contender, shards: Path | None, folder: Path) -> None:
+        self.contender = contender
         context = get_context("spawn")
         self.pipe, other = context.Pipe()
-        self.process = context.Process(target=serve_turns, args=(variant, setup, folder, other))
+        self.process = context.Process(target=serve_turns, args=(contender, shards, folder, other))
         self.process.start()
         other.close()
 
-    def take_turn(self) -> tuple[list[float], float]:
-        """Run a turn in the process; return the seconds of its steps, and its peak memory so far in MiB."""
+    def take_turn(self, trace: Path | None = None) -> Turn:
+        """Run a turn in the process, under the profiler if it is to be written to a trace."""
         try:
-            self.pipe.send(True)
+            self.pipe.send(trace)
             return self.pipe.recv()
         except (EOFError, ConnectionError):
-            raise RuntimeError(f"The variant {self.variant.name} failed; its own error stands above.") from None
+            raise RuntimeError(f"The variant {self.contender.name} failed; its own error stands above.") from None
 
     def close(self) -> None:
         """Close the pipe, at which the process ends, and wait for it."""
@@ -81,23 +96,13 @@ class Worker:
         self.process.join()
 
 
-def serve_turns(variant: Variant, setup: Setup, folder: Path, pipe: Connection) -> None:
+def serve_turns(contender: Contender, shards: Path | None, folder: Path, pipe: Connection) -> None:
     """Run a variant in this process, a turn for each request, until the other end of the pipe is closed."""
-    torch.set_num_threads(setup.threads)
+    torch.set_num_threads(contender.setup.threads)
     folder.mkdir()
-    loop = None
-    while is_requested(pipe):
-        loop = loop or build_loop(variant, setup, folder)  # in its turn, so that no two compute at once
-        seconds = loop.take_turn()
-        peak_mib = peak_memory_mib()
-        if setup.device == "cuda":
-            torch.cuda.empty_cache()  # the other variants need the memory
-        pipe.send((seconds, peak_mib))
-
-
-def is_requested(pipe: Connection) -> bool:
-    """Wait for the request for a turn; False if the other end closes the pipe instead."""
+    turns = Turns(contender.setup, pipe)
     try:
-        return pipe.recv()
-    except EOFError:
-        return False
+        turns.wait_for_first()
+        run_loop(contender, turns, shards, folder)
+    except TurnsOver:
+        pass

@@ -1,14 +1,21 @@
 """What is measured: the benchmark's configuration after all checks, with the device's defaults filled in."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from omegaconf import OmegaConf
 
-from hindsight.config.model import Block, GPTConfig, ModelConfig
+from hindsight.config.model import Block, GPTConfig, ModelConfig, RNNConfig
+from hindsight.config.run_names import model_name
 from hindsight.config.schemas import CONF_DIR
-from hindsight.config.throughput import BenchmarkConfig, Variant
+from hindsight.config.throughput import PEERS, BenchmarkConfig, Variant
+from hindsight.config.training import Precision
 from hindsight.errors import InputError
+
+BYTE_IDS = 256
+"""Random tokens are drawn from so many ids, those of a tokenizer of bytes, whatever the model's number of ids."""
+BYTE_VOCAB_SIZE = 261
+"""Ids of that tokenizer, special tokens included."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +25,7 @@ class Setup:
     model: ModelConfig
     device: str
     """cpu or cuda."""
-    precision: str
+    precision: Precision
     """fp32, or bf16 by autocast."""
     vocab_size: int
     context_length: int
@@ -37,8 +44,32 @@ class Setup:
         """Tokens in an optimizer step."""
         return self.batch_size * self.context_length
 
+    @property
+    def sizes(self) -> str:
+        """Model and sizes of a step, such as "gpt_demo, V 4096, 8 x 256"."""
+        parts = self.batch_size // self.microbatch_size
+        accumulated = f" in {parts} parts" if parts > 1 else ""
+        return (
+            f"{model_name(self.model)}, V {self.vocab_size}, {self.batch_size} x {self.context_length} tokens"
+            f"{accumulated}"
+        )
 
-def make_setup(config: BenchmarkConfig) -> Setup:
+
+@dataclass(frozen=True)
+class Contender:
+    """A variant, with what is measured of it."""
+
+    name: str
+    variant: Variant
+    setup: Setup
+
+    @property
+    def how(self) -> str:
+        """How its step is made, such as "fp32, compiled"."""
+        return f"{self.setup.precision.name}{', compiled' * self.setup.compile}"
+
+
+def make_contenders(config: BenchmarkConfig) -> list[Contender]:
     """Fill in what depends on the device, and check the settings against each other."""
     gpu = torch.cuda.is_available()
     model = named_model("gpt2" if gpu else "gpt_demo") if type(config.model) is ModelConfig else config.model
@@ -48,20 +79,26 @@ def make_setup(config: BenchmarkConfig) -> Setup:
             f"context_length={context_length} exceeds model.context_length={model.context_length}; "
             "lower the first or raise the second."
         )
-    if Variant.huggingface in config.variants and not (isinstance(model, GPTConfig) and model.block is Block.gpt2):
-        raise InputError(
-            f"variants=[...,huggingface] has no model of the shape of model={model.name}; leave huggingface out, or "
-            "choose a model with block=gpt2."
-        )
+    variants = config.variants
+    for variant in variants or []:
+        if not has_model(variant, model):
+            raise InputError(
+                f"variants=[...,{variant.name}] has no model of the shape of model={model.name}; leave {variant.name} "
+                "out, or choose a model with block=gpt2."
+            )
+    variants = variants or [variant for variant in Variant if has_model(variant, model)]
     batch_size = config.batch_size or (32 if gpu else 8)
     microbatch_size = config.microbatch_size or batch_size
     if batch_size % microbatch_size:
         raise InputError(f"microbatch_size={microbatch_size} does not divide batch_size={batch_size}.")
-    return Setup(
-        model=model,
+    vocab_size = config.vocab_size or model.vocab_size or (50257 if gpu else 4096)
+    if vocab_size < BYTE_VOCAB_SIZE:
+        raise InputError(f"vocab_size={vocab_size} is less than the {BYTE_VOCAB_SIZE} ids of a tokenizer of bytes.")
+    setup = Setup(
+        model=replace(model, vocab_size=vocab_size),
         device="cuda" if gpu else "cpu",
-        precision="bf16" if gpu else "fp32",
-        vocab_size=config.vocab_size or model.vocab_size or (50257 if gpu else 4096),
+        precision=config.precision or (Precision.bf16 if gpu else Precision.fp32),
+        vocab_size=vocab_size,
         context_length=context_length,
         batch_size=batch_size,
         microbatch_size=microbatch_size,
@@ -71,6 +108,19 @@ def make_setup(config: BenchmarkConfig) -> Setup:
         steps=config.steps,
         seed=config.seed,
     )
+    peers = replace(
+        setup,
+        precision=config.peers.precision or setup.precision,
+        compile=setup.compile if config.peers.compile is None else config.peers.compile,
+    )
+    return [Contender(variant.name, variant, peers if variant in PEERS else setup) for variant in variants]
+
+
+def has_model(variant: Variant, model: ModelConfig) -> bool:
+    """Whether a variant can be built in the shape of a model."""
+    if variant is Variant.huggingface or (variant is Variant.plain and not isinstance(model, RNNConfig)):
+        return isinstance(model, GPTConfig) and model.block is Block.gpt2
+    return True
 
 
 def named_model(name: str) -> GPTConfig:

@@ -7,7 +7,7 @@ model.init_from. Two runs in one folder with different models then have differen
 
 import hashlib
 import re
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,12 @@ def default_run_name(model: ModelConfig, data: DataConfig, order: str, seed: int
     name = "-".join([model.name, *_differences(model, data), rest])
     is_new = name == before or (Path(runs_dir, name) / runs.CONFIG).exists()
     return before if not is_new and _has_model(Path(runs_dir, before), model, data) else name
+
+
+def model_name(model: ModelConfig) -> str:
+    """Name a model by the named one and what differs from it, but for the number of ids, such as gpt_nano-l2."""
+    same_ids = settings_of_named(model.name).get("vocab_size")
+    return "-".join([model.name, *_differences(replace(model, vocab_size=same_ids), DataConfig())])
 
 
 def _differences(model: ModelConfig, data: DataConfig) -> list[str]:
