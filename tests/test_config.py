@@ -230,6 +230,8 @@ def test_help_shows_every_key_with_its_docstring(script):
         (["direction=forward", "device_eval_batch_size=0"], ["device_eval_batch_size=0", "greater than 0"]),
         (["direction=forward", "evaluate=true", "train.more=5ba"], ["evaluate=true trains nothing"]),
         (["direction=forward", "data.stride=0"], ["data.stride=0", "greater than 0"]),
+        (["direction=forward", "optim.name=sgd"], ["optim.name", "adamw, muon"]),
+        (["direction=forward", "optim.muon_momentum=1"], ["optim.muon_momentum=1", "less than 1"]),
         (["direction=forward", "optim.power=0"], ["optim.power=0", "greater than 0"]),
         (["direction=forward", "optim.clip=sideways"], ["optim.clip", "norm, value, adaptive"]),
         (

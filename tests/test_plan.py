@@ -16,12 +16,24 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from hindsight import runs
+<<<<<<< HEAD
 from hindsight.config.model import Activation, Block, Cell, GPTConfig, ModelConfig, RNNConfig
 from hindsight.config.optim import OptimConfig
+=======
+from hindsight.config.model import Block, Cell, GPTConfig, ModelConfig, RNNConfig
+from hindsight.config.optim import OptimConfig, OptimizerName
+>>>>>>> 5e049c1 (optim.name=muon: matrices of the layers by Muon, queries, keys, values and gates each by itself, all else by AdamW, in one optimizer; benchmarks.steps_to_loss compares two variants at their best rates)
 from hindsight.config.schemas import model_names
 from hindsight.errors import InputError
 from hindsight.planning.memory import Memory, memory_of
-from hindsight.planning.parameters import n_parameters, n_tensors, n_trained, parameters_by_part
+from hindsight.planning.parameters import (
+    n_by_muon,
+    n_matrices,
+    n_parameters,
+    n_tensors,
+    n_trained,
+    parameters_by_part,
+)
 from hindsight.planning.plan import evaluated_tokens, plan_of
 from hindsight.planning.table import duration, table
 from hindsight.shown_numbers import short, size
@@ -109,6 +121,22 @@ def test_what_is_trained_of_a_model_with_frozen_parts_is_what_its_optimizer_has(
     memory = memory_of(config, 111, 2, T, n_devices=2)
     assert memory.gradients == memory.buckets == memory.optimizer // 2 == 4 * n_trained(config, 111)
     assert measured_peak(config, 111, 4, False, False, 1) <= 1.01 * memory_of(config, 111, 4, T).peak
+    matrices = build_optimizer(module, OptimConfig(name=OptimizerName.muon)).param_groups[0]["params"]
+    by_muon = sum(weight.numel() for weight in matrices)
+    assert (n_by_muon(config, 111), n_matrices(config)) == (by_muon, len(matrices))
+    assert memory_of(config, 111, 2, T, is_muon=True).optimizer == memory.optimizer - 4 * by_muon
+
+
+@pytest.mark.parametrize("model", ["gpt_nano", "lstm_small"])
+def test_a_checkpoint_of_a_run_by_muon_has_the_size_that_is_planned(shards: Path, tmp_path: Path, model: str):
+    given = [f"model={model}", "optim.name=muon", "max_duration=2ba"]
+    folder = train(shards, tmp_path, *given, "run_name=a")
+    (file,) = (folder / "checkpoints").glob("*.pt")
+    found, adamw = (plan(*settings(shards, tmp_path, *keys)) for keys in (given, [given[0], given[2]]))
+    assert found["disk"]["checkpoint_bytes"] == pytest.approx(file.stat().st_size, abs=6_000)
+    assert found["disk"]["checkpoint_bytes"] < adamw["disk"]["checkpoint_bytes"]
+    optimizers = [each["memory"]["bytes_by_part"]["optimizer"] for each in (found, adamw)]
+    assert optimizers[0] < optimizers[1]
 
 
 def test_a_checkpoint_of_a_run_with_frozen_parts_has_the_size_that_is_planned(shards: Path, tmp_path: Path):
@@ -152,13 +180,19 @@ class Peak(TorchDispatchMode):
 
 
 def measured_peak(
-    config: ModelConfig, vocab_size: int, windows: int, is_mixed: bool, is_checkpointed: bool, n_microbatches: int
+    config: ModelConfig,
+    vocab_size: int,
+    windows: int,
+    is_mixed: bool,
+    is_checkpointed: bool,
+    n_microbatches: int,
+    name: OptimizerName = OptimizerName.adamw,
 ) -> int:
     """Most bytes of tensors in a training step, weights and optimizer included."""
     module = build_model(config, vocab_size, 0, is_checkpointed)
     freeze(module, config.frozen)
     model = LanguageModel(module, np.ones(vocab_size, np.int64)).train()
-    optimizer = build_optimizer(module, OptimConfig())
+    optimizer = build_optimizer(module, OptimConfig(name=name))
     batch = dict.fromkeys(("input_ids", "targets"), torch.zeros(windows, T, dtype=torch.int64))
 
     def step() -> None:
@@ -187,6 +221,13 @@ def test_the_memory_of_a_step_is_what_its_tensors_take(kind: str, is_mixed: bool
         how = {"is_mixed": is_mixed, "is_checkpointed": is_checkpointed, "accumulates": n_microbatches > 1}
         planned = memory_of(KINDS[kind], vocab_size, windows, T, **how).peak
         assert planned == pytest.approx(found, rel=0.15 if is_checkpointed else 0.05 if is_mixed else 0.01)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama_grouped", "gru"])
+def test_the_memory_of_a_step_by_muon_is_what_its_tensors_take(kind: str):
+    for windows in (1, 4):  # the update takes most, or the loss
+        found = measured_peak(KINDS[kind], 300, windows, False, False, 1, OptimizerName.muon)
+        assert memory_of(KINDS[kind], 300, windows, T, is_muon=True).peak == pytest.approx(found, rel=0.02)
 
 
 def test_memory_grows_with_what_it_depends_on():

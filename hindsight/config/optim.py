@@ -18,6 +18,13 @@ class Schedule(Enum):
     inverse_sqrt = "inverse_sqrt"
 
 
+class OptimizerName(Enum):
+    """What turns a gradient into an update."""
+
+    adamw = "adamw"
+    muon = "muon"
+
+
 class Clip(Enum):
     """What optim.grad_clip limits."""
 
@@ -28,14 +35,19 @@ class Clip(Enum):
 
 @dataclass
 class OptimConfig:
-    """AdamW (arXiv:1711.05101) and its learning rate."""
+    """AdamW (arXiv:1711.05101) or Muon (arXiv:2502.16982), and the learning rate."""
 
+    name: OptimizerName = OptimizerName.adamw
+    """adamw, or muon: the matrices of the layers by Muon, with the same learning rate and weight decay, and all else by
+    AdamW."""
     lr: float = 6e-4
     """Peak learning rate, reached after warmup_steps."""
     betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
     """Decay rates of the running mean of the gradient and of its square."""
     eps: float = 1e-8
     """Added to the denominator of the update."""
+    muon_momentum: float = 0.95
+    """Decay rate of the running mean of the gradient of what name=muon updates by Muon."""
     weight_decay: float = 0.1
     """Decoupled weight decay of the matrices; norms, biases and embeddings have none, but for decay_all."""
     decay_all: bool = False
@@ -70,7 +82,7 @@ class OptimConfig:
             0 <= self.weight_decay < math.inf,
             f"optim.weight_decay={self.weight_decay} must be at least 0, and finite.",
         )
-        require_share("optim.", self, "cooldown_share")
+        require_share("optim.", self, "cooldown_share", "muon_momentum")
         require(
             self.schedule is not Schedule.inverse_sqrt or self.warmup_steps > 0,
             "optim.warmup_steps=0: optim.schedule=inverse_sqrt falls from the end of the warm-up on; give at least 1.",

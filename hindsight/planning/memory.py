@@ -1,6 +1,7 @@
 """Memory of a device by part, when a step needs most of it, by formula.
 
-Weights, gradients and the two running means of AdamW take 4 bytes a parameter each, also in mixed precision.
+Weights, gradients and the two running means of AdamW, or the one of Muon, take 4 bytes a parameter each, also in mixed
+precision.
 Activations are what autograd keeps of gpt.py and rnn.py for the backward pass, counted tensor by tensor as
 arXiv:2205.05198 does it (section 4), without T x T attention weights, which the kernels of PyTorch do not store (except
 that of a CPU with dropout). tests/test_plan.py compares the peak with the most that the tensors of a step take at once.
@@ -19,6 +20,7 @@ from hindsight.planning.parameters import (
     HEAD,
     MLP,
     RECURRENT,
+    n_by_muon,
     parameters_by_part,
     qkv_width,
     trained_by_part,
@@ -37,7 +39,7 @@ class Memory:
 
     Args:
         weights: the parameters.
-        optimizer: the running means of AdamW, of what is trained.
+        optimizer: the running means of AdamW and Muon, of what is trained.
         gradients: of the parameters that are trained.
         buckets: second copy of the gradients, by which several devices exchange them.
         copies: weights in half precision, in mixed precision.
@@ -46,6 +48,7 @@ class Memory:
         first: what the backward pass of the last layer, which is the first, holds beside weights and optimizer.
         last: the same of the first layer.
         accumulates: whether there are several microbatches, so that gradients are there while the next is computed.
+        update: what the update of a weight holds beside the gradients.
     """
 
     weights: int
@@ -58,6 +61,7 @@ class Memory:
     first: int
     last: int
     accumulates: bool
+    update: int
 
     @property
     def peak(self) -> int:
@@ -68,7 +72,7 @@ class Memory:
         before = self.gradients if self.accumulates else 0
         by_loss = self.copies + self.activations + self.logits + before
         by_layer = max(self.first + before, self.gradients if self.accumulates else self.last)
-        return self.weights + self.optimizer + self.buckets + max(by_loss, by_layer, self.gradients)
+        return self.weights + self.optimizer + self.buckets + max(by_loss, by_layer, self.gradients + self.update)
 
     def parts(self) -> dict[str, int]:
         """Bytes by part; they need not be there at once."""
@@ -93,6 +97,7 @@ def memory_of(
     is_checkpointed: bool = False,
     accumulates: bool = False,
     n_devices: int = 1,
+    is_muon: bool = False,
 ) -> Memory:
     """Estimate the memory of a training step on one device.
 
@@ -105,6 +110,7 @@ def memory_of(
         is_checkpointed: whether each layer's activations are computed again in the backward pass.
         accumulates: whether a step has several microbatches.
         n_devices: devices that exchange gradients.
+        is_muon: whether Muon updates the matrices of the layers.
     """
     parts, trained = parameters_by_part(config, vocab_size), trained_by_part(config, vocab_size)
     weights, gradients = FLOAT * sum(parts.values()), FLOAT * sum(trained.values())
@@ -126,7 +132,7 @@ def memory_of(
     in_layers = sum(trained.get(part, 0) for part in matrices)
     return Memory(
         weights=weights,
-        optimizer=2 * gradients,
+        optimizer=2 * gradients - (FLOAT * n_by_muon(config, vocab_size) if is_muon else 0),
         gradients=gradients,
         buckets=gradients if n_devices > 1 else 0,
         copies=copies,
@@ -138,7 +144,21 @@ def memory_of(
         + N * (kept // config.n_layers)
         + in_layer,
         accumulates=accumulates,
+        update=FLOAT * _muon_update(config) if is_muon else 0,
     )
+
+
+def _muon_update(config: ModelConfig) -> int:
+    """Numbers that Muon holds while it updates the weight that takes most of them, at most.
+
+    They are the update of the whole weight, and of one of its matrices two copies and two products with itself.
+    """
+    D = config.d_model
+    if isinstance(config, RNNConfig):
+        return (4 if config.cell is Cell.lstm else 3) * D**2 + 4 * D**2
+    assert isinstance(config, GPTConfig)
+    F = config.d_hidden
+    return max(3 * F * D + 2 * min(F, D) ** 2, qkv_width(config) * D + 4 * D**2)
 
 
 def _norm(config: GPTConfig, is_mixed: bool) -> int:

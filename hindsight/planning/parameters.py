@@ -9,6 +9,7 @@ Letters: V token ids, D d_model, F numbers in the MLP's hidden layer.
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hindsight.config.model import Block, Cell, GPTConfig, ModelConfig, RNNConfig
 
@@ -77,6 +78,23 @@ def trained_by_part(config: ModelConfig, vocab_size: int) -> dict[str, int]:
 def n_trained(config: ModelConfig, vocab_size: int) -> int:
     """Number of parameters that are trained."""
     return sum(trained_by_part(config, vocab_size).values())
+
+
+def n_by_muon(config: ModelConfig, vocab_size: int) -> int:
+    """Number of parameters that optim.name=muon updates by Muon: the matrices of the layers that are trained."""
+    if isinstance(config, RNNConfig):
+        D = config.d_model
+        return trained_by_part(config, vocab_size)[RECURRENT] * D // (D + 1)  # without two biases a matrix
+    assert isinstance(config, GPTConfig)
+    parts = trained_by_part(replace(config, bias=False), vocab_size)
+    return parts[ATTENTION] + parts[MLP]
+
+
+def n_matrices(config: ModelConfig) -> int:
+    """Number of tensors that those parameters are."""
+    is_gpt2 = isinstance(config, GPTConfig) and config.block is Block.gpt2
+    tensors = {RECURRENT: 2, ATTENTION: 2, MLP: 2 if is_gpt2 else 3}
+    return sum(tensors.get(_part_of(name), 0) for name in {*config.parts}.difference(config.frozen))
 
 
 def n_tensors(config: ModelConfig, names: Sequence[str]) -> int:

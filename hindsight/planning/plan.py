@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hindsight.config.conversion import ConvertConfig
+from hindsight.config.optim import OptimizerName
 from hindsight.config.order import BOTH, order_of
 from hindsight.config.plan import PlanConfig
 from hindsight.config.training import Precision, TrainConfig
@@ -18,6 +19,8 @@ from hindsight.planning.parameters import (
     FORWARD_SHARE,
     TOKENS_PER_PARAMETER,
     flops_per_token,
+    n_by_muon,
+    n_matrices,
     n_parameters,
     n_tensors,
     n_trained,
@@ -116,7 +119,7 @@ def plan_of(config: PlanConfig) -> dict[str, Any]:
         },
         "memory": _memory(config, sizes.vocab_size, device),
         "time": time,
-        "disk": _disk(config, course, parameters, trained),
+        "disk": _disk(config, course, sizes.vocab_size),
     }
     if (seeds := seeds_of(config, time["hours"] if time is not None else None)) is not None:
         plan["seeds"] = seeds
@@ -176,6 +179,7 @@ def _memory(config: PlanConfig, vocab_size: int, device: Device | None) -> dict[
             is_checkpointed=config.activation_checkpointing,
             accumulates=microbatch_size < windows,
             n_devices=config.devices,
+            is_muon=config.optim.name is OptimizerName.muon,
         )
 
     microbatch_size = min(config.microbatch_size or windows, windows)
@@ -215,10 +219,13 @@ def _time(config: PlanConfig, trained: int, evaluated: int, flops: int, speed: S
     }
 
 
-def _disk(config: PlanConfig, course: Course, parameters: int, trained: int) -> dict[str, Any]:
+def _disk(config: PlanConfig, course: Course, vocab_size: int) -> dict[str, Any]:
     added, model = disk.added(config, course), config.model
-    tensors = n_tensors(model, model.parts)
-    each = disk.checkpoint_bytes(parameters, trained, tensors, tensors - n_tensors(model, model.frozen))
+    parameters, tensors = n_parameters(model, vocab_size), n_tensors(model, model.parts)
+    trained = n_trained(model, vocab_size), tensors - n_tensors(model, model.frozen)
+    is_muon = config.optim.name is OptimizerName.muon
+    by_muon = (n_by_muon(model, vocab_size), n_matrices(model)) if is_muon else (0, 0)
+    each = disk.checkpoint_bytes((parameters, tensors), trained, by_muon)
     folder = folder_of(config)
     place = local_folder(config, folder)
     checkpoints = each * (added.most + added.backups)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hindsight.config.optim import OptimConfig
+from hindsight.config.optim import OptimConfig, OptimizerName
 from hindsight.training.checkpoint_pickle import (
     MERSENNE_TWISTER,
     STATE_LENGTH,
@@ -26,6 +26,7 @@ from hindsight.training.checkpoint_pickle import (
     read_pickle,
 )
 from hindsight.training.lr_plan import Plan, from_records
+from hindsight.training.muon import Muon, matrices_of
 from hindsight.training.setup import RunSetup
 
 PICKLE = "data.pkl"
@@ -48,7 +49,8 @@ STATE_KEYS = {
     "metadata",
 }
 """What Composer saves of a run of ours; what else it knows would be loaded by its own code."""
-MOMENTS = ("exp_avg", "exp_avg_sq")
+MOMENTS, MOMENTUM = ("exp_avg", "exp_avg_sq"), "momentum_buffer"
+"""What AdamW, and Muon, keep of a weight."""
 LONGEST = timedelta(days=365_000)
 LARGEST = 1 << 100
 """Bound of a number that is no count."""
@@ -205,16 +207,28 @@ def _check_tensors(state: Mapping[str, Any], model: nn.Module, config: OptimConf
     expected = {name: ("Float", tuple(weight.shape)) for name, weight in model.state_dict().items()}
     found = {plain_name(name): _form(tensor) for name, tensor in state["model"].items()}
     _require_same("the weights", expected, found)
-    (optimizer,) = state["optimizers"].values()
-    parameters = {name: expected[name] for name, weight in model.named_parameters() if weight.requires_grad}
+    is_muon = config.name is OptimizerName.muon
+    ((kind, optimizer),) = state["optimizers"].items()
+    require(kind == (Muon if is_muon else torch.optim.AdamW).__name__, "its optimizer is not that of the run")
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    by_muon = matrices_of(model) if is_muon else {}
+    matrices = {name: expected[name] for name, weight in trained.items() if weight in by_muon}
+    others = {name: expected[name] for name in trained if name not in matrices}
     kept = {plain_name(name): moments for name, moments in optimizer["state"].items()}
+    first = {name: moments for name, moments in kept.items() if name in matrices}
+    rest = {name: moments for name, moments in kept.items() if name not in matrices}
+    _require_same(f"the optimizer's {MOMENTUM}", matrices, {name: _form(first[name][MOMENTUM]) for name in first})
     for moment in MOMENTS:
-        _require_same(f"the optimizer's {moment}", parameters, {name: _form(kept[name][moment]) for name in kept})
-    _require_same("the optimizer's step", dict.fromkeys(parameters, ("Float", ())), _steps_of(kept))
+        _require_same(f"the optimizer's {moment}", others, {name: _form(rest[name][moment]) for name in rest})
+    _require_same("the optimizer's step", dict.fromkeys(others, ("Float", ())), _steps_of(rest))
     named = [plain_name(name) for group in optimizer["param_groups"] for name in group["params"]]
-    require(sorted(named) == sorted(parameters), "its optimizer has other weights than the model")
-    for group in optimizer["param_groups"]:
-        is_same = [*group["betas"]] == [*config.betas] and group["eps"] == config.eps
+    require(sorted(named) == sorted(trained), "its optimizer has other weights than the model")
+    for number, group in enumerate(optimizer["param_groups"]):
+        if is_muon and number == 0:
+            is_same = group["momentum"] == config.muon_momentum
+            is_same = is_same and {plain_name(name) for name in group["params"]} == matrices.keys()
+        else:
+            is_same = [*group["betas"]] == [*config.betas] and group["eps"] == config.eps
         is_same = is_same and group["weight_decay"] in (0.0, config.weight_decay)
         is_same = is_same and group["initial_lr"] == config.lr and is_number(group["lr"])
         is_same = is_same and 0 <= group["lr"] <= config.lr * ROUNDING

@@ -1,8 +1,8 @@
 """Bytes that a run writes: its checkpoints, as PyTorch stores them, its weights, and a line a step.
 
-A checkpoint holds the weights and the two running means of AdamW for each that is trained, in float32, all in a zip
-archive, and beside them what is small: names, settings, random states. Two tensors that are one, as of a tied head, are
-stored once.
+A checkpoint holds the weights and the two running means of AdamW for each that is trained, or the one of Muon, in
+float32, all in a zip archive, and beside them what is small: names, settings, random states. Two tensors that are one,
+as of a tied head, are stored once.
 """
 
 import os
@@ -17,6 +17,8 @@ ADAMW_MEANS = 2
 """Numbers that AdamW keeps for each parameter."""
 ADAMW_ENTRIES = ADAMW_MEANS + 1
 """Tensors of a checkpoint for each that is trained, beside itself: its means, and the number of its updates."""
+MUON_MEANS = MUON_ENTRIES = 1
+"""The same of what Muon updates."""
 ENTRY_BYTES = 313
 """Of the archive, for each tensor: its name, place and checksum, and the zeros that align it."""
 BASE_BYTES = 14_000
@@ -30,27 +32,29 @@ def weights_bytes(n_parameters: int) -> int:
     return FLOAT_BYTES * n_parameters
 
 
-def state_bytes(n_parameters: int, n_trained: int) -> int:
+def state_bytes(n_parameters: int, n_trained: int, n_by_muon: int = 0) -> int:
     """Bytes of the tensors of a checkpoint; no checkpoint is smaller.
 
     Args:
         n_parameters: all of the model.
         n_trained: those of them that are trained.
+        n_by_muon: those of them that Muon updates; the others are AdamW's.
     """
-    return FLOAT_BYTES * (n_parameters + ADAMW_MEANS * n_trained)
+    return FLOAT_BYTES * (n_parameters + ADAMW_MEANS * (n_trained - n_by_muon) + MUON_MEANS * n_by_muon)
 
 
-def checkpoint_bytes(n_parameters: int, n_trained: int, n_tensors: int, n_trained_tensors: int) -> int:
+def checkpoint_bytes(whole: tuple[int, int], trained: tuple[int, int], by_muon: tuple[int, int] = (0, 0)) -> int:
     """Bytes of a checkpoint, to a few thousand.
 
     Args:
-        n_parameters: all of the model.
-        n_trained: those of them that are trained.
-        n_tensors: tensors that they are.
-        n_trained_tensors: those of them that are trained.
+        whole: parameters of the model, and the tensors that they are.
+        trained: those of them that are trained.
+        by_muon: those of them that Muon updates; the others are AdamW's.
     """
-    entries = n_tensors + ADAMW_ENTRIES * n_trained_tensors
-    return state_bytes(n_parameters, n_trained) + entries * ENTRY_BYTES + BASE_BYTES
+    n_parameters, n_trained, n_by_muon = (numbers for numbers, _ in (whole, trained, by_muon))
+    n_tensors, n_trained_tensors, n_matrices = (tensors for _, tensors in (whole, trained, by_muon))
+    entries = n_tensors + ADAMW_ENTRIES * (n_trained_tensors - n_matrices) + MUON_ENTRIES * n_matrices
+    return state_bytes(n_parameters, n_trained, n_by_muon) + entries * ENTRY_BYTES + BASE_BYTES
 
 
 class Added(NamedTuple):

@@ -8,25 +8,27 @@ import os
 from pathlib import Path
 
 from composer.core import Timestamp
+from torch import nn
 
+from hindsight.config.optim import OptimizerName
 from hindsight.config.training import TrainConfig
 from hindsight.errors import InputError
 from hindsight.shown_numbers import size
 from hindsight.training.checkpoint_files import checkpoints_in
 from hindsight.training.disk import added, free_bytes, state_bytes, weights_bytes
+from hindsight.training.muon import matrices_of
 from hindsight.training.setup import RunSetup, local_folder
 
 LEAST_LINE_BYTES = 100
 """Of a line of metrics.jsonl, at least."""
 
 
-def require_room(setup: RunSetup, n_parameters: int, n_trained: int, reached: Timestamp | None) -> None:
+def require_room(setup: RunSetup, model: nn.Module, reached: Timestamp | None) -> None:
     """Raise InputError unless the folders of a run have room for what is still to be written to them.
 
     Args:
         setup: the run, whose folders are there; its max_duration includes train.more.
-        n_parameters: all of its model.
-        n_trained: those of them that are trained.
+        model: its model.
         reached: how far it is; None for a new run.
     """
     config, folder = setup.config, setup.folder
@@ -34,7 +36,11 @@ def require_room(setup: RunSetup, n_parameters: int, n_trained: int, reached: Ti
     step = int(reached.batch) if reached is not None else 0
     if step >= course.steps:
         return
-    each, weights = state_bytes(n_parameters, n_trained), weights_bytes(n_parameters)
+    n_parameters = sum(weight.numel() for weight in model.parameters())
+    n_trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    is_muon = config.optim.name is OptimizerName.muon
+    n_by_muon = sum(weight.numel() for weight in matrices_of(model)) if is_muon else 0
+    each, weights = state_bytes(n_parameters, n_trained, n_by_muon), weights_bytes(n_parameters)
     place = local_folder(config, folder)
     if config.max_time is not None:  # this start may end before; it saves one checkpoint, whenever it does
         most, at_end, backups, lines, weights = 1, 1, 0, 0, 0

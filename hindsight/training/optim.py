@@ -1,4 +1,4 @@
-"""AdamW with its parameter groups, and learning-rate schedules as plain functions of the step."""
+"""AdamW or Muon with its parameter groups, and learning-rate schedules as plain functions of the step."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from hindsight.config.optim import OptimConfig, Schedule
+from hindsight.config.optim import OptimConfig, OptimizerName, Schedule
+from hindsight.training.muon import Muon, matrices_of
 
 
 def freeze(model: nn.Module, parts: Sequence[str]) -> None:
@@ -33,15 +34,15 @@ def parameter_groups(model: nn.Module, weight_decay: float, decay_all: bool = Fa
     ]
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW (arXiv:1711.05101) in its fused form, which does the same sums in one pass."""
-    return torch.optim.AdamW(
-        parameter_groups(model, config.weight_decay, config.decay_all),
-        lr=config.lr,
-        betas=(config.betas[0], config.betas[1]),
-        eps=config.eps,
-        fused=True,
-    )
+def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW | Muon:
+    """AdamW (arXiv:1711.05101) in its fused form, which does the same sums in one pass, or Muon beside it."""
+    groups = parameter_groups(model, config.weight_decay, config.decay_all)
+    betas = config.betas[0], config.betas[1]
+    if config.name is OptimizerName.adamw:
+        return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)
+    matrices = matrices_of(model)
+    others = [{**group, "params": [p for p in group["params"] if p not in matrices]} for group in groups]
+    return Muon(matrices, others, config.lr, config.weight_decay, config.muon_momentum, betas, config.eps)
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, rate: Callable[[int], float], config: OptimConfig) -> LambdaLR:

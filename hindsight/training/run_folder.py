@@ -139,7 +139,7 @@ def open_run(setup: RunSetup, model: nn.Module) -> OpenRun:
         on_rank_0(lambda: [keep_copy(setup.folder / name, step) for name in (runs.METRICS, runs.SAMPLES)])
     else:
         try:
-            on_rank_0(lambda: require_room(until, n_parameters, n_trained, reached))
+            on_rank_0(lambda: require_room(until, model, reached))
         except InputError:
             lock.post_close()
             raise

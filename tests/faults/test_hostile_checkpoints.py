@@ -157,6 +157,10 @@ WRONG = {
         lambda c: c["state"]["optimizers"]["AdamW"]["param_groups"][0].update(weight_decay=9.0),
         "settings",
     ),
+    "another_optimizer": (
+        lambda c: c["state"]["optimizers"].update(Muon=c["state"]["optimizers"].pop("AdamW")),
+        "its optimizer is not that of the run",
+    ),
     "huge_rate": (lambda c: group_of(c).update(lr=1e9), "settings"),
     "base_rate": (lambda c: lr_of(c).update(base_lrs=[1.0, 1.0]), "another learning rate"),
     "schedule_of_another_step": (lambda c: lr_of(c).update(last_epoch=10**12), "learning rate is of another step"),
