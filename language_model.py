@@ -24,6 +24,7 @@ from hindsight.evaluation.opened_run import OpenedRun
 from hindsight.files import set_usual_mode
 from hindsight.orders.both import vocab_size_for
 from hindsight.runs import METRIC_NAMES
+from hindsight.training.sharding import whole_weights
 from loss_utils import TokenMetric, mean_nats, sums, target_nats
 from rnn import RNN
 
@@ -110,6 +111,27 @@ class LanguageModel(ComposerModel):
         # No buffer: DDP would send it from rank 0 in every step.
         self.bytes_V = bytes_V
 
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The blocks of a GPT, or the layers of an RNN."""
+        return self.module.blocks if isinstance(self.module, GPT) else self.module.layers
+
+    def whole_module(self) -> GPT | RNN | None:
+        """Give the GPT or RNN with all of its weights; all ranks call this together.
+
+        Where the weights are divided among the ranks, it is a copy on rank 0's device, and None on the others.
+        """
+        if (weights := whole_weights(self.module)) is None:
+            return self.module
+        if not weights:
+            return None
+        with torch.device("meta"):
+            copy = build_model(self.module.config, self.module.head.weight.shape[0], seed=0)
+        copy.load_state_dict(weights, assign=True)
+        if self.module.config.tied_head:
+            copy.head.weight = copy.embedding.weight
+        return get_device(None).module_to_device(copy)
+
     def logits(self, batch: dict[str, Tensor]) -> Tensor:
         """Predict the targets of a batch, (B, T, V)."""
         return self.module(batch["input_ids"], batch.get("documents"))
@@ -139,7 +161,7 @@ class LanguageModel(ComposerModel):
 
     def eval_forward(self, batch: dict[str, Tensor], outputs: dict[str, Tensor] | None = None) -> Tensor:
         """Sums of a batch, shape (4,)."""
-        return (outputs or self.forward(batch))["sums"]
+        return (outputs or self(batch))["sums"]
 
     def get_metrics(self, is_train: bool) -> dict[str, Metric]:
         """Metrics of an evaluation; in training, `logging_composer.TrainMetrics` takes the sums as they come."""

@@ -23,6 +23,7 @@ from hindsight.generation.sampling import Sampling
 from hindsight.generation.writing import last, write, writes_on
 from hindsight.json_lines import keep_until
 from hindsight.orders.order import readings_of
+from hindsight.ranks import on_rank_0
 from hindsight.text.graphemes import reverse_text
 from hindsight.training.callback_order import Phase
 from hindsight.training.console import Console
@@ -30,6 +31,7 @@ from hindsight.training.gradient import TOTAL_LOSS, ClipGradient
 from hindsight.training.loggers import SAMPLE_COLUMNS, SAMPLE_WAY, TensorboardFiles, WandbRun, own_metrics
 from hindsight.training.run_folder import OpenRun
 from hindsight.training.setup import RunSetup
+from hindsight.training.sharding import whole
 from hindsight.training.speed import Speed
 from language_model import LanguageModel
 from loss_utils import metric_values
@@ -102,9 +104,9 @@ def norms_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     norms: dict[str, torch.Tensor] = {}
     for name, weight in model.named_parameters():
         short = name.split("module.")[-1]  # DDP's wrapper and LanguageModel each add one
-        norms[f"train/weight_norm/{short}"] = weight.detach().norm()
+        norms[f"train/weight_norm/{short}"] = whole(weight.detach().norm())
         if weight.grad is not None:
-            norms[f"train/grad_norm/{short}"] = weight.grad.norm()
+            norms[f"train/grad_norm/{short}"] = whole(weight.grad.norm())
     return norms
 
 
@@ -189,9 +191,12 @@ class Samples(Callback):
 
     def after_load(self, state: State, logger: Logger) -> None:
         """Go on after the step of the checkpoint."""
-        if dist.get_global_rank() == 0:
+
+        def written() -> int:
             last = keep_until(self.path, int(state.timestamp.batch), once=False)
-            self.written = int(last.record["step"]) if last is not None else 0
+            return int(last.record["step"]) if last is not None else 0
+
+        self.written = on_rank_0(written)
 
     def eval_before_all(self, state: State, logger: Logger) -> None:
         """Write samples of the step before its evaluation, because a checkpoint is saved there."""
@@ -206,12 +211,15 @@ class Samples(Callback):
         self._write(state, logger, Event.EPOCH_CHECKPOINT)
 
     def _write(self, state: State, logger: Logger, event: Event) -> None:
-        if self.config.interval is None or dist.get_global_rank() != 0 or not self.is_due(state, event):
+        if self.config.interval is None or not self.is_due(state, event):
             return
         step = int(state.timestamp.batch)
         if step == self.written:
             return
         self.written = step
+        module = self.model.whole_module()
+        if module is None or dist.get_global_rank() != 0:
+            return
         seed = self.seed * 1_000_003 + step
         sampling = Sampling(self.config.temperature, self.config.top_k)
         rows = []
@@ -221,7 +229,7 @@ class Samples(Callback):
                 tokens = tokens[: self.context_length - 1]
             (text,) = last(
                 write(
-                    self.model.module,
+                    module,
                     tokens,
                     reading,
                     self.tokenizer.eos_id,

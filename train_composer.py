@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hindsight import interrupts, output, runs, temporary
 from hindsight.command_line import check_arguments, one_line_errors, run_script
-from hindsight.config.training import TrainConfig
+from hindsight.config.training import Parallelism, TrainConfig
 from hindsight.durations import plain_duration
 from hindsight.errors import InputError
 from hindsight.studies import sweep
@@ -90,6 +90,7 @@ from hindsight.training.optim import build_optimizer, build_scheduler, freeze, s
 from hindsight.training.precision import check_precision, composers, is_by_cpu
 from hindsight.training.run_folder import OpenRun, open_run, remove_finished, write_finished, write_more_reached
 from hindsight.training.sanity_check import sanity_check
+from hindsight.training.sharding import shard
 from language_model import LanguageModel, build_model, save_weights
 from load_text_streaming import build_loaders, worker_error
 from logging_composer import Samples, TrainMetrics, build_loggers
@@ -192,6 +193,8 @@ def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSa
     """Put model, data, optimizer, callbacks and loggers together; loads the checkpoint that the run goes on from."""
     setup, config = run.setup, run.setup.config
     loaders = build_loaders(setup)
+    if config.parallelism is Parallelism.fsdp:
+        shard(model, model.layers)
     optimizer = build_optimizer(model.module, config.optim)
     scheduler = build_scheduler(optimizer, lambda step: lr_plan.rate(step, run.plan, config.optim), config.optim)
     restore, stop = RestoreRandomState(), StopOnRequest(setup.folder, config)
@@ -271,10 +274,11 @@ def fit(trainer: Trainer, run: OpenRun, saver: ResumeSaver) -> None:
     if not finished:
         remove_finished(setup.folder)
         trainer.fit()
-    if dist.get_global_rank() == 0:
-        model = state.model if isinstance(state.model, LanguageModel) else state.model.module  # DDP's wrapper
-        assert isinstance(model, LanguageModel)
-        save_weights(model.module, setup.folder / runs.WEIGHTS)
+    model = state.model if isinstance(state.model, LanguageModel) else state.model.module  # DDP's wrapper
+    assert isinstance(model, LanguageModel)
+    module = model.whole_module()
+    if module is not None and dist.get_global_rank() == 0:
+        save_weights(module, setup.folder / runs.WEIGHTS)
     write_more_reached(setup.folder)
 
 

@@ -126,6 +126,7 @@ KEY_ROLES = {
     "checkpoint.folder": _RECORD,
     "precision": _MODEL,
     "compile": _COMPUTATION,
+    "parallelism": _COMPUTATION,
     "activation_checkpointing": _COMPUTATION,
     "metrics": KeyRoles(ResumeRole.may_change, PairRole.free, SpeedRole.changes),
     "layer_norms": KeyRoles(ResumeRole.may_change, PairRole.free, SpeedRole.changes),

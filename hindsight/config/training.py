@@ -21,7 +21,7 @@ from hindsight.config.checks import (
 from hindsight.config.data import DataConfig
 from hindsight.config.direction import Direction
 from hindsight.config.model import ModelConfig
-from hindsight.config.optim import OptimConfig
+from hindsight.config.optim import OptimConfig, OptimizerName
 from hindsight.config.order import order_of, settle_order
 from hindsight.config.run_names import default_run_name
 
@@ -32,6 +32,13 @@ class Precision(Enum):
     fp32 = "fp32"
     bf16 = "bf16"
     fp16 = "fp16"
+
+
+class Parallelism(Enum):
+    """How the devices of a run share its work; each takes its own windows of a batch."""
+
+    ddp = "ddp"
+    fsdp = "fsdp"
 
 
 class WandbMode(Enum):
@@ -187,6 +194,9 @@ class TrainConfig:
     optimizer stay float32."""
     compile: bool = False
     """Whether to compile the model with torch.compile."""
+    parallelism: Parallelism = Parallelism.ddp
+    """ddp: every device has the whole model; fsdp: each keeps a part of all weights, gradients and running means, and
+    gathers the weights of a layer when it is computed: for a model that one device has no room for."""
     activation_checkpointing: bool = False
     """Whether to compute each layer's activations again in the backward pass, to save memory."""
     metrics: bool = True
@@ -219,6 +229,11 @@ class TrainConfig:
         require_positive("", self, "batch_size", "microbatch_size", "eval_batches", "log_interval")
         require_positive("", self, "device_eval_batch_size")
         require_seed(self.seed)
+        require(
+            self.parallelism is Parallelism.ddp or self.optim.name is OptimizerName.adamw,
+            f"optim.name={self.optim.name.name} updates whole matrices, of which parallelism=fsdp gives a device a part; "
+            "give parallelism=ddp, or optim.name=adamw.",
+        )
         require_duration("max_duration", self.max_duration)
         require_duration("eval_interval", self.eval_interval)
         require_time("max_time", self.max_time)

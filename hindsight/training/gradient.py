@@ -13,6 +13,7 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
 
 from hindsight.config.optim import Clip
 from hindsight.training.callback_order import Phase
+from hindsight.training.sharding import whole
 
 TOTAL_LOSS = "loss/train/total"
 """Composer's name of the loss of a step in State.total_loss_dict, over all microbatches and ranks."""
@@ -47,7 +48,7 @@ class ClipGradient(Callback):
             return
         parameters = [p for p in state.model.parameters() if p.grad is not None]
         if self.kind is Clip.norm:
-            self._norm = clip_grad_norm_(parameters, self.limit)
+            self._norm = whole(clip_grad_norm_(parameters, self.limit))
             return
         self._norm = self.norm(state)
         if self.kind is Clip.value:
@@ -58,7 +59,8 @@ class ClipGradient(Callback):
     def norm(self, state: State) -> torch.Tensor:
         """Norm of the step's gradient before clipping, shape (); computed here where nothing is clipped."""
         if self._norm is None:
-            self._norm = get_total_norm([p.grad for p in state.model.parameters() if p.grad is not None])
+            gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
+            self._norm = whole(get_total_norm(gradients))
         return self._norm
 
 

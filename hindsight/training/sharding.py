@@ -1,0 +1,48 @@
+"""Divide a model among the devices (parallelism=fsdp): of every weight, gradient and running mean each keeps a part.
+
+PyTorch's fully_shard (FSDP2, arXiv:2304.11277) is applied before the Trainer sees the model, the same way on GPUs and
+CPUs. Composer 0.32.1 finds that the model is sharded: it wraps no DDP around it, saves whole tensors on rank 0, and
+loads them into the parts; so a checkpoint is the same file whatever the devices are. Its own parallelism_config would
+begin at the model inside LanguageModel, whose loss uses the head's weight, and compute norms in half precision too.
+
+Weights stay float32 while they are exchanged, so that all is computed as with DDP, in another order of sums.
+"""
+
+from typing import Any
+
+from composer.utils import dist, get_device
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+
+def shard(model: nn.Module, layers: nn.ModuleList) -> None:
+    """Divide the parameters of a model among all devices; an optimizer is built after this.
+
+    Args:
+        model: what the Trainer calls, whose weights are the same on all ranks; it moves to this rank's device.
+        layers: its blocks: the weights of one are gathered at a time, those of the rest for the whole step.
+    """
+    device = {"gpu": "cuda"}.get(get_device(None).name, "cpu")
+    mesh = init_device_mesh(device, (dist.get_world_size(),))
+    for layer in layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Gather a tensor of which each rank has a part; all ranks call this together. Others are given back."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def whole_weights(module: nn.Module) -> dict[str, Any] | None:
+    """Gather the weights of a module on rank 0's CPU; all ranks call this together.
+
+    Returns:
+        The weights by their names, empty on other ranks; None, on all, where they are not divided.
+    """
+    if not any(isinstance(weight, DTensor) for weight in module.parameters()):
+        return None
+    return get_model_state_dict(module, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
