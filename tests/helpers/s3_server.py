@@ -7,7 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-import boto3
 import pytest
 
 
@@ -62,6 +61,8 @@ def bucket(server, monkeypatch, request):
 
 
 def client():
+    import boto3  # here, because conftest.py imports this module also where tests of a GPU run without boto3
+
     return boto3.client("s3", endpoint_url=os.environ["S3_ENDPOINT_URL"])
 
 
