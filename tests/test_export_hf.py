@@ -9,9 +9,10 @@ from helpers.exports import GPT2, T, export, module_of, opened, written
 from helpers.training_runs import by_step, compose_config
 
 from hindsight.config.keys import flatten
-from hindsight.config.model import RNN_MODEL_TYPE
+from hindsight.config.model import GPT_MODEL_TYPE, RNN_MODEL_TYPE, Activation, Block
 from hindsight.errors import InputError
 from hindsight.export import logits
+from hindsight.export.in_folder.modeling_hindsight_gpt import HindsightGPTConfig
 from hindsight.export.in_folder.modeling_hindsight_rnn import HindsightRNNConfig
 from hindsight.export.logits import compare_logits
 from hindsight.export.reading import how_it_reads
@@ -44,8 +45,16 @@ def test_the_card_of_a_model_of_reversed_text_shows_no_pipeline_that_would_not_t
         assert 'pipeline("backward-text-generation"' in card
 
 
-def test_the_model_in_the_folder_of_an_rnn_is_known_by_the_name_in_its_config():
+def test_a_model_in_the_folder_is_known_by_the_name_in_its_config():
     assert HindsightRNNConfig.model_type == RNN_MODEL_TYPE
+    assert HindsightGPTConfig.model_type == GPT_MODEL_TYPE
+
+
+def test_the_card_of_a_model_with_code_of_its_own_says_that_it_must_be_allowed(tokenizer_dir, tmp_path):
+    modern = replace(GPT2, block=Block.modern, activation=Activation.relu2)
+    for name, config, allowed in (("gpt2", GPT2, False), ("modern", modern, True)):
+        card = (written(opened(config, tokenizer_dir), tmp_path / name) / "README.md").read_text()
+        assert ("trust_remote_code=True" in card) is allowed
 
 
 def test_ids_behind_the_tokenizers_own_get_their_names(tokenizer_dir, tmp_path):

@@ -20,15 +20,22 @@ from hindsight.text.graphemes import reverse_text
 from hindsight.tokenization.tokenizer import Tokenizer
 
 LLAMA = GPTConfig(name="tiny", n_heads=4, block=Block.llama, mlp_ratio=2.5, **SIZES)
+MODERN = replace(LLAMA, block=Block.modern, activation=Activation.relu2, logit_softcap=1.5, rope_theta=50.0)
 MODELS: dict[str, ModelConfig] = {
     "gpt2": GPT2,
     "gpt2 with exact gelu, tied, no biases": replace(GPT2, activation=Activation.gelu, tied_head=True, bias=False),
     "gpt2 with more positions and ids than needed": replace(GPT2, context_length=4 * T, vocab_size=512, norm_eps=1e-3),
     "llama": LLAMA,
     "llama with biases, tied, 2 kv heads": replace(LLAMA, bias=True, tied_head=True, n_kv_heads=2, rope_theta=50.0),
+    "modern": MODERN,
+    "modern with swiglu, biases, 2 kv heads, no cap, tied": replace(
+        MODERN, activation=Activation.swiglu, bias=True, n_kv_heads=2, logit_softcap=None, tied_head=True
+    ),
     "gru": RNNConfig(name="tiny", cell=Cell.gru, **SIZES),
     "lstm with norm, tied": RNNConfig(name="tiny", cell=Cell.lstm, final_norm=True, tied_head=True, **SIZES),
 }
+LIVELY = {"lively lstm": "lstm with norm, tied", "lively modern": "modern"}
+"""Models with code of their own, with weights that are large enough for rows of a batch to differ."""
 TORCHES = [".venv", ".venv-latest"]
 
 SCRIPT = """
@@ -88,25 +95,26 @@ for folder in folders:
     [answer] = write(texts[0], eos_token_id=None, return_tensors=True)
     told[f"length {folder}"] = len(answer["generated_token_ids"])
 
-folder = turned["lively lstm"]
-model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
-tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
-rows = [tokenizer(text, return_tensors="pt") for text in texts[:2]]
-batch = tokenizer(texts[:2], return_tensors="pt", padding=True)
-assert rows[0].input_ids.shape != rows[1].input_ids.shape
-options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
-n_read = []
-model.embedding.register_forward_hook(lambda module, inputs, output: n_read.append(inputs[0].shape[1]))
-told["rows"] = [model.generate(**row, **options)[0, -6:].tolist() for row in rows]
-told["n read"] = n_read[:6]
-told["batch"] = model.generate(**batch, **options)[:, -6:].tolist()
-options |= {"num_beams": 3}
-told["beams"] = model.generate(**batch, **options)[:, -6:].tolist()
-told["beams without a cache"] = model.generate(**batch, **options, use_cache=False)[:, -6:].tolist()
-labels = rows[0].input_ids
-told["loss"] = model(labels, labels=labels).loss.item()
-logits = model(labels).logits
-told["loss by hand"] = torch.nn.functional.cross_entropy(logits[0, :-1], labels[0, 1:]).item()
+for name in ("lively lstm", "lively modern"):
+    folder, of_model = turned[name], told.setdefault(name, {})
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    rows = [tokenizer(text, return_tensors="pt") for text in texts[:2]]
+    batch = tokenizer(texts[:2], return_tensors="pt", padding=True)
+    assert rows[0].input_ids.shape != rows[1].input_ids.shape
+    options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
+    n_read = []
+    model.embedding.register_forward_hook(lambda module, inputs, output: n_read.append(inputs[0].shape[1]))
+    of_model["rows"] = [model.generate(**row, **options)[0, -6:].tolist() for row in rows]
+    of_model["n read"] = n_read[:6]
+    of_model["batch"] = model.generate(**batch, **options)[:, -6:].tolist()
+    options |= {"num_beams": 3}
+    of_model["beams"] = model.generate(**batch, **options)[:, -6:].tolist()
+    of_model["beams without a cache"] = model.generate(**batch, **options, use_cache=False)[:, -6:].tolist()
+    labels = rows[0].input_ids
+    of_model["loss"] = model(labels, labels=labels).loss.item()
+    logits = model(labels).logits
+    of_model["loss by hand"] = torch.nn.functional.cross_entropy(logits[0, :-1], labels[0, 1:]).item()
 Path(sys.argv[3]).write_text(json.dumps(told))
 """
 ASKED = ["and said:", "The old man slept, and it was “good”.\n", "word " * 30]
@@ -139,7 +147,8 @@ def turned(exported, tokenizer_dir):
     }
     for name, run in kinds.items():
         written(run, exported / name / "model")
-    written(opened(MODELS["lstm with norm, tied"], tokenizer_dir), exported / "lively lstm" / "model", scale=1.5)
+    for kind, name in LIVELY.items():
+        written(opened(MODELS[name], tokenizer_dir), exported / kind / "model", scale=1.5)
     return kinds
 
 
@@ -152,7 +161,7 @@ def elsewhere(request, exported, turned):
     empty = exported / "empty"
     empty.mkdir(exist_ok=True)
     models = [str(exported / name / "model") for name in MODELS]
-    others = {name: str(exported / name / "model") for name in [*turned, "lively lstm"]}
+    others = {name: str(exported / name / "model") for name in [*turned, *LIVELY]}
     home = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(exported / "home")}
     environment = {**home, "OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}
     command = [str(interpreter), "-I", "-c", SCRIPT, json.dumps([models, TEXT, others, ASKED]), request.param]
@@ -252,11 +261,13 @@ def test_a_pipeline_in_the_folder_turns_text_for_models_of_reversed_text(prompte
 
 
 @pytest.mark.slow
-def test_an_rnn_carries_its_state_beside_padding_and_through_beam_search(prompted):
-    assert prompted["batch"] == prompted["rows"]
-    assert prompted["n read"][1:] == [1] * 5
-    assert prompted["beams"] == prompted["beams without a cache"] != prompted["batch"]
-    assert prompted["loss"] == pytest.approx(prompted["loss by hand"], abs=1e-6)
+@pytest.mark.parametrize("kind", LIVELY)
+def test_our_own_code_keeps_what_was_read_beside_padding_and_through_beam_search(prompted, kind):
+    told = prompted[kind]
+    assert told["batch"] == told["rows"]
+    assert told["n read"][1:] == [1] * 5
+    assert told["beams"] == told["beams without a cache"] != told["batch"]
+    assert told["loss"] == pytest.approx(told["loss by hand"], abs=1e-6)
 
 
 @pytest.mark.slow

@@ -63,6 +63,19 @@ def test_an_exported_run_begins_another_with_the_losses_of_the_run_itself(shards
     assert ours.loss_nats() < 0.9 * begin(shards, tmp_path, *changes).loss_nats()
 
 
+def test_a_modern_run_begins_another_by_itself_and_as_an_exported_folder(shards, tmp_path):
+    changes = ["model.block=modern", "model.activation=relu2", "model.logit_softcap=5", "model.init=zero_out"]
+    run = train(shards, tmp_path, *changes, "max_duration=3ba", "optim.lr=0.01", "run_name=a")
+    folder = tmp_path / "exported"
+    export_hf.main(compose_config("export_hf", f"run={run}", f"out={folder}"))
+    for source in (run, folder):
+        begun = begin(shards, tmp_path, *changes, "model.init=torch", f"model.init_from={source}")
+        assert begun.record["fingerprint"] == fingerprint_of(model_of(run))
+        with pytest.raises(InputError, match=r"of other sizes than model=\S+; give model\.logit_softcap=5\.0\.$"):
+            begin(shards, tmp_path, *changes[:2], f"model.init_from={source}")
+    assert begun.loss_nats() < 0.95 * begin(shards, tmp_path, *changes).loss_nats()
+
+
 def as_parts(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     names = sorted(weights)

@@ -16,8 +16,8 @@ from hindsight.config.checks import (
 from hindsight.config.freezing import frozen_parts
 from hindsight.config.typed_text import NAMES
 
-RNN_MODEL_TYPE = "hindsight_rnn"
-"""What config.json of an exported GRU or LSTM calls it: transformers has no name for one."""
+RNN_MODEL_TYPE, GPT_MODEL_TYPE = "hindsight_rnn", "hindsight_gpt"
+"""What config.json calls an exported GRU or LSTM, and a GPT of block=modern: transformers has no name for them."""
 
 
 class Block(Enum):
@@ -85,6 +85,11 @@ class ModelConfig:
     numbers, such as blocks.0-3 or blocks.5.attention."""
 
     @property
+    def own_model_type(self) -> str | None:
+        """What config.json of an exported folder calls a model that transformers lacks, whose code is in the folder."""
+        return None
+
+    @property
     def parts(self) -> list[str]:
         """Names of the parts that have weights, each a prefix of theirs."""
         # Not abstract: benchmarks.throughput begins with a ModelConfig of no kind, in whose place a named model comes.
@@ -132,6 +137,11 @@ class GPTConfig(ModelConfig):
     """Added to the variance in LayerNorm and RMSNorm."""
     logit_softcap: float | None = None
     """Bound of the logits c, which become c * tanh(logits / c) (block=modern); null for none."""
+
+    @property
+    def own_model_type(self) -> str | None:
+        """None for GPT-2 and Llama."""
+        return GPT_MODEL_TYPE if self.block is Block.modern else None
 
     @property
     def has_bias(self) -> bool:
@@ -222,6 +232,11 @@ class RNNConfig(ModelConfig):
     """gru or lstm."""
     final_norm: bool = False
     """Whether a LayerNorm stands between the last layer and the head."""
+
+    @property
+    def own_model_type(self) -> str | None:
+        """The name of our own."""
+        return RNN_MODEL_TYPE
 
     @property
     def parts(self) -> list[str]:

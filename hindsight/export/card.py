@@ -10,7 +10,6 @@ from typing import Any
 
 from hindsight import runs
 from hindsight.config.keys import flatten
-from hindsight.config.model import RNNConfig
 from hindsight.config.order import BOTH
 from hindsight.evaluation.opened_run import OpenedRun
 from hindsight.evaluation.trained_run import TrainedRun
@@ -78,7 +77,7 @@ def _first_line(reading: HowItReads) -> str:
 
 
 def _how_to_prompt(run: OpenedRun, reading: HowItReads) -> str:
-    code = ", trust_remote_code=True" if isinstance(run.config.model, RNNConfig) else ""
+    code = ", trust_remote_code=True" if run.config.model.own_model_type is not None else ""
     T = reading.context_length
     lines = ["## How to prompt it", ""]
     if not reading.writes:

@@ -1,14 +1,14 @@
-"""The Python files in an exported folder: the model of a GRU or LSTM, and what turns text for one that reads backward.
+"""The Python files in an exported folder: the model, if transformers does not have it, and what turns text.
 
-They are modules of this project, and run without it: what they import of it lies beside them in the folder.
+The latter is for a model that reads backward. They are modules of this project, and run without it: what they import of
+it lies beside them in the folder.
 """
 
 import re
 from pathlib import Path
 from typing import Any
 
-from hindsight.config.model import ModelConfig, RNNConfig
-from hindsight.export.model_files import RNN_MODULE
+from hindsight.config.model import ModelConfig
 from hindsight.export.reading import HowItReads
 from hindsight.files import write_atomically
 
@@ -22,7 +22,7 @@ GRAPHEMES = PACKAGE / "text" / "graphemes.py"
 
 def write_code(config: ModelConfig, reading: HowItReads, folder: Path) -> None:
     """Write those that this model needs."""
-    needed: list[Path] = [HERE / f"{RNN_MODULE}.py"] if isinstance(config, RNNConfig) else []
+    needed = [HERE / f"modeling_{config.own_model_type}.py"] if config.own_model_type is not None else []
     if reading.writes_turned:
         needed += [BACKWARD, REVERSED, GRAPHEMES] if reading.is_reversed_text else [BACKWARD]
     for path in needed:

@@ -9,7 +9,6 @@ from torch import nn
 
 from hindsight import runs
 from hindsight.config.export import ExportConfig
-from hindsight.config.model import Block, GPTConfig
 from hindsight.errors import InputError
 from hindsight.evaluation.opened_run import OpenedRun
 from hindsight.export.card import CARD, ORDER_FILE, card_text
@@ -40,12 +39,6 @@ def export(config: ExportConfig, run: OpenedRun, module: nn.Module) -> dict[str,
     Returns:
         What its record says.
     """
-    model = run.config.model
-    if isinstance(model, GPTConfig) and model.block is Block.modern:
-        raise InputError(
-            f"run={run.run.given} has model.block=modern, which transformers does not have; generate_text.py and "
-            "evaluate_tokens.py use the run as it is."
-        )
     with new_folder(local_path("out", config.out)) as folder:
         return write_folder(run, module, folder)
 

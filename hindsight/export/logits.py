@@ -51,11 +51,12 @@ def loaded(folder: Path) -> nn.Module:
     """Load an exported model by what is in its folder; the code that lies there is the project's own."""
     from transformers import AutoModelForCausalLM
 
+    from hindsight.export.in_folder.modeling_hindsight_gpt import HindsightGPTForCausalLM
     from hindsight.export.in_folder.modeling_hindsight_rnn import HindsightRNNForCausalLM
 
+    ours = {known.config_class.model_type: known for known in (HindsightGPTForCausalLM, HindsightRNNForCausalLM)}
     model_type = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["model_type"]
-    is_rnn = model_type == HindsightRNNForCausalLM.config_class.model_type
-    known = HindsightRNNForCausalLM if is_rnn else AutoModelForCausalLM
+    known = ours.get(model_type, AutoModelForCausalLM)
     return known.from_pretrained(folder, dtype=torch.float32).eval()
 
 

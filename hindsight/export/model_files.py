@@ -1,7 +1,7 @@
 """The weights and config.json of a model of ours, as transformers loads them.
 
-A GPT becomes GPT-2 or Llama, by the names in hf_weights.py. A GRU or LSTM keeps its own names: the class that loads it,
-in_folder/modeling_hindsight_rnn.py, lies beside it.
+A GPT becomes GPT-2 or Llama, by the names in hf_weights.py. A GPT of block=modern, a GRU or LSTM keeps its own names:
+the class that loads it, in_folder/modeling_hindsight_gpt.py or modeling_hindsight_rnn.py, lies beside it.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hindsight.config.model import RNN_MODEL_TYPE, Activation, Block, GPTConfig, ModelConfig, RNNConfig
+from hindsight.config.model import GPT_MODEL_TYPE, RNN_MODEL_TYPE, Activation, Block, GPTConfig, ModelConfig, RNNConfig
 from hindsight.errors import InputError
 from hindsight.export.reading import HowItReads
 from hindsight.files import set_usual_mode, write_atomically
@@ -19,7 +19,6 @@ from hindsight.hf_weights import HEAD, to_hugging_face
 
 CONFIG, GENERATION_CONFIG, WEIGHTS = "config.json", "generation_config.json", "model.safetensors"
 POSITIONS = "positions.weight"
-RNN_MODULE = f"modeling_{RNN_MODEL_TYPE}"
 
 
 def write_model(
@@ -44,13 +43,15 @@ def write_model(
 
     weights = module.state_dict()
     vocab_size = weights[HEAD].shape[0]
-    if isinstance(config, GPTConfig):
-        config = replace(config, context_length=reading.context_length)
+    config = replace(config, context_length=reading.context_length)
+    tensors = {name: weight for name, weight in weights.items() if not (config.tied_head and name == HEAD)}
+    if isinstance(config, RNNConfig):
+        content = rnn_config(config, vocab_size)
+    elif isinstance(config, GPTConfig) and config.block is Block.modern:
+        content = modern_config(config, vocab_size)
+    elif isinstance(config, GPTConfig):
         tensors = to_hugging_face(_within_window(weights, reading.context_length), config)
         content = gpt_config(config, vocab_size)
-    elif isinstance(config, RNNConfig):
-        tensors = {name: weight for name, weight in weights.items() if not (config.tied_head and name == HEAD)}
-        content = rnn_config(config, vocab_size, reading.context_length)
     else:
         raise InputError(f"model.name={config.name} is neither a GPT nor an RNN, and cannot be exported.")
     # Copies: parts of one matrix, such as the rows of `qkv`, share memory, which safetensors refuses.
@@ -64,7 +65,7 @@ def write_model(
 
 
 def gpt_config(config: GPTConfig, vocab_size: int) -> dict[str, Any]:
-    """Give the content of config.json for a GPT, without the ids of special tokens."""
+    """Give the content of config.json for a GPT-2 or Llama, without the ids of special tokens."""
     shared = {
         "vocab_size": vocab_size,
         "tie_word_embeddings": config.tied_head,
@@ -106,21 +107,44 @@ def gpt_config(config: GPTConfig, vocab_size: int) -> dict[str, Any]:
     }
 
 
-def rnn_config(config: RNNConfig, vocab_size: int, context_length: int) -> dict[str, Any]:
+def modern_config(config: GPTConfig, vocab_size: int) -> dict[str, Any]:
+    """Give the content of config.json for a GPT of block=modern, without the ids of special tokens."""
+    return _own_config(config, vocab_size, f"modeling_{GPT_MODEL_TYPE}.HindsightGPT") | {
+        "n_heads": config.n_heads,
+        "n_kv_heads": config.n_key_value_heads,
+        "d_hidden": config.d_hidden,
+        "activation": config.activation.name,
+        "bias": config.has_bias,
+        "rope_theta": config.rope_theta,
+        "norm_eps": config.norm_eps,
+        "logit_softcap": config.logit_softcap,
+    }
+
+
+def rnn_config(config: RNNConfig, vocab_size: int) -> dict[str, Any]:
     """Give the content of config.json for a GRU or LSTM, without the ids of special tokens."""
-    return {
-        "model_type": RNN_MODEL_TYPE,
-        "architectures": ["HindsightRNNForCausalLM"],
-        "auto_map": {
-            "AutoConfig": f"{RNN_MODULE}.HindsightRNNConfig",
-            "AutoModelForCausalLM": f"{RNN_MODULE}.HindsightRNNForCausalLM",
-        },
-        "vocab_size": vocab_size,
-        "max_position_embeddings": context_length,
+    return _own_config(config, vocab_size, f"modeling_{RNN_MODEL_TYPE}.HindsightRNN") | {
         "cell": config.cell.value,
+        "final_norm": config.final_norm,
+    }
+
+
+def _own_config(config: ModelConfig, vocab_size: int, code: str) -> dict[str, Any]:
+    """What config.json says of every model whose code lies in the folder.
+
+    Args:
+        config: the model.
+        vocab_size: number of token ids.
+        code: where its classes are, and how their names begin.
+    """
+    return {
+        "model_type": config.own_model_type,
+        "architectures": [f"{code.rpartition('.')[2]}ForCausalLM"],
+        "auto_map": {"AutoConfig": f"{code}Config", "AutoModelForCausalLM": f"{code}ForCausalLM"},
+        "vocab_size": vocab_size,
+        "max_position_embeddings": config.context_length,
         "d_model": config.d_model,
         "n_layers": config.n_layers,
-        "final_norm": config.final_norm,
         "tie_word_embeddings": config.tied_head,
         "dropout": config.dropout,
         "embedding_dropout": config.embedding_dropout,

@@ -5,7 +5,16 @@ Only what gpt.py computes with the same numbers is taken. Where config.json lack
 
 from typing import Any
 
-from hindsight.config.model import RNN_MODEL_TYPE, Activation, Block, Cell, GPTConfig, ModelConfig, RNNConfig
+from hindsight.config.model import (
+    GPT_MODEL_TYPE,
+    RNN_MODEL_TYPE,
+    Activation,
+    Block,
+    Cell,
+    GPTConfig,
+    ModelConfig,
+    RNNConfig,
+)
 from hindsight.errors import InputError
 
 TANH = {"gelu_new", "gelu_pytorch_tanh"}
@@ -29,6 +38,8 @@ def sizes_of(config: dict[str, Any], where: str) -> ModelConfig:
             return _gpt2(config, where)
         if kind == "llama":
             return _llama(config, where)
+        if kind == GPT_MODEL_TYPE:
+            return _modern(config)
         if kind == RNN_MODEL_TYPE:
             return _rnn(config)
     except InputError as error:
@@ -95,6 +106,26 @@ def _llama(config: dict[str, Any], where: str) -> GPTConfig:
         bias=biases[0],
         rope_theta=float(rope.get("rope_theta", config.get("rope_theta", 10000.0))),
         norm_eps=float(config.get("rms_norm_eps", 1e-6)),
+        tied_head=_flag(config, "tie_word_embeddings", False),
+    )
+
+
+def _modern(config: dict[str, Any]) -> GPTConfig:
+    d_model = _count(config, "d_model", 16)
+    softcap = config.get("logit_softcap")
+    return GPTConfig(
+        name=Block.modern.name,
+        block=Block.modern,
+        n_layers=_count(config, "n_layers", 1),
+        d_model=d_model,
+        n_heads=_count(config, "n_heads", 1),
+        n_kv_heads=_count(config, "n_kv_heads", 1),
+        mlp_ratio=ratio_of(_count(config, "d_hidden", 64), d_model),
+        activation=Activation[config["activation"]],
+        bias=_flag(config, "bias", False),
+        rope_theta=float(config["rope_theta"]),
+        norm_eps=float(config["norm_eps"]),
+        logit_softcap=None if softcap is None else float(softcap),
         tied_head=_flag(config, "tie_word_embeddings", False),
     )
 

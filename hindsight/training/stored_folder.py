@@ -1,6 +1,6 @@
 """The weights in a folder of Hugging Face: safetensors, or pytorch_model.bin, each in one file or in several.
 
-A GRU or LSTM of ours that was exported to such a folder has our names there; GPTs have those of hf_weights.py.
+A model of ours that transformers does not have was exported with our names; GPT-2 and Llama have those of hf_weights.
 """
 
 import zipfile
@@ -36,7 +36,7 @@ def weights_in(folder: Path, config: ModelConfig, where: str) -> dict[str, Tenso
         InputError: weights are missing, damaged, or of another shape.
     """
     stored = _stored(folder, where)
-    if not isinstance(config, GPTConfig):
+    if not isinstance(config, GPTConfig) or config.own_model_type is not None:
         tied = {HEAD: stored[EMBEDDING]} if config.tied_head and EMBEDDING in stored else {}
         return {name: weight.float() for name, weight in (stored | tied).items()}
     prefix = OUTER[config.block]
