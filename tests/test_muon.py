@@ -52,7 +52,7 @@ def test_matrices_of_the_layers_are_muons_queries_keys_values_and_gates_each_by_
     else:
         kv = 4 * config.n_key_value_heads
         block = {"attention.qkv": [16, kv, kv], "attention.out": [16], "mlp.down": [16], "mlp.up": [config.d_hidden]}
-        block |= {"mlp.gate": [config.d_hidden]} if config.block.name == "llama" else {}
+        block |= {"mlp.gate": [config.d_hidden]} if config.is_gated else {}
         expected = {f"blocks.{i}.{name}.weight": rows for i in range(2) for name, rows in block.items()}
     assert found == expected
 

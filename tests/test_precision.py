@@ -22,8 +22,6 @@ def train_kind(kind: str, shards: Path, runs: Path, *changes: str) -> Path:
     """A run of a kind of model, named by the first change."""
     name = changes[0].replace("=", "-")
     given = settings(shards, runs, *KINDS[kind], f"run_name={name}", "optim.lr=3e-3", *changes)
-    if kind in ("gru", "lstm"):
-        given.remove("model.n_heads=2")
     train_composer.main(compose_config("train_composer", *given))
     return runs / name
 
