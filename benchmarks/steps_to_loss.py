@@ -1,6 +1,6 @@
 """Steps and seconds to a loss: `python -m benchmarks.steps_to_loss COMPARISON DATA OUT.jsonl`, from the repository.
 
-A comparison has two variants of the same small model, given by keys of train_composer.py, such as AdamW and Muon. The
+A comparison has two variants of a small model, given by keys of train_composer.py, such as AdamW and Muon. The
 learning rate of each is swept, by factors of 2 around that of the demo, until its best has a worse one on either side.
 With it, the first is trained for STEPS steps from each of SEEDS, and the second for shares of them, each run with a
 schedule of its own length. Where the second reaches the loss that the first ends with, over the whole validation split
@@ -35,10 +35,11 @@ from load_text_streaming import build_loaders
 from loss_utils import metric_values
 
 COMPARISONS = {
-    "optimizers": {"AdamW": ["optim.name=adamw"], "Muon": ["optim.name=muon"]},
+    "optimizers": {"AdamW": ["model=gpt_demo", "optim.name=adamw"], "Muon": ["model=gpt_demo", "optim.name=muon"]},
+    "models": {"gpt_demo": ["model=gpt_demo"], "modern_demo": ["model=modern_demo"]},
 }
 """By name, the keys of two variants."""
-KEYS = ["direction=forward", "model=gpt_demo", "model.context_length=128", "batch_size=8", "optim.warmup_steps=50"]
+KEYS = ["direction=forward", "model.context_length=128", "batch_size=8", "optim.warmup_steps=50"]
 STEPS = 400
 SHARES = (0.4, 0.5, 0.6, 0.75, 1.0)
 """Of STEPS, the lengths for which the second variant is trained."""

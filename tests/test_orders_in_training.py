@@ -136,8 +136,10 @@ def test_a_run_in_an_order_has_the_losses_and_weights_of_a_forward_run_on_such_s
     assert turned.name == f"gpt_nano-l2-d24-ctx64-h2-t32-shards-{order.replace(':', '')}-seed0"
 
 
-<<<<<<< HEAD
-OPTIONS = {"bf16": ["precision=bf16"]}
+OPTIONS = {
+    "bf16": ["precision=bf16"],
+    "modern": ["model.block=modern", "model.activation=relu2", "model.init=zero_out", "model.logit_softcap=5"],
+}
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -149,13 +151,15 @@ def test_no_option_tells_a_backward_run_from_a_forward_run_on_turned_shards(opti
     forward = train(permuted("backward"), tmp_path / "b", "direction=forward", *given)
     assert losses(turned) == losses(forward)
     assert losses(turned) != losses(train(unsigned, tmp_path / "c", "direction=forward", *given))
-=======
+    weights, others = load_file(turned / "model.safetensors"), load_file(forward / "model.safetensors")
+    assert all(torch.equal(weights[name], others[name]) for name in others)
+
+
 @pytest.mark.parametrize("model", ["gpt_nano", "gru_small"])
 def test_a_backward_run_by_muon_is_a_forward_run_on_turned_shards(model, unsigned, permuted, tmp_path):
     keys = ["optim.name=muon", "optim.lr=0.02", f"model={model}", "run_name=a"]
     turned = train(unsigned, tmp_path / "a", "direction=backward", *keys)
     forward = train(permuted("backward"), tmp_path / "b", "direction=forward", *keys)
     assert losses(turned) == losses(forward)
->>>>>>> 5e049c1 (optim.name=muon: matrices of the layers by Muon, queries, keys, values and gates each by itself, all else by AdamW, in one optimizer; benchmarks.steps_to_loss compares two variants at their best rates)
     weights, others = load_file(turned / "model.safetensors"), load_file(forward / "model.safetensors")
     assert all(torch.equal(weights[name], others[name]) for name in others)

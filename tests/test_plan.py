@@ -16,13 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from hindsight import runs
-<<<<<<< HEAD
 from hindsight.config.model import Activation, Block, Cell, GPTConfig, ModelConfig, RNNConfig
-from hindsight.config.optim import OptimConfig
-=======
-from hindsight.config.model import Block, Cell, GPTConfig, ModelConfig, RNNConfig
 from hindsight.config.optim import OptimConfig, OptimizerName
->>>>>>> 5e049c1 (optim.name=muon: matrices of the layers by Muon, queries, keys, values and gates each by itself, all else by AdamW, in one optimizer; benchmarks.steps_to_loss compares two variants at their best rates)
 from hindsight.config.schemas import model_names
 from hindsight.errors import InputError
 from hindsight.planning.memory import Memory, memory_of
