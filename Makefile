@@ -1,5 +1,6 @@
 # make demo: corpus -> tokenizer -> shards -> GPT forward and backward -> comparison, from a fresh machine.
 # make test: all tests.   make check: what changed files need, in a minute.   make soak: hundreds of faults, and a table.
+# make bench: training beside its peers and its targets, about ten minutes; RECORD=1 records the ratios anew.
 # make lint, make format: as their names say.   make lock: requirements*.in -> requirements*.txt.
 # TORCH=latest does any of it with the versions of requirements-latest.txt, in .venv-latest.
 
@@ -19,7 +20,7 @@ export PYTHONUNBUFFERED := 1
 # Threads that wait in a busy loop slow each other down by a factor of 2 and more where another program wants a core.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: setup demo test test-latest check soak lint format lock
+.PHONY: setup demo test test-latest check soak bench lint format lock
 
 setup: $(VENV)/.ready
 
@@ -78,11 +79,14 @@ SEED ?= 0
 soak: setup
 	@PYTHONPATH=.:tests $(BIN)/python tests/faults/soak.py $(TRIES) $(SEED)
 
+bench: setup
+	@$(BIN)/python -m benchmarks.targets $(if $(RECORD),--record) $(PARTS)
+
 lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
-	@$(BIN)/shellcheck -x jobs/*.sh jobs/*.slurm
+	@$(BIN)/shellcheck -x jobs/*.sh jobs/*.slurm benchmarks/*.sh
 	@cp requirements.txt requirements-latest.txt $(VENV)
 	@$(LOCK) -o $(VENV)/requirements.txt && $(LOCK_LATEST) -o $(VENV)/requirements-latest.txt
 	@for name in requirements.txt requirements-latest.txt; do \

@@ -1,0 +1,131 @@
+"""What training is to reach, measured side by side in one table: `make bench`, about ten minutes on two cores.
+
+`python -m benchmarks.targets [--record] [PART ...]`, from the repository's root; without names, all parts. Each is a
+run of benchmarks.throughput with one thread, or another benchmark. What counts on a CPU are ratios of CPU time, taken
+in turns in one run. They are compared with those that were recorded on the same kind of machine (recorded.py); --record
+records them anew. On a GPU benchmarks/gpu.sh takes the place of this.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.recorded import Ratio, compare, machine_kind, read_recorded, record
+from benchmarks.table import HEAD, Row
+from benchmarks.throughput.measure import Result, measure
+from benchmarks.throughput.setup import make_contenders
+from benchmarks.throughput.table import cpu, median_of, ratios_of, recorded_ratios, wall
+from hindsight.command_line import configuration_of
+from hindsight.errors import InputError
+
+RECORDED = Path(__file__).with_name("recorded.json")
+Part = tuple[list[Row], list[Ratio]]
+OURS_AT_BEST = ["compile=true", "peers.compile=false"]
+
+
+def run(*settings: str) -> list[Result]:
+    """Measure as `python -m benchmarks.throughput` does with these settings."""
+    return measure(make_contenders(configuration_of("throughput", settings)))
+
+
+def at_least(name: str, other: Result, ours: Result, target: float | None) -> Row:
+    """Say how many times the CPU time of one side is that of the other."""
+    ratios = ratios_of(other, ours, cpu)
+    ratio = statistics.median(ratios)
+    value = f"{ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    time = statistics.median(ratios_of(other, ours, wall))
+    value += f"; by time {time:.2f}; {1000 * median_of(ours, cpu):,.0f} ms of CPU, {ours.peak_mib:,.0f} MiB"
+    return Row(name, value) if target is None else Row(name, value, f"≥ {target}", ratio >= target)
+
+
+def gpt_4096() -> Part:
+    """Measure gpt_demo at V = 4096: beside Hugging Face's, and in the Trainer."""
+    bare, trainer, huggingface = results = run(
+        "variants=[bare,trainer,huggingface]", "vocab_size=4096", *OURS_AT_BEST, "rounds=5", "steps=4"
+    )
+    rows = [
+        at_least("GPT, compiled, fp32, V 4,096: Hugging Face's GPT-2 over ours, CPU time", huggingface, bare, 1.4),
+        at_least("the bare loop over the Trainer with everything on, CPU time", bare, trainer, 0.97),
+    ]
+    waited = sum(step.wait_seconds for turn in trainer.turns for step in turn)
+    whole = sum(step.seconds for turn in trainer.turns for step in turn)
+    rows.append(Row("the Trainer's waits for data, of its time", f"{waited / whole:.2%}"))
+    rows.append(Row("to the first step, compilation included", f"{bare.first_step_seconds:.1f} s"))
+    return rows, recorded_ratios(results)
+
+
+def gpt_50257() -> Part:
+    """Measure gpt_demo at V = 50257 beside Hugging Face's."""
+    bare, huggingface = results = run(
+        "variants=[bare,huggingface]", "vocab_size=50257", *OURS_AT_BEST, "rounds=3", "steps=2"
+    )
+    name = "GPT, compiled, fp32, V 50,257: Hugging Face's GPT-2 over ours, CPU time"
+    memory = Row("peak memory of the process, ours over Hugging Face's", f"{bare.peak_mib / huggingface.peak_mib:.2f}")
+    return [at_least(name, huggingface, bare, 1.4), memory], recorded_ratios(results)
+
+
+def gpt_bf16() -> Part:
+    """Measure gpt_demo in bfloat16 at V = 16384 beside Hugging Face's, in bfloat16 and in float32."""
+    sizes = ["vocab_size=16384", *OURS_AT_BEST, "rounds=3", "steps=3", "precision=bf16"]
+    config = configuration_of("throughput", ["variants=[bare,huggingface]", *sizes])
+    other = configuration_of("throughput", ["variants=[huggingface]", *sizes, "peers.precision=fp32"])
+    bare, bf16, fp32 = results = measure([*make_contenders(config), *make_contenders(other)])
+    name = "GPT, compiled, bf16, V 16,384: Hugging Face's GPT-2"
+    rows = [
+        at_least(f"{name} in bf16 over ours, CPU time", bf16, bare, 2.2),
+        at_least(f"{name} in fp32 over ours, CPU time", fp32, bare, None),
+    ]
+    return rows, recorded_ratios(results)
+
+
+def lstm() -> Part:
+    """Measure an LSTM in the Trainer beside one nn.LSTM with head and loss."""
+    plain, trainer = results = run(
+        "variants=[plain,trainer]", "model=lstm_medium", "vocab_size=4096", "rounds=3", "steps=2"
+    )
+    return [
+        at_least("LSTM 3 x 512: a loop around nn.LSTM over the Trainer, CPU time", plain, trainer, 0.95)
+    ], recorded_ratios(results)
+
+
+PARTS: dict[str, Callable[[], Part]] = {
+    "gpt_4096": gpt_4096,
+    "gpt_50257": gpt_50257,
+    "gpt_bf16": gpt_bf16,
+    "lstm": lstm,
+}
+
+
+def measured(name: str, part: Callable[[], Part]) -> Part:
+    """Measure a part; a row says so where it fails, and the others go on."""
+    try:
+        return part()
+    except (InputError, RuntimeError) as error:
+        return [Row(name, f"not measured: {error}", "", False)], []
+
+
+def main(arguments: Sequence[str], parts: Mapping[str, Callable[[], Part]] = PARTS, path: Path = RECORDED) -> None:
+    """Measure the parts, print one table, and compare with what was recorded in a file."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.targets", description="Measure beside targets.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}; all, if none is named")
+    parser.add_argument("--record", action="store_true", help=f"record the ratios anew in {path.name}")
+    given = parser.parse_args(arguments)
+    if unknown := set(given.parts) - parts.keys():
+        parser.error(f"{', '.join(sorted(unknown))}: choose of {', '.join(parts)}")
+    recorded = read_recorded(path)
+    rows: list[Row] = []
+    ratios: list[Ratio] = []
+    for name in given.parts or parts:
+        of_rows, of_ratios = measured(name, parts[name])
+        rows, ratios = rows + of_rows, ratios + of_ratios
+        sys.stderr.write("\n".join(map(str, of_rows)) + "\n")  # what is there already, if the rest is interrupted
+    machine = machine_kind("cpu", 1)
+    sys.stdout.write("\n".join([machine, "", HEAD, *map(str, rows), "", *compare(recorded, machine, ratios)]) + "\n")
+    if given.record:
+        record(path, machine, ratios)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
