@@ -285,7 +285,7 @@ def fit(trainer: Trainer, run: OpenRun, saver: ResumeSaver) -> None:
 def main(config: TrainConfig) -> None:
     """Train, or only try to."""
     try:
-        init_process_group(WAIT_FOR_RANK_0_S)
+        init_process_group(WAIT_FOR_RANK_0_S, alone=config.parallelism is Parallelism.fsdp)
         if config.sanity_check:
             sanity_check(config, train)
         else:

@@ -25,22 +25,31 @@ FREE_TENSORS_S = 0.2
 """Many times what a thread that is about to free memory needs, also on a machine with more work than cores."""
 
 
-def init_process_group(timeout_s: float) -> None:
-    """Join the other ranks; a collective fails where one of them is waited for longer than this, in seconds."""
+def init_process_group(timeout_s: float, alone: bool = False) -> None:
+    """Join the other ranks; a collective fails where one of them is waited for longer than this, in seconds.
+
+    A process that is alone joins nobody, unless it must. Its collectives, of which Composer makes four in each step,
+    would be messages to a thread of gloo, or kernels of NCCL.
+    """
+    if dist.get_world_size() > 1 or alone:
+        join(timeout_s)
+
+
+def join(timeout_s: float) -> None:
+    """Make PyTorch's process group."""
     if not dist.is_initialized():  # it is for all runs of a sweep but the first
         atexit.register(_let_gloo_free_tensors)
         let_threads_run_before_forks()
     waiting = threading.Timer(SAY_WAITING_S, _say_waiting)
     waiting.daemon = True
-    if dist.get_world_size() > 1:
-        waiting.start()
+    waiting.start()
     try:
         dist.initialize_dist(get_device(None), timeout=timeout_s)
     except (RuntimeError, ValueError) as error:  # of PyTorch, gloo and NCCL
         if "interface" in str(error) or "Cannot assign requested address" in str(error):
             raise InputError(
-                "this machine has no network interface for 127.0.0.1, by which PyTorch's processes talk, also one with "
-                f"itself: bring it up (`ip link set lo up`), or name another by GLOO_SOCKET_IFNAME ({error})."
+                "this machine has no network interface for 127.0.0.1, by which PyTorch's processes talk: bring it "
+                f"up (`ip link set lo up`), or name another by GLOO_SOCKET_IFNAME ({error})."
             ) from error
         raise InputError(
             f"the {dist.get_world_size()} processes of WORLD_SIZE cannot meet at MASTER_ADDR="
@@ -63,10 +72,9 @@ def _say_waiting() -> None:
 def _let_gloo_free_tensors() -> None:
     """Let gloo's threads free the tensors of the last collective before the interpreter begins to shut down.
 
-    One that asks for the GIL after that aborts the process, or hangs it, whatever its exit status was to be; a process
-    that is alone has such threads too (https://github.com/pytorch/pytorch/issues/190489; delete this with a torch that
-    ends them by itself, which 2.7.0 does not). destroy_process_group() is no way out: it holds the GIL while it waits
-    for them, and hangs.
+    One that asks for the GIL after that aborts the process, or hangs it, whatever its exit status was to be
+    (https://github.com/pytorch/pytorch/issues/190489; delete this with a torch that ends them by itself, which 2.7.0
+    does not). destroy_process_group() is no way out: it holds the GIL while it waits for them, and hangs.
     """
     time.sleep(FREE_TENSORS_S)
 

@@ -246,12 +246,11 @@ def test_a_small_machine_trains(shards, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_machine_without_a_network_interface_is_told_so(shards, tmp_path):
+def test_a_process_that_is_alone_needs_no_network_interface(shards, tmp_path):
     alone = ["unshare", "--map-root-user", "--net"]
     if shutil.which("unshare") is None or subprocess.run([*alone, "true"], capture_output=True).returncode:
         skip("unshare cannot take the network away here")
     command = [sys.executable, "train_composer.py", *settings(shards, tmp_path, "run_name=a")]
-    done = subprocess.run([*alone, *command], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    assert "no network interface for 127.0.0.1" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+    done = subprocess.run([*alone, *command], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert records(tmp_path / "a")[-1]["step"] == 6

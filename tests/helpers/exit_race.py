@@ -1,4 +1,4 @@
-"""Runs of one process that leave with status 2 while gloo's threads get hardly any time.
+"""Processes with a process group that leave with status 2 while gloo's threads get hardly any time.
 
 Prints what became of each: its status, or -14 where it still hung after LONG_S seconds, as a third do without the pause
 at the end of `ranks`.
@@ -12,7 +12,7 @@ import warnings
 
 from composer.utils import dist
 
-from hindsight.ranks import init_process_group
+from hindsight.ranks import join
 
 PROCESSES = 12
 LONG_S = 20
@@ -24,7 +24,7 @@ def leave() -> None:
     os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
     sys.setswitchinterval(LONG_S)
     before = os.listdir("/proc/self/task")
-    init_process_group(LONG_S)
+    join(LONG_S)
     for thread in {*os.listdir("/proc/self/task")}.difference(before):
         os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))
     dist.all_gather_object("x")
