@@ -10,6 +10,7 @@ import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from composer.core import Callback, Event, State
@@ -17,6 +18,7 @@ from composer.loggers import Logger, LoggerDestination
 from composer.utils import create_interval_scheduler, dist
 from omegaconf import OmegaConf
 
+from gpt import GPT
 from hindsight import runs
 from hindsight.config.training import WandbMode
 from hindsight.generation.sampling import Sampling
@@ -35,6 +37,7 @@ from hindsight.training.sharding import whole
 from hindsight.training.speed import Speed
 from language_model import LanguageModel
 from loss_utils import metric_values
+from rnn import RNN
 
 
 class TrainMetrics(Callback):
@@ -92,7 +95,7 @@ class TrainMetrics(Callback):
         metrics |= {
             "train/lr": self.lr,
             "train/grad_norm": float(self.grad_norm),
-            **{name: float(norm) for name, norm in self.norms.items()},
+            **(dict(zip(self.norms, torch.stack([*self.norms.values()]).tolist(), strict=True)) if self.norms else {}),
             runs.TOKENS_PER_SECOND: self.speed.tokens_per_second,
             "train/peak_memory_mib": peak_memory_mib(),
         }
@@ -220,9 +223,18 @@ class Samples(Callback):
         module = self.model.whole_module()
         if module is None or dist.get_global_rank() != 0:
             return
+        with torch.compiler.set_stance("force_eager"):  # each length of a text would be compiled by itself
+            rows = self._rows(step, module)
+        columns = [*SAMPLE_COLUMNS, SAMPLE_WAY][: len(rows[0])] if rows else SAMPLE_COLUMNS
+        with self.path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows)
+        logger.log_table(columns, rows, name="samples", step=step)
+
+    def _rows(self, step: int, module: GPT | RNN) -> list[list[Any]]:
+        """Write on from each prompt; rows of the table."""
         seed = self.seed * 1_000_003 + step
         sampling = Sampling(self.config.temperature, self.config.top_k)
-        rows = []
+        rows: list[list[Any]] = []
         for prompt, (way, reading) in itertools.product(self.config.prompts, self.readings.items()):
             tokens = self.tokenizer.tokenize(self.as_read(prompt))[0].tolist()
             if not writes_on(reading.order):  # a prompt that is too long must not stop a training
@@ -240,10 +252,7 @@ class Samples(Callback):
                 )
             )
             rows.append([step, prompt, self.as_read(self.tokenizer.detokenize(text.known)), *([way] if way else [])])
-        columns = [*SAMPLE_COLUMNS, SAMPLE_WAY][: len(rows[0])] if rows else SAMPLE_COLUMNS
-        with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows)
-        logger.log_table(columns, rows, name="samples", step=step)
+        return rows
 
 
 def build_loggers(run: OpenRun) -> list[LoggerDestination]:

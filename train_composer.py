@@ -186,7 +186,10 @@ def build_language_model(setup: RunSetup) -> LanguageModel:
     module = build_model(config.model, setup.vocab_size, config.seed, config.activation_checkpointing)
     freeze(module, config.model.frozen)
     ways = tuple(reading.order.name for reading in setup.order.readings)
-    return LanguageModel(module, tokenizer.bytes_per_token, config.metrics, ways, is_by_cpu(config.precision))
+    model = LanguageModel(module, tokenizer.bytes_per_token, config.metrics, ways, is_by_cpu(config.precision))
+    if config.compile:
+        model.compile_regions()
+    return model
 
 
 def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSaver]:
@@ -241,7 +244,6 @@ def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSa
             callbacks=callbacks,
             loggers=build_loggers(run),
             progress_bar=False,  # Console shows one
-            compile_config={} if config.compile else None,
             auto_log_hparams=False,
         )
     restore.trainer = trainer

@@ -138,6 +138,7 @@ def test_a_run_in_an_order_has_the_losses_and_weights_of_a_forward_run_on_such_s
 
 OPTIONS = {
     "bf16": ["precision=bf16"],
+    "compile": ["compile=true"],
     "modern": ["model.block=modern", "model.activation=relu2", "model.init=zero_out", "model.logit_softcap=5"],
 }
 

@@ -73,7 +73,7 @@ def run_plainly(model: nn.Module, setup: Setup, turns: Turns) -> None:
     optim = OptimConfig()
     model = model.to(setup.device)
     optimizer = build_optimizer(model, optim)
-    forward = torch.compile(model) if setup.compile else model
+    forward = compiled(model) if setup.compile else model
     for inputs_BT, targets_BT in cycle(random_batches(setup)):
         sums: list[Tensor] = []
         size = setup.microbatch_size
@@ -88,6 +88,14 @@ def run_plainly(model: nn.Module, setup: Setup, turns: Turns) -> None:
         if sums:
             metric_values(torch.stack(sums).sum(dim=0))
         turns.mark()
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    """Compile ours as train_composer.py does, and others as a whole."""
+    if not isinstance(model, LanguageModel):
+        return torch.compile(model)  # pyright: ignore[reportReturnType]
+    model.compile_regions()
+    return model
 
 
 def random_batches(setup: Setup) -> list[tuple[Tensor, Tensor]]:

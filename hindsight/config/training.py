@@ -193,7 +193,7 @@ class TrainConfig:
     """fp32; bf16, on a GPU or a processor with avx512_bf16 or amx_bf16; fp16, on a GPU. Weights, gradients and the
     optimizer stay float32."""
     compile: bool = False
-    """Whether to compile the model with torch.compile."""
+    """Whether to compile the model with torch.compile, block by block, and head and loss."""
     parallelism: Parallelism = Parallelism.ddp
     """ddp: every device has the whole model; fsdp: each keeps a part of all weights, gradients and running means, and
     gathers the weights of a layer when it is computed: for a model that one device has no room for."""
