@@ -232,9 +232,19 @@ def worker_error(error: BaseException, num_workers: int) -> InputError | None:
     )
 
 
-def count_targets(batch: dict[str, Tensor]) -> int:
-    """Number of targets in a batch, without padding."""
-    return int((batch["targets"] != IGNORED).sum())
+def count_targets(batch: dict[str, Any]) -> int:
+    """Number of targets in a batch, without padding; of a microbatch, as `split_batch` counted them."""
+    return batch["n_targets"] if "n_targets" in batch else int((batch["targets"] != IGNORED).sum())
+
+
+def split_batch(batch: dict[str, Tensor], n_windows: int) -> list[dict[str, Any]]:
+    """Split a batch into microbatches, and count the targets of each while it is on the CPU.
+
+    Composer asks for the number again when a microbatch is on its device, and would wait there for all that was begun.
+    """
+    pieces = zip(*(tensor.split(n_windows) for tensor in batch.values()), strict=True)
+    microbatches = [dict(zip(batch, tensors, strict=True)) for tensors in pieces]
+    return [{**each, "n_targets": count_targets(each)} for each in microbatches]
 
 
 def build_loader(
@@ -260,7 +270,9 @@ def build_loader(
         generator=torch.Generator().manual_seed(seed),
         pin_memory=torch.cuda.is_available(),
     )
-    return DataSpec(loader, num_samples=dataset.n_samples, get_num_tokens_in_batch=count_targets)
+    return DataSpec(
+        loader, num_samples=dataset.n_samples, get_num_tokens_in_batch=count_targets, split_batch=split_batch
+    )
 
 
 def build_dataset(setup: RunSetup, split_name: str, shuffle: bool) -> TextStreamingDataset:

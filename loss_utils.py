@@ -77,7 +77,7 @@ def metric_values(sums_4: Tensor) -> dict[str, float]:
 
     Bits per byte = sum of nats / ln 2 / UTF-8 bytes of the targets.
     """
-    nats, correct, targets, size = (float(value) for value in sums_4)
+    nats, correct, targets, size = (float(value) for value in sums_4.cpu())  # one copy from the device
     loss_nats = nats / targets if targets else math.nan
     return {
         "loss_nats": loss_nats,

@@ -80,6 +80,7 @@ from composer.utils import dist, get_device
 from hindsight.loading.remote import fetch_description
 from hindsight.ranks import init_process_group, leave_error, on_rank_0, read_left_error
 from hindsight.training import lr_plan
+from hindsight.training.attention_kernel import slow_attention
 from hindsight.training.callback_order import check_order
 from hindsight.training.checkpoint_files import load_weights_only
 from hindsight.training.checkpoints import RestoreRandomState, ResumeSaver, StopOnRequest, build_savers
@@ -265,7 +266,7 @@ def fit(trainer: Trainer, run: OpenRun, saver: ResumeSaver) -> None:
     finished = state.timestamp >= max_duration
     if dist.get_global_rank() == 0 and not setup.config.sanity_check:
         devices = f"{dist.get_world_size()} x {get_device(None).name}"
-        started = start_lines(setup, run.metadata, step, devices)
+        started = start_lines(setup, run.metadata, step, devices) + slow_attention(setup.config)
         started += [run.lr_change] if run.lr_change is not None else []
         log.info("%s", nothing_to_do(setup, step) if finished else "\n".join(started))
     if finished or saver.evaluation_is_owed:
