@@ -19,6 +19,7 @@ from hindsight import interrupts
 from hindsight.command_line import run_script
 from hindsight.config.evaluation import EvaluateConfig
 from hindsight.evaluation.trained_run import TrainedRun, read_run
+from hindsight.quick_imports import quick_imports
 
 if TYPE_CHECKING:
     from hindsight.config.training import Precision
@@ -38,11 +39,12 @@ WAIT_S = 86400.0
 def main(config: EvaluateConfig) -> None:
     """Evaluate, unless the same result is there, and print the metrics."""
     run = read_run(config.run)
-    from composer.utils import dist
+    with quick_imports():
+        from composer.utils import dist
 
-    from hindsight.evaluation.evaluate import Tools, evaluate
-    from hindsight.evaluation.summary import metric_lines
-    from hindsight.ranks import init_process_group
+        from hindsight.evaluation.evaluate import Tools, evaluate
+        from hindsight.evaluation.summary import metric_lines
+        from hindsight.ranks import init_process_group
 
     interrupts.handle_signals_again()  # importing Composer sets signal handlers
     try:

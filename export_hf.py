@@ -16,6 +16,7 @@ from hindsight.config.export import ExportConfig
 from hindsight.evaluation.trained_run import read_run
 from hindsight.export.hub import check_login, push
 from hindsight.files import local_path
+from hindsight.quick_imports import quick_imports
 
 log = logging.getLogger("hindsight")
 
@@ -25,10 +26,11 @@ def main(config: ExportConfig) -> None:
     trained = read_run(config.run)
     if config.push is not None:
         check_login(config.push)
-    from hindsight.evaluation.opened_run import opened_run
-    from hindsight.export.export import earlier_export, export
-    from hindsight.export.reading import how_it_reads
-    from language_model import load_trained
+    with quick_imports():
+        from hindsight.evaluation.opened_run import opened_run
+        from hindsight.export.export import earlier_export, export
+        from hindsight.export.reading import how_it_reads
+        from language_model import load_trained
 
     interrupts.handle_signals_again()  # importing Composer sets signal handlers
     with opened_run(trained, config.checkpoint, config.tokenizer) as run:

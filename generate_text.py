@@ -23,6 +23,7 @@ from hindsight.evaluation.trained_run import read_run
 from hindsight.generation.given import gaps_to_fill, texts_to_score
 from hindsight.generation.prompts import is_typed, lines_of_input, read_prompts
 from hindsight.generation.records import check_out
+from hindsight.quick_imports import quick_imports
 
 if TYPE_CHECKING:
     from hindsight.evaluation.opened_run import OpenedRun
@@ -43,7 +44,8 @@ def main(config: GenerateConfig) -> None:
     if config.other is not None:
         read_run(config.other, "other")
 
-    from hindsight.evaluation.opened_run import opened_run
+    with quick_imports():
+        from hindsight.evaluation.opened_run import opened_run
 
     interrupts.handle_signals_again()  # importing Composer sets signal handlers
     try:

@@ -20,8 +20,9 @@ from hindsight.command_line import check_arguments, one_line_errors, run_script
 from hindsight.config.training import Parallelism, TrainConfig
 from hindsight.durations import plain_duration
 from hindsight.errors import InputError
+from hindsight.quick_imports import quick_imports
 from hindsight.studies import sweep
-from hindsight.training import published_json
+from hindsight.training import early, published_json
 from hindsight.training.init_source import check_early
 from hindsight.training.run_settings import is_finished
 from hindsight.training.setup import RunSetup, check_setup, locate_data
@@ -66,6 +67,7 @@ def begin() -> None:
                 sweep.announce(sys.argv[1:])
             else:
                 answer_early(given)
+                early.import_wandb(given)
     except interrupts.GaveUp as reason:
         interrupts.leave_at_once(reason)
 
@@ -74,8 +76,9 @@ if __name__ == "__main__":
     begin()
 
 # The imports below take seconds.
-from composer import Evaluator, Trainer
-from composer.utils import dist, get_device
+with quick_imports():
+    from composer import Evaluator, Trainer
+    from composer.utils import dist, get_device
 
 from hindsight.loading.remote import fetch_description
 from hindsight.ranks import init_process_group, leave_error, on_rank_0, read_left_error
@@ -98,6 +101,7 @@ from logging_composer import Samples, TrainMetrics, build_loggers
 
 if __name__ == "__main__":
     interrupts.handle_signals()  # again: importing Composer also sets signal handlers
+    early.asking_for_processor()
 
 WAIT_FOR_RANK_0_S = 1800.0
 """Seconds that ranks wait for each other: the first one may check, or fetch, a large checkpoint meanwhile."""
@@ -216,6 +220,7 @@ def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSa
     energy = [Energy(setup.folder, config)] if config.energy else []
     callbacks = [run.lock, restore, gradient, StopAtNonFiniteLoss(), metrics, *energy, samples, *backups, saver, stop]
     check_order(callbacks)
+    early.asking_for_processor().join()
     with warnings.catch_warnings():
         # These have no state, and an older checkpoint does not name them.
         stateless = "|".join(kind.__name__ for kind in (ClipGradient, StopAtNonFiniteLoss, Console, Energy))

@@ -7,9 +7,7 @@ hindsight/config/, and only then calls the script's `main`. Nothing here imports
 import hindsight.installed  # noqa: F401 - says `make setup` before an import below fails
 
 # isort: split
-import atexit
 import errno
-import gc
 import inspect
 import os
 import re
@@ -36,6 +34,7 @@ from hindsight.config.typed_text import TextKey, as_typed, check_references, tex
 from hindsight.errors import DISK_FULL, InputError
 from hindsight.interrupts import received_signal
 from hindsight.provenance import VERSION, git_commit, versions
+from hindsight.quick_imports import freeze_imports
 from hindsight.yaml_files import keep_texts_of_files
 
 RANK_0_FIRST_S = 20.0
@@ -129,18 +128,6 @@ def run_script(script: str, main: Callable[[Any], None], alone: str = "") -> Non
             raise refused[0]
     if output.exit_status():
         sys.exit(output.exit_status())
-
-
-def freeze_imports() -> None:
-    """Exclude imports from garbage collection, which copies their pages after a fork and takes 0.07 s at exit.
-
-    From triton 3.9 on, nanobind reports at exit everything that is frozen as leaked, in pages. Thawing it, which costs
-    a second, avoids that: https://nanobind.readthedocs.io/en/latest/refleaks.html.
-    """
-    gc.freeze()
-    triton = sys.modules.get("triton")
-    if triton is not None and tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9):
-        atexit.register(gc.unfreeze)
 
 
 def check_arguments(script: str, alone: str = "") -> Any:

@@ -10,7 +10,7 @@ from helpers.processes import ROOT
 from hindsight.config.schemas import SCHEMAS
 
 LAYERS = [
-    {"installed", "errors", "shown_text", "shown_numbers", "interrupts", "durations"},
+    {"installed", "errors", "shown_text", "shown_numbers", "interrupts", "durations", "quick_imports"},
     {
         "config",
         "arguments",
@@ -58,7 +58,8 @@ MODULES = modules()
 def imports_of(path: Path, at_start_only: bool = False) -> set[str]:
     """Full names of what a file imports; of those at its start only, without those below TYPE_CHECKING."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = [node for node in ast.walk(tree) if not at_start_only or node in tree.body]
+    at_start = [*tree.body, *(node for block in tree.body if isinstance(block, ast.With) for node in block.body)]
+    nodes = at_start if at_start_only else [*ast.walk(tree)]
     found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     for node in (node for node in nodes if isinstance(node, ast.ImportFrom)):
         assert node.level == 0, f"{path}: imports are absolute"
