@@ -95,6 +95,7 @@ from hindsight.training.precision import check_precision, composers, is_by_cpu
 from hindsight.training.run_folder import OpenRun, open_run, remove_finished, write_finished, write_more_reached
 from hindsight.training.sanity_check import sanity_check
 from hindsight.training.sharding import shard
+from hindsight.training.spikes import SkipSpikes
 from language_model import LanguageModel, build_model, save_weights
 from load_text_streaming import build_loaders, worker_error
 from logging_composer import Samples, TrainMetrics, build_loggers
@@ -216,9 +217,11 @@ def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSa
     if config.device_eval_batch_size is not None:
         eval_microbatch_size = setup.windows["val"].batch_size // dist.get_world_size()
     metrics, samples = TrainMetrics(gradient, config.log_interval, config.layer_norms), Samples(setup, model)
+    skip = config.optim.skip_spikes
+    updates = [gradient, *([SkipSpikes(skip, gradient, config.log_interval)] if skip is not None else [])]
     # In the order of their phases, which is a protocol: see callback_order.py.
     energy = [Energy(setup.folder, config)] if config.energy else []
-    callbacks = [run.lock, restore, gradient, StopAtNonFiniteLoss(), metrics, *energy, samples, *backups, saver, stop]
+    callbacks = [run.lock, restore, *updates, StopAtNonFiniteLoss(), metrics, *energy, samples, *backups, saver, stop]
     check_order(callbacks)
     early.asking_for_processor().join()
     with warnings.catch_warnings():

@@ -232,6 +232,7 @@ def test_help_shows_every_key_with_its_docstring(script):
         (["direction=forward", "data.stride=0"], ["data.stride=0", "greater than 0"]),
         (["direction=forward", "optim.name=sgd"], ["optim.name", "adamw, muon"]),
         (["direction=forward", "optim.muon_momentum=1"], ["optim.muon_momentum=1", "less than 1"]),
+        (["direction=forward", "optim.skip_spikes=0"], ["optim.skip_spikes=0", "greater than 0"]),
         (["direction=forward", "optim.power=0"], ["optim.power=0", "greater than 0"]),
         (["direction=forward", "optim.clip=sideways"], ["optim.clip", "norm, value, adaptive"]),
         (

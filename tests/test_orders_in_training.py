@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.small_data import convert_config
-from helpers.training_runs import losses, train
+from helpers.training_runs import by_step, losses, train
 from safetensors.torch import load_file
 
 import convert_to_mds
@@ -156,11 +156,20 @@ def test_no_option_tells_a_backward_run_from_a_forward_run_on_turned_shards(opti
     assert all(torch.equal(weights[name], others[name]) for name in others)
 
 
+SPIKES = ["optim.skip_spikes=0.5", "optim.lr=1e-5", "optim.schedule=constant", "max_duration=90ba", "batch_size=2"]
+
+
+@pytest.mark.parametrize("optimizer", [["optim.name=muon"], SPIKES, ["optim.name=muon", *SPIKES]], ids=len)
 @pytest.mark.parametrize("model", ["gpt_nano", "gru_small"])
-def test_a_backward_run_by_muon_is_a_forward_run_on_turned_shards(model, unsigned, permuted, tmp_path):
-    keys = ["optim.name=muon", "optim.lr=0.02", f"model={model}", "run_name=a"]
+def test_a_backward_run_by_any_optimizer_is_a_forward_run_on_turned_shards(
+    model, optimizer, unsigned, permuted, tmp_path
+):
+    keys = ["optim.lr=0.02", f"model={model}", "run_name=a", *optimizer]
     turned = train(unsigned, tmp_path / "a", "direction=backward", *keys)
     forward = train(permuted("backward"), tmp_path / "b", "direction=forward", *keys)
     assert losses(turned) == losses(forward)
+    skipped, expected = (by_step(run, "train/skipped_steps") for run in (turned, forward))
+    assert skipped == expected
+    assert (skipped.get(90, 0) > 0) == ("optim.skip_spikes=0.5" in optimizer)
     weights, others = load_file(turned / "model.safetensors"), load_file(forward / "model.safetensors")
     assert all(torch.equal(weights[name], others[name]) for name in others)

@@ -100,6 +100,7 @@ KEY_ROLES = {
     "optim.decay_all": _OPTIMIZER,
     "optim.grad_clip": _OPTIMIZER,
     "optim.clip": _OPTIMIZER,
+    "optim.skip_spikes": _OPTIMIZER,
     "optim.schedule": _OPTIMIZER,
     "optim.warmup_steps": _OPTIMIZER,
     "optim.lr_init": _OPTIMIZER,

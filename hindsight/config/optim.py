@@ -57,6 +57,9 @@ class OptimConfig:
     clip: Clip = Clip.norm
     """What grad_clip limits: norm (of the whole gradient, which is scaled down), value (of each of its numbers), or
     adaptive (norm of the gradient over that of the weights, for each row of a matrix; about 0.01)."""
+    skip_spikes: float | None = None
+    """Standard deviations above the mean of the last 128 steps beyond which a step's loss, or the norm of its gradient,
+    is a spike: the step is left out, and says so. OLMo has 6; null makes every step."""
     schedule: Schedule = Schedule.cosine
     """constant (with a cool-down), linear, cosine, cosine_restarts, polynomial, or inverse_sqrt (of the step: it needs
     a warm-up, and does not depend on the length of the run)."""
@@ -76,7 +79,7 @@ class OptimConfig:
     """Power of the share of the run that is left (polynomial); 1 is linear."""
 
     def __post_init__(self) -> None:
-        require_positive("optim.", self, "lr", "eps", "grad_clip", "period_steps", "shrink", "power")
+        require_positive("optim.", self, "lr", "eps", "grad_clip", "skip_spikes", "period_steps", "shrink", "power")
         require(self.warmup_steps >= 0, f"optim.warmup_steps={self.warmup_steps} must be at least 0.")
         require(
             0 <= self.weight_decay < math.inf,

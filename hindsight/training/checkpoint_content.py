@@ -28,6 +28,7 @@ from hindsight.training.checkpoint_pickle import (
 from hindsight.training.lr_plan import Plan, from_records
 from hindsight.training.muon import Muon, matrices_of
 from hindsight.training.setup import RunSetup
+from hindsight.training.spikes import WINDOW
 
 PICKLE = "data.pkl"
 NUMBERS = "data/"
@@ -160,6 +161,10 @@ def check_state(tree: Any) -> Saved:
         for kept in saved:
             require(type(kept["before_evaluation"]) is bool, "its state of an evaluation cannot be")
             require(all(map(_is_setting, kept["settings"].values())), "its settings cannot be")
+        for kept in state["callbacks"].values():
+            if "recent" in kept:
+                require(all(_is_recent(values) for values in kept["recent"].values()), "its recent steps cannot be")
+                require(is_count(kept["skipped_steps"]), "its number of skipped steps cannot be")
         plan = from_records(saved[0]["plan"]) if saved and "plan" in saved[0] else None
         require(plan is not None or not saved or "plan" not in saved[0], "its plan of the learning rate cannot be")
         return Saved(time, saved[0]["settings"] if saved else None, plan)
@@ -281,6 +286,10 @@ def is_count(value: Any) -> bool:
 def is_number(value: Any) -> bool:
     """Tell whether a value is a finite number."""
     return type(value) in (int, float) and abs(value) < LARGEST
+
+
+def _is_recent(values: Any) -> bool:
+    return isinstance(values, list) and len(values) <= WINDOW and all(map(is_number, values))
 
 
 def _is_setting(value: Any) -> bool:
