@@ -231,8 +231,8 @@ class TrainConfig:
         require_seed(self.seed)
         require(
             self.parallelism is Parallelism.ddp or self.optim.name is OptimizerName.adamw,
-            f"optim.name={self.optim.name.name} updates whole matrices, of which parallelism=fsdp gives a device a part; "
-            "give parallelism=ddp, or optim.name=adamw.",
+            f"optim.name={self.optim.name.name} updates whole matrices, of which parallelism=fsdp leaves a part "
+            "on each device; give parallelism=ddp, or optim.name=adamw.",
         )
         require_duration("max_duration", self.max_duration)
         require_duration("eval_interval", self.eval_interval)
