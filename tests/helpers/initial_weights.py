@@ -45,10 +45,7 @@ class Begun(NamedTuple):
 
 def begin(shards: Path, runs: Path, *changes: str) -> Begun:
     """Begin a run as train_composer.py does, up to its first step; nothing is written."""
-    given = settings(shards, runs, *changes)
-    if any(each.startswith(("model=lstm", "model=gru")) for each in given):
-        given.remove("model.n_heads=2")
-    setup = train_composer.prepare(compose_config("train_composer", *given))
+    setup = train_composer.prepare(compose_config("train_composer", *settings(shards, runs, *changes)))
     model = train_composer.build_language_model(setup)
     record = begin_with(setup, model)
     return Begun(setup, model.module, record)
