@@ -131,16 +131,22 @@ def rows_of(starts: list[Start]) -> list[Row]:
     ]
 
 
-def main() -> None:
-    """Measure, and print the table."""
+def measure_starts(rounds: int, settings: list[str]) -> list[Start]:
+    """Start the demo's training so many times, and once before, which does not count."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         data = make_data(folder)
         starts = []
-        for number in range(ROUNDS + 1):
+        for number in range(rounds + 1):
             (folder / str(number)).mkdir()
-            starts.append(measure_start(data, folder / str(number), sys.argv[1:]))
-    sys.stdout.write("\n".join([HEAD, *map(str, rows_of(starts[1:]))]) + "\n")
+            starts.append(measure_start(data, folder / str(number), settings))
+    return starts[1:]
+
+
+def main() -> None:
+    """Measure, and print the table."""
+    starts = measure_starts(ROUNDS, sys.argv[1:])
+    sys.stdout.write("\n".join([HEAD, *map(str, rows_of(starts))]) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,10 @@ import argparse
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from benchmarks import start as start_benchmark
 from benchmarks.recorded import Ratio, compare, machine_kind, read_recorded, record
 from benchmarks.table import HEAD, Row
 from benchmarks.throughput.measure import Result, measure
@@ -90,11 +92,18 @@ def lstm() -> Part:
     ], recorded_ratios(results)
 
 
+def start() -> Part:
+    """Measure a second start of the demo."""
+    *_, whole = start_benchmark.rows_of(start_benchmark.measure_starts(2, []))
+    return [replace(whole, name=f"{whole.name}, demo, second start")], []
+
+
 PARTS: dict[str, Callable[[], Part]] = {
     "gpt_4096": gpt_4096,
     "gpt_50257": gpt_50257,
     "gpt_bf16": gpt_bf16,
     "lstm": lstm,
+    "start": start,
 }
 
 
