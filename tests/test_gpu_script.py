@@ -32,6 +32,7 @@ def rows(folder: Path) -> dict[str, list[str]]:
 
 @pytest.mark.slow
 @pytest.mark.dist
+@pytest.mark.timeout(600)
 def test_all_stages_end_in_one_table_and_a_second_call_makes_those_that_failed(corpus, tmp_path):
     data, out = tmp_path / "data", tmp_path / "out"
     prepared = call("prepare", str(corpus), DATA=str(data))
