@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from composer.utils import get_device
 from helpers.tiny_models import CONFIGS, C, V, build
 from helpers.training_runs import by_step, train
+from helpers.watched_steps import ON_DEVICE
 from safetensors.torch import load_file
 
 from hindsight.generation.decoding import Decoder
@@ -39,6 +41,7 @@ def step(model: LanguageModel, batch: dict[str, Any]) -> list[torch.Tensor]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("device", ON_DEVICE)
 @pytest.mark.parametrize(
     ("kind", "how"),
     [
@@ -50,8 +53,10 @@ def step(model: LanguageModel, batch: dict[str, Any]) -> list[torch.Tensor]:
         ("lstm-norm", "plain"),
     ],
 )
-def test_a_compiled_model_has_the_losses_and_gradients_of_eager_mode(kind, how):
-    model, batch = model_of(kind, how == "checkpointed"), make_batch(3, how == "documents")
+def test_a_compiled_model_has_the_losses_and_gradients_of_eager_mode(kind, how, device):
+    where = get_device(device)
+    model = where.module_to_device(model_of(kind, how == "checkpointed"))
+    batch = where.batch_to_device(make_batch(3, how == "documents"))
     eager = copy.deepcopy(model)
     names = [*model.state_dict()]
     model.compile_regions()

@@ -2,7 +2,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.training_runs import by_step, train
+from helpers.processes import run_command
+from helpers.training_runs import by_step, compose_config, settings, train
+
+from hindsight.training.attention_kernel import slow_attention
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 
@@ -24,3 +27,32 @@ def test_a_resumed_run_on_a_gpu_has_the_evaluation_of_an_uninterrupted_one(shard
     whole = final_loss(shards, tmp_path, "whole", *changes)
     final_loss(shards, tmp_path, "parts", *changes, "max_duration=25ba")
     assert final_loss(shards, tmp_path, "parts", *changes) == pytest.approx(whole, rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("parallelism", ["ddp", "fsdp"])
+def test_two_gpus_have_the_losses_of_one_by_nccl(parallelism, shards, tmp_path):
+    one = train(shards, tmp_path, "run_name=one")
+    given = settings(shards, tmp_path, "run_name=two", f"parallelism={parallelism}")
+    done = run_command("composer", "-n", "2", "train_composer.py", *given)
+    assert done.returncode == 0, done.stderr
+    for key in ("train/loss_nats", "eval/loss_nats"):
+        assert [*by_step(tmp_path / "two", key).values()] == pytest.approx([*by_step(one, key).values()], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_told"),
+    [
+        (["precision=bf16"], False),
+        (["precision=bf16", "model.d_model=640"], True),  # heads of 320 numbers
+        (["precision=fp32", "model.d_model=640"], False),
+        (["precision=bf16", "model.d_model=640", "document_mask=true"], False),
+    ],
+)
+def test_a_run_is_told_where_flash_attention_cannot_run(changes, is_told, shards, tmp_path):
+    config = compose_config("train_composer", *settings(shards, tmp_path, *changes))
+    assert [("slower kernel" in line, "heads of 320" in line) for line in slow_attention(config)] == [
+        (True, True)
+    ] * is_told

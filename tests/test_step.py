@@ -11,13 +11,14 @@ from composer.core import Callback, State
 from composer.loggers import Logger
 from composer.utils import get_device
 from helpers.tiny_models import CONFIGS, C, V, build
-from helpers.training_runs import by_step
+from helpers.training_runs import by_step, compose_config, settings
 from helpers.watched_steps import ON_DEVICE, Batches, NeverWaits, NoWaits, no_waits, train_with
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import clip_grad_norm_
 
 from hindsight.config.optim import OptimConfig
 from hindsight.config.training import Precision
+from hindsight.training.attention_kernel import slow_attention
 from hindsight.training.optim import build_optimizer, build_scheduler
 from hindsight.training.precision import computing_in, is_available, is_by_cpu
 from language_model import LanguageModel
@@ -139,3 +140,8 @@ def test_a_process_that_is_alone_makes_no_process_group(shards, tmp_path, monkey
 
     train_with(Group(), monkeypatch, shards, tmp_path)
     assert groups == [False] * 6
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_nothing_is_said_of_its_kernels(shards, tmp_path):
+    assert slow_attention(compose_config("train_composer", *settings(shards, tmp_path, "precision=bf16"))) == []
