@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hindsight import interrupts, output, runs, temporary
 from hindsight.command_line import check_arguments, one_line_errors, run_script
-from hindsight.config.training import Parallelism, TrainConfig
+from hindsight.config.training import AUTO, Parallelism, TrainConfig
 from hindsight.durations import plain_duration
 from hindsight.errors import InputError
 from hindsight.quick_imports import quick_imports
@@ -90,11 +90,12 @@ from hindsight.training.checkpoints import RestoreRandomState, ResumeSaver, Stop
 from hindsight.training.console import Console
 from hindsight.training.energy import Energy, require_codecarbon
 from hindsight.training.gradient import ClipGradient, StopAtNonFiniteLoss
+from hindsight.training.microbatches import AutoMicrobatch, check_microbatch, device_microbatch
 from hindsight.training.optim import build_optimizer, build_scheduler, freeze, set_learning_rate
 from hindsight.training.precision import check_precision, composers, is_by_cpu
 from hindsight.training.run_folder import OpenRun, open_run, remove_finished, write_finished, write_more_reached
 from hindsight.training.sanity_check import sanity_check
-from hindsight.training.sharding import shard
+from hindsight.training.sharding import AverageGradient, shard
 from hindsight.training.spikes import SkipSpikes
 from language_model import LanguageModel, build_model, save_weights
 from load_text_streaming import build_loaders, worker_error
@@ -176,6 +177,7 @@ def prepare(config: TrainConfig) -> RunSetup:
             f"batch_size={config.batch_size} does not divide among {world_size} devices; choose a multiple of it."
         )
     check_precision(config.precision)
+    check_microbatch(config, get_device(None).name == "gpu")
     require_codecarbon(config)
     locations = locate_data(config)
     for place in dict.fromkeys(locations.values()):
@@ -202,7 +204,8 @@ def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSa
     """Put model, data, optimizer, callbacks and loggers together; loads the checkpoint that the run goes on from."""
     setup, config = run.setup, run.setup.config
     loaders = build_loaders(setup)
-    if config.parallelism is Parallelism.fsdp:
+    is_divided = config.parallelism is Parallelism.fsdp and dist.get_world_size() > 1
+    if is_divided:
         shard(model, model.layers)
     optimizer = build_optimizer(model.module, config.optim)
     scheduler = build_scheduler(optimizer, lambda step: lr_plan.rate(step, run.plan, config.optim), config.optim)
@@ -210,15 +213,15 @@ def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSa
     gradient = ClipGradient(config.optim.grad_clip, config.optim.clip)
     path = run.checkpoint.path if run.checkpoint is not None else None
     backups, saver = build_savers(config, setup.folder, stop, run.settings, run.plan, path)
-    microbatch_size = config.microbatch_size
-    if microbatch_size is not None:  # Composer warns of one that is larger than the batch
-        microbatch_size = min(microbatch_size, config.batch_size // dist.get_world_size())
-    eval_microbatch_size = microbatch_size
+    microbatch_size = device_microbatch(config)
+    eval_microbatch_size = microbatch_size if isinstance(microbatch_size, int) else None
     if config.device_eval_batch_size is not None:
         eval_microbatch_size = setup.windows["val"].batch_size // dist.get_world_size()
     metrics, samples = TrainMetrics(gradient, config.log_interval, config.layer_norms), Samples(setup, model)
     skip = config.optim.skip_spikes
-    updates = [gradient, *([SkipSpikes(skip, gradient, config.log_interval)] if skip is not None else [])]
+    auto = [AutoMicrobatch(config)] if config.microbatch_size == AUTO else []
+    updates = [*auto, *([AverageGradient()] if is_divided else []), gradient]
+    updates += [SkipSpikes(skip, gradient, config.log_interval)] if skip is not None else []
     # In the order of their phases, which is a protocol: see callback_order.py.
     energy = [Energy(setup.folder, config)] if config.energy else []
     callbacks = [run.lock, restore, *updates, StopAtNonFiniteLoss(), metrics, *energy, samples, *backups, saver, stop]
@@ -226,8 +229,12 @@ def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSa
     early.asking_for_processor().join()
     with warnings.catch_warnings():
         # These have no state, and an older checkpoint does not name them.
-        stateless = "|".join(kind.__name__ for kind in (ClipGradient, StopAtNonFiniteLoss, Console, Energy))
+        stateless = "|".join(
+            kind.__name__
+            for kind in (ClipGradient, StopAtNonFiniteLoss, Console, Energy, AutoMicrobatch, AverageGradient)
+        )
         warnings.filterwarnings("ignore", message=f"({stateless}) is not in the state_dict")
+        warnings.filterwarnings("ignore", message="`device_train_microbatch_size='auto'` may potentially fail")
         trainer = Trainer(
             model=model,
             train_dataloader=loaders["train"],
@@ -255,7 +262,8 @@ def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSa
             progress_bar=False,  # Console shows one
             auto_log_hparams=False,
         )
-    restore.trainer = trainer
+    for callback in (restore, *auto):
+        callback.trainer = trainer
     if len(run.plan) > 1:  # the rate that was saved for the next step is that of the stretch before
         set_learning_rate(optimizer, scheduler)
     return trainer, saver

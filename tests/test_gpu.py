@@ -56,3 +56,28 @@ def test_a_run_is_told_where_flash_attention_cannot_run(changes, is_told, shards
     assert [("slower kernel" in line, "heads of 320" in line) for line in slow_attention(config)] == [
         (True, True)
     ] * is_told
+
+
+@pytest.mark.dist
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_two_gpus_with_a_part_of_the_weights_each_train_as_one(shards, tmp_path, precision):
+    given = ["direction=forward", "max_duration=20ba", "optim.lr=0.01", f"precision={precision}"]
+    one = train(shards, tmp_path, "run_name=one", *given)
+    two = settings(shards, tmp_path, "run_name=two", *given, "parallelism=fsdp")
+    done = run_command("composer", "-n", "2", "train_composer.py", *two)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [*by_step(tmp_path / "two").values()] == pytest.approx([*by_step(one).values()], rel=5e-3)
+
+
+@pytest.mark.filterwarnings("ignore:CUDA out of memory:RuntimeWarning")
+def test_auto_finds_a_microbatch_that_fits_and_changes_no_loss(shards, tmp_path):
+    given = ["direction=forward", "max_duration=5ba", "batch_size=448", "model.d_model=256", "model.n_layers=8"]
+    expected = by_step(train(shards, tmp_path, "run_name=given", *given, "microbatch_size=14"))
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(2**30 / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        found = by_step(train(shards, tmp_path, "run_name=auto", *given, "microbatch_size=auto"))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert [*found.values()] == pytest.approx([*expected.values()], rel=1e-4)

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 from helpers.processes import ROOT, run_command
-from helpers.training_runs import by_step, losses, records, settings, train
+from helpers.training_runs import by_step, compose_config, losses, records, settings, train
 from safetensors.torch import load_file
 
+from hindsight.planning.plan import plan_of
 from hindsight.training.checkpoint_files import checkpoints_in, load_weights_only
 
 MODELS = {
@@ -39,6 +40,21 @@ def measured(run: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in record.items() if key not in UNMEASURED} for record in records(run)]
 
 
+def test_a_plan_divides_what_belongs_to_weights_among_the_devices():
+    given = ["experiment=gpt2", "data_tokens=1_000_000_000", "model.vocab_size=50257", "batch_size=64"]
+
+    def memory(devices: int, parallelism: str) -> dict[str, Any]:
+        keys = (f"devices={devices}", f"parallelism={parallelism}", "microbatch_size=1")
+        return plan_of(compose_config("plan", *given, *keys))["memory"]
+
+    whole, parts = (memory(8, way) for way in ("ddp", "fsdp"))
+    for name in ("weights", "gradients", "optimizer"):
+        assert parts["bytes_by_part"][name] == whole["bytes_by_part"][name] // 8
+    assert parts["bytes_by_part"]["activations"] == whole["bytes_by_part"]["activations"]
+    assert 0 < parts["bytes_by_part"]["gathered"] < whole["bytes_by_part"]["weights"]
+    assert memory(64, "fsdp")["peak_bytes"] < parts["peak_bytes"] < whole["peak_bytes"]
+
+
 @pytest.mark.slow
 @pytest.mark.dist
 def test_two_processes_with_a_part_of_the_weights_each_train_as_two_with_all_of_them(shards: Path, tmp_path: Path):
@@ -65,6 +81,7 @@ def test_two_processes_with_a_part_of_the_weights_each_train_as_two_with_all_of_
 
 @pytest.mark.slow
 @pytest.mark.dist
+@pytest.mark.filterwarnings("ignore:The current world size:UserWarning")
 def test_a_run_goes_on_on_other_devices_with_parts_of_the_weights_or_with_all(shards: Path, tmp_path: Path):
     constant = ["optim.schedule=constant", "optim.cooldown_share=0", "eval_interval=100ba"]
     whole = train(shards, tmp_path, *arguments(shards, tmp_path, *constant, "run_name=whole", "max_duration=18ba"))

@@ -25,6 +25,9 @@ from hindsight.config.optim import OptimConfig, OptimizerName
 from hindsight.config.order import order_of, settle_order
 from hindsight.config.run_names import default_run_name
 
+AUTO = "auto"
+"""The value of microbatch_size= for the largest that a GPU has room for."""
+
 
 class Precision(Enum):
     """The number format of the training step; bf16 and fp16 are mixed precision."""
@@ -169,8 +172,9 @@ class TrainConfig:
     and the same command goes on; null for none."""
     batch_size: int = 32
     """Windows in an optimizer step, over all devices."""
-    microbatch_size: int | None = None
-    """Windows that one device takes at once, the rest by gradient accumulation; null for batch_size over devices."""
+    microbatch_size: int | str | None = None
+    """Windows that one device takes at once, the rest by gradient accumulation; null for batch_size over devices; auto,
+    on a GPU: half as many each time its memory runs out."""
     seed: int = 0
     """Seed of the initial weights, the order of the data, dropout and samples."""
     run_name: str | None = None
@@ -226,13 +230,23 @@ class TrainConfig:
     def __post_init__(self) -> None:
         settle_order(self)
         require_no_credentials("", self)
-        require_positive("", self, "batch_size", "microbatch_size", "eval_batches", "log_interval")
+        require(
+            self.microbatch_size == AUTO or not isinstance(self.microbatch_size, str),
+            f"microbatch_size={self.microbatch_size} must be a number of windows, or {AUTO}.",
+        )
+        numbers = ["batch_size", *([] if self.microbatch_size == AUTO else ["microbatch_size"])]
+        require_positive("", self, *numbers, "eval_batches", "log_interval")
         require_positive("", self, "device_eval_batch_size")
         require_seed(self.seed)
         require(
             self.parallelism is Parallelism.ddp or self.optim.name is OptimizerName.adamw,
-            f"optim.name={self.optim.name.name} updates whole matrices, of which parallelism=fsdp leaves a part "
-            "on each device; give parallelism=ddp, or optim.name=adamw.",
+            f"optim.name={self.optim.name.name} updates whole matrices, of which a device has a part with "
+            "parallelism=fsdp; give parallelism=ddp, or optim.name=adamw.",
+        )
+        require(
+            self.parallelism is Parallelism.ddp or self.microbatch_size != AUTO,
+            f"microbatch_size={AUTO}: where memory runs out, layers of parallelism=fsdp stay gathered, and the step "
+            "cannot be made again; give a number of windows.",
         )
         require_duration("max_duration", self.max_duration)
         require_duration("eval_interval", self.eval_interval)
@@ -256,6 +270,11 @@ class TrainConfig:
         require_local("", self, "runs_dir")
         if self.run_name is not None:
             require_name("run_name", self.run_name)
+
+    @property
+    def windows_at_once(self) -> int | None:
+        """microbatch_size where it is a number."""
+        return self.microbatch_size if isinstance(self.microbatch_size, int) else None
 
     def name_of_run(self) -> str:
         """Give run_name, or what it is by default."""

@@ -231,7 +231,7 @@ def _batch_size(config: EvaluateConfig, run: TrainedRun) -> int:
     """Windows that one device takes at once: as in the run's evaluation, on as many devices as trained it."""
     world_size = run.metadata.get("world_size")
     devices = world_size if isinstance(world_size, int) and world_size > 0 else 1
-    trained = run.config.microbatch_size or -(-run.config.batch_size // devices)
+    trained = run.config.windows_at_once or -(-run.config.batch_size // devices)
     return config.batch_size or run.config.device_eval_batch_size or trained
 
 

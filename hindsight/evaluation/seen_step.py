@@ -172,7 +172,7 @@ def step_lines(seen: SeenStep, rank: int | None, most: int | None) -> Iterator[s
     yield from _head(seen)
     targets_BT, ways = seen.examples()["targets"], seen.ways
     filled = [row for row, stored in enumerate(seen.stored) if len(stored.tokens)]
-    microbatch_size = seen.run.config.microbatch_size
+    microbatch_size = seen.run.config.windows_at_once
     for row in filled[:most]:
         stored = seen.stored[row]
         microbatch = f", microbatch {row // microbatch_size}" if rank is not None and microbatch_size else ""

@@ -11,7 +11,7 @@ which activations count as if they were trained.
 Letters: N tokens that are taken at once, D d_model, F numbers in the MLP's hidden layer, V token ids.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hindsight.config.model import Block, Cell, GPTConfig, ModelConfig, RNNConfig
 from hindsight.planning.parameters import (
@@ -49,6 +49,7 @@ class Memory:
         last: the same of the first layer.
         accumulates: whether there are several microbatches, so that gradients are there while the next is computed.
         update: what the update of a weight holds beside the gradients.
+        gathered: whole weights, and gradients of a layer, where a device keeps a part of all.
     """
 
     weights: int
@@ -62,6 +63,7 @@ class Memory:
     last: int
     accumulates: bool
     update: int
+    gathered: int = 0
 
     @property
     def peak(self) -> int:
@@ -72,7 +74,8 @@ class Memory:
         before = self.gradients if self.accumulates else 0
         by_loss = self.copies + self.activations + self.logits + before
         by_layer = max(self.first + before, self.gradients if self.accumulates else self.last)
-        return self.weights + self.optimizer + self.buckets + max(by_loss, by_layer, self.gradients + self.update)
+        kept = self.weights + self.optimizer + self.buckets + self.gathered
+        return kept + max(by_loss, by_layer, self.gradients + self.update)
 
     def parts(self) -> dict[str, int]:
         """Bytes by part; they need not be there at once."""
@@ -81,6 +84,7 @@ class Memory:
             "gradients": self.gradients,
             "optimizer": self.optimizer,
             **({"gradient_buckets": self.buckets} if self.buckets else {}),
+            **({"gathered": self.gathered} if self.gathered else {}),
             **({"half_precision_copies": self.copies} if self.copies else {}),
             "activations": self.activations,
             "logits": self.logits,
@@ -145,6 +149,34 @@ def memory_of(
         + in_layer,
         accumulates=accumulates,
         update=FLOAT * _muon_update(config) if is_muon else 0,
+    )
+
+
+def divided(memory: Memory, config: ModelConfig, vocab_size: int, n_devices: int) -> Memory:
+    """Estimate the memory of one of the devices among which a model is divided.
+
+    Each keeps a part of everything that belongs to weights. Whole are those outside the layers, of the layer that is
+    computed and of the next one, and the gradients of one. By formula alone: no GPU was at hand.
+
+    Args:
+        memory: that of a device with the whole model.
+        config: the model.
+        vocab_size: number of token ids, unless the model says it.
+        n_devices: devices.
+    """
+    parts, matrices = parameters_by_part(config, vocab_size), (ATTENTION, MLP, RECURRENT)
+    in_layers = FLOAT * sum(parts.get(part, 0) for part in matrices)
+    outside = FLOAT * sum(parts.values()) - in_layers
+    trained = FLOAT * sum(trained_by_part(config, vocab_size).get(part, 0) for part in matrices)
+    before = trained * (config.n_layers - 1) // config.n_layers  # gradients of the layers behind the first
+    return replace(
+        memory,
+        weights=memory.weights // n_devices,
+        optimizer=memory.optimizer // n_devices,
+        gradients=memory.gradients // n_devices,
+        buckets=0,
+        last=memory.last - before + before // n_devices,
+        gathered=outside + 3 * in_layers // config.n_layers,
     )
 
 

@@ -10,11 +10,11 @@ from hindsight.config.conversion import ConvertConfig
 from hindsight.config.optim import OptimizerName
 from hindsight.config.order import BOTH, order_of
 from hindsight.config.plan import PlanConfig
-from hindsight.config.training import Precision, TrainConfig
+from hindsight.config.training import AUTO, Parallelism, Precision, TrainConfig
 from hindsight.errors import InputError
 from hindsight.loading.windows import SplitWindows
 from hindsight.planning.devices import DEVICES, Device, find_device
-from hindsight.planning.memory import Memory, memory_of
+from hindsight.planning.memory import Memory, divided, memory_of
 from hindsight.planning.parameters import (
     FORWARD_SHARE,
     TOKENS_PER_PARAMETER,
@@ -170,7 +170,7 @@ def _memory(config: PlanConfig, vocab_size: int, device: Device | None) -> dict[
     length = context_length_of(config)
 
     def of(microbatch_size: int) -> Memory:
-        return memory_of(
+        memory = memory_of(
             config.model,
             vocab_size,
             microbatch_size,
@@ -181,8 +181,13 @@ def _memory(config: PlanConfig, vocab_size: int, device: Device | None) -> dict[
             n_devices=config.devices,
             is_muon=config.optim.name is OptimizerName.muon,
         )
+        is_whole = config.parallelism is Parallelism.ddp
+        return memory if is_whole else divided(memory, config.model, vocab_size, config.devices)
 
-    microbatch_size = min(config.microbatch_size or windows, windows)
+    microbatch_size = min(config.windows_at_once or windows, windows)
+    usable = int(SHARE_OF_MEMORY * device.memory_bytes) if device is not None else 0
+    while config.microbatch_size == AUTO and microbatch_size > 1 and 0 < usable < of(microbatch_size).peak:
+        microbatch_size //= 2  # as Composer does
     memory = of(microbatch_size)
     found: dict[str, Any] = {
         "devices": config.devices,
@@ -191,7 +196,6 @@ def _memory(config: PlanConfig, vocab_size: int, device: Device | None) -> dict[
         "peak_bytes": memory.peak,
     }
     if device is not None:
-        usable = int(SHARE_OF_MEMORY * device.memory_bytes)
         fitting = [size for size in range(1, windows + 1) if windows % size == 0 and of(size).peak <= usable]
         found |= {
             "gpu": device.name,

@@ -33,7 +33,7 @@ def sanity_check(config: TrainConfig, train: Callable[[TrainConfig], int]) -> No
         max_duration="3ba",
         max_time=None,
         train=MoreConfig(),
-        batch_size=dist.get_world_size() * min(2, config.microbatch_size or 2),
+        batch_size=dist.get_world_size() * min(2, config.windows_at_once or 2),
         eval_interval="3ba",
         eval_batches=1,
         device_eval_batch_size=None,

@@ -10,12 +10,18 @@ Weights stay float32 while they are exchanged, so that all is computed as with D
 
 from typing import Any
 
+import torch
+from composer.core import Callback, State
+from composer.loggers import Logger
 from composer.utils import dist, get_device
 from torch import Tensor, nn
+from torch.distributed import ReduceOp, reduce_scatter_tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
+
+from hindsight.training.callback_order import Phase
 
 
 def shard(model: nn.Module, layers: nn.ModuleList) -> None:
@@ -30,6 +36,34 @@ def shard(model: nn.Module, layers: nn.ModuleList) -> None:
     for layer in layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
+
+
+class AverageGradient(Callback):
+    """Divide gradients that were added up over the ranks where their mean is meant, before anything else uses them.
+
+    gloo of PyTorch 2.7 adds up where it is asked for the mean, without a word
+    (https://github.com/pytorch/pytorch/issues/162338); whether it does is tried. Delete with a PyTorch whose gloo has
+    the mean.
+    """
+
+    phase = Phase.update
+
+    def __init__(self) -> None:
+        self.divisor = 1.0
+
+    def fit_start(self, state: State, logger: Logger) -> None:
+        """Try it."""
+        ones = get_device(None).tensor_to_device(torch.ones(dist.get_world_size()))
+        reduced = torch.empty_like(ones[:1])
+        reduce_scatter_tensor(reduced, ones, op=ReduceOp.AVG)
+        self.divisor = float(reduced)
+
+    def after_train_batch(self, state: State, logger: Logger) -> None:
+        """Divide the gradient of the step."""
+        if self.divisor != 1:
+            for weight in state.model.parameters():
+                if weight.grad is not None:
+                    weight.grad.div_(self.divisor)
 
 
 def whole(tensor: Tensor) -> Tensor:
