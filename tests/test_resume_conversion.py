@@ -23,6 +23,7 @@ import convert_to_mds
 import inspect_mds
 from hindsight.config.conversion import InspectConfig
 from hindsight.config.corpus import OnError
+from hindsight.conversion import workers as conversion_workers
 from hindsight.conversion.token_part import TokenPart
 from hindsight.errors import InputError
 from hindsight.files import locked
@@ -433,3 +434,18 @@ def test_a_part_that_an_earlier_version_stored_is_read(tmp_path):
     read = TokenPart.load(tmp_path / "part.npz")
     assert read is not None
     assert (read.problems, read.empty, read.marks, read.n_problems) == (["a", "b"], 3, {}, 2)
+
+
+def test_a_state_that_takes_long_to_save_is_saved_less_often(monkeypatch):
+    monkeypatch.setattr(conversion_workers, "SAVE_INTERVAL_S", 0.01)
+    monkeypatch.setattr(conversion_workers, "QUICK_SAVE_S", 0.002)
+    ended: list[float] = []
+
+    def save() -> None:
+        time.sleep(0.02)
+        ended.append(time.monotonic())
+
+    saves = conversion_workers.SeldomSaves(save)
+    while len(ended) < 3:
+        saves.save_if_due()
+    assert ended[2] - ended[1] > 0.1

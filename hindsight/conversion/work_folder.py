@@ -186,7 +186,7 @@ class WorkFolder:
             "taken": progress.taken,
             "digest": progress.digest,
             "val_below": progress.val_below,
-            "splits": {split: asdict(state) for split, state in progress.splits.items()},
+            "splits": {split: vars(state) for split, state in progress.splits.items()},
             "problems": progress.problems,
             "n_problems": progress.n_problems,
             "empty": progress.empty,

@@ -32,6 +32,8 @@ WORKER_LOST = (
 )
 SAVE_INTERVAL_S = 1.0
 """Least time between two saves of the state: after a kill, parts taken since then are taken again, not made again."""
+QUICK_SAVE_S = 0.05
+"""Longest save for which that interval is meant: the state names every shard, and one of 16,000 takes a second."""
 
 FORKED = "forked"
 _sources: dict[str, Source | InputError] = {}
@@ -98,6 +100,21 @@ class Forked(Workers):
         return self.pool.submit(run_on_source, self.name, work, *arguments)
 
 
+class SeldomSaves:
+    """Saves now and then: each SAVE_INTERVAL_S, or less often where a save takes longer than QUICK_SAVE_S."""
+
+    def __init__(self, save: Callable[[], None]) -> None:
+        self._save, self._next_s = save, time.monotonic() + SAVE_INTERVAL_S
+
+    def save_if_due(self) -> None:
+        """Save, if the last time was long enough ago."""
+        began = time.monotonic()
+        if began >= self._next_s:
+            self._save()
+            ended = time.monotonic()
+            self._next_s = ended + SAVE_INTERVAL_S * max(1.0, (ended - began) / QUICK_SAVE_S)
+
+
 OpenWorkers = Callable[[Source], AbstractContextManager[Workers]]
 
 
@@ -108,7 +125,7 @@ def run(source: Source, assembly: Assembly, open_workers: OpenWorkers) -> None:
         InputError: parts that were taken before are not of this corpus, or some text cannot be used.
     """
     with _bar(source, source.action) as bar, (open_workers if source.costly else in_this_process)(source) as workers:
-        saved = time.monotonic()
+        saves = SeldomSaves(assembly.save)
         rate = Rate(bar)
         number = -1
         for number, part in enumerate(source.parts()):
@@ -126,9 +143,8 @@ def run(source: Source, assembly: Assembly, open_workers: OpenWorkers) -> None:
                 rate.add(part.stored_bytes, 0, len(tokens.tokens))
             for result in workers.results(PARTS_PER_WORKER):
                 rate.add(*result)
-            if assembly.take(number + 1) and time.monotonic() - saved > SAVE_INTERVAL_S:
-                assembly.save()
-                saved = time.monotonic()
+            if assembly.take(number + 1):
+                saves.save_if_due()
         for result in workers.results(0):
             rate.add(*result)
         if number + 1 < assembly.taken:
