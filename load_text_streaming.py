@@ -33,7 +33,7 @@ from hindsight.interrupts import giving_up_after, leave_with_parent
 from hindsight.loading.collate import Batch, Collate
 from hindsight.loading.mds_reader import WindowStream
 from hindsight.loading.shard_files import Shards
-from hindsight.loading.windows import SplitWindows, device_share, epoch_order
+from hindsight.loading.windows import SplitWindows, epoch_share
 from hindsight.orders.examples import IGNORED
 from hindsight.orders.order import Order
 from hindsight.ranks import on_each_node
@@ -114,9 +114,14 @@ class TextStreamingDataset(IterableDataset[dict[str, Any]]):
         if self.has_begun:
             self.epoch, self.offset = self.epoch + 1, 0
         self.has_begun, self.taken = True, 0
-        order = epoch_order(self.windows, self.n_ways, self.shuffle, self.seed, self.epoch)[self.offset :]
-        n_devices, n_nodes = dist.get_world_size(), dist.get_world_size() // dist.get_local_world_size()
-        self.share = device_share(order, dist.get_global_rank(), n_devices, n_nodes).copy()
+        n_devices = dist.get_world_size()
+        self.share = epoch_share(
+            *(self.windows, self.n_ways, self.shuffle, self.seed, self.epoch),
+            offset=self.offset,
+            rank=dist.get_global_rank(),
+            n_devices=n_devices,
+            n_nodes=n_devices // dist.get_local_world_size(),
+        )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield the windows of this worker's part of the share: every n-th batch, with n workers."""

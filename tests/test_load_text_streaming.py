@@ -22,7 +22,7 @@ from hindsight.errors import InputError
 from hindsight.loading import shard_files
 from hindsight.loading.h5_reader import H5Stream
 from hindsight.loading.mds_reader import WindowStream
-from hindsight.loading.windows import SplitWindows, window_order
+from hindsight.loading.windows import SplitWindows, device_share, epoch_order, epoch_share, window_order
 from hindsight.orders.examples import IGNORED, turn
 from hindsight.orders.known import open_order
 from hindsight.shards.manifest import Manifest
@@ -136,6 +136,28 @@ def test_the_order_depends_on_seed_and_epoch_alone():
     assert np.array_equal(first, window_order(split, True, 5, 0))
     assert not np.array_equal(first, window_order(split, True, 5, 1))
     assert not np.array_equal(first, window_order(split, True, 6, 0))
+
+
+@pytest.mark.parametrize("n_ways", [1, 2])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_the_share_of_a_device_is_that_of_the_whole_order_which_it_never_holds(n_ways, shuffle, monkeypatch):
+    monkeypatch.setattr("hindsight.loading.windows.GROUP_BLOCKS", 50)
+    monkeypatch.setattr("hindsight.loading.windows.PIECE_WINDOWS", 999)
+    split = dataclasses.replace(big_split(700 * 2048 - 1500, 256, batch_size=24), passes=n_ways)
+    order = epoch_order(split, n_ways, shuffle, 5, 1)
+    for n_devices, n_nodes, offset in (
+        (1, 1, 0),
+        (1, 1, 240),
+        (6, 2, 0),
+        (8, 1, 24),
+        (12, 3, 2400),
+        (24, 4, len(order)),
+    ):
+        for rank in range(n_devices):
+            share = epoch_share(
+                *(split, n_ways, shuffle, 5, 1), offset=offset, rank=rank, n_devices=n_devices, n_nodes=n_nodes
+            )
+            assert np.array_equal(share, device_share(order[offset:], rank, n_devices, n_nodes))
 
 
 @pytest.mark.parametrize("stride", [1, 5, 16, 31, 32, None])

@@ -8,6 +8,7 @@ batch of an epoch: all batches have one size, and no window is seen twice.
 """
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isqrt
@@ -21,6 +22,8 @@ from hindsight.shards.manifest import Manifest
 SHUFFLE_BLOCKS = 1 << 18
 """py1e is Streaming's shuffle algorithm: blocks of a shard land within this distance of each other, so that about 16
 shards of 64 MiB are in use at a time."""
+PIECE_WINDOWS = 1 << 20
+"""Windows in reading order that are counted at a time."""
 GROUP_BLOCKS = 1 << 16
 """Blocks whose windows are spread over the same stretch of an epoch."""
 
@@ -160,8 +163,15 @@ def window_order(windows: SplitWindows, shuffle: bool, seed: int, epoch: int) ->
     Returns:
         (n_padded,) window numbers in the split; a number from n_windows on is an empty window.
     """
+    return np.concatenate([*_pieces_of_order(windows, shuffle, seed, epoch)])
+
+
+def _pieces_of_order(windows: SplitWindows, shuffle: bool, seed: int, epoch: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the order of `window_order` a group of blocks at a time: as a whole it takes 8 bytes a window."""
     if not shuffle:
-        return np.arange(windows.n_padded)
+        for start in range(0, windows.n_padded, PIECE_WINDOWS):
+            yield np.arange(start, min(start + PIECE_WINDOWS, windows.n_padded))
+        return
     from streaming.base.shuffle import get_shuffle  # here: data is checked before the seconds that this import takes
 
     rng = np.random.default_rng((seed, epoch))
@@ -171,8 +181,6 @@ def window_order(windows: SplitWindows, shuffle: bool, seed: int, epoch: int) ->
     spread = max(SHUFFLE_BLOCKS, 4 * windows.blocks_per_shard)
     blocks = get_shuffle("py1e", shard_blocks, 1, seed, epoch, spread)
     n_rounds = windows.windows_per_block
-    order = np.empty(windows.n_padded, np.int64)
-    end = 0
     for group in np.array_split(blocks, max(n_blocks // GROUP_BLOCKS, 1)):
         size = len(group)
         # Shuffling only within chunks keeps two windows of a block at least size - chunk + 1 positions apart, less
@@ -183,11 +191,8 @@ def window_order(windows: SplitWindows, shuffle: bool, seed: int, epoch: int) ->
         first = rng.integers(n_rounds, size=size)
         numbers_in_block = (first[turns] + np.arange(n_rounds)[:, None]) % n_rounds
         numbers = (group[turns] * n_rounds + numbers_in_block).ravel()
-        numbers = numbers[numbers < windows.n_windows]
-        order[end : end + len(numbers)] = numbers
-        end += len(numbers)
-    order[end:] = np.arange(windows.n_windows, windows.n_padded)
-    return order
+        yield numbers[numbers < windows.n_windows]
+    yield np.arange(windows.n_windows, windows.n_padded)
 
 
 def both_ways(windows: SplitWindows, shuffle: bool, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -235,8 +240,50 @@ def device_share(order: NDArray[np.int64], rank: int, n_devices: int, n_nodes: i
 
     Devices of one node take windows that lie apart; earlier versions did, and runs go on exactly.
     """
+    return order[_first_of(rank, n_devices, n_nodes) :: n_devices]
+
+
+def _first_of(rank: int, n_devices: int, n_nodes: int) -> int:
     node, rank_of_node = divmod(rank, n_devices // n_nodes)
-    return order[node + n_nodes * rank_of_node :: n_devices]
+    return node + n_nodes * rank_of_node
+
+
+def epoch_share(
+    windows: SplitWindows,
+    n_ways: int,
+    shuffle: bool,
+    seed: int,
+    epoch: int,
+    *,
+    offset: int,
+    rank: int,
+    n_devices: int,
+    n_nodes: int,
+) -> NDArray[np.int64]:
+    """Give `device_share` of `epoch_order` from an offset on, without holding the whole order, as of hundreds of GB.
+
+    Args:
+        windows: the windows of the split.
+        n_ways: ways in which each window is read.
+        shuffle: whether to shuffle.
+        seed: seed of the shuffle.
+        epoch: number of the epoch, from 0.
+        offset: windows of all devices that the epoch has had.
+        rank: the device.
+        n_devices: devices of the run.
+        n_nodes: its nodes.
+    """
+    if n_ways == 1:
+        pieces = _pieces_of_order(windows, shuffle, seed, epoch)
+    else:
+        pieces = iter([epoch_order(windows, n_ways, shuffle, seed, epoch)])
+    shares, place, first = [np.empty(0, np.int64)], -offset, _first_of(rank, n_devices, n_nodes)
+    for piece in pieces:  # at `place`, counted from the offset
+        start = max(place, 0)
+        start += (first - start) % n_devices
+        shares.append(piece[start - place :: n_devices].copy())
+        place += len(piece)
+    return np.concatenate(shares)
 
 
 def shard_extent(windows: SplitWindows, number: int) -> tuple[int, int]:
