@@ -195,10 +195,12 @@ def test_a_loss_that_is_nan_still_stops_the_run(shards, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.dist
-def test_two_processes_leave_out_the_steps_of_one(shards, tmp_path):
+@pytest.mark.parametrize("parallelism", ["ddp", "fsdp"])
+def test_two_processes_leave_out_the_steps_of_one(shards, tmp_path, parallelism):
     keys = [*KEYS, *FLAT, "max_duration=90ba"]
     one = train(shards, tmp_path, *keys, "run_name=one")
-    done = run_command("composer", "-n", "2", "train_composer.py", *settings(shards, tmp_path, *keys, "run_name=two"))
+    given = settings(shards, tmp_path, *keys, "run_name=two", f"parallelism={parallelism}")
+    done = run_command("composer", "-n", "2", "train_composer.py", *given)
     assert done.returncode == 0, done.stdout + done.stderr
     skipped = by_step(one, "train/skipped_steps")
     assert skipped[90] > 0

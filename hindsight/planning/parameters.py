@@ -92,8 +92,8 @@ def n_by_muon(config: ModelConfig, vocab_size: int) -> int:
 
 def n_matrices(config: ModelConfig) -> int:
     """Number of tensors that those parameters are."""
-    is_gpt2 = isinstance(config, GPTConfig) and config.block is Block.gpt2
-    tensors = {RECURRENT: 2, ATTENTION: 2, MLP: 2 if is_gpt2 else 3}
+    is_gated = isinstance(config, GPTConfig) and config.is_gated
+    tensors = {RECURRENT: 2, ATTENTION: 2, MLP: 3 if is_gated else 2}
     return sum(tensors.get(_part_of(name), 0) for name in {*config.parts}.difference(config.frozen))
 
 
