@@ -22,6 +22,7 @@ import convert_to_mds
 import train_tokenizer
 from hindsight.config.tokenizer import TokenizerConfig
 from hindsight.machine import let_threads_run_before_forks
+from hindsight.quick_imports import quick_imports
 
 pytest_plugins = ["helpers.s3_server", "helpers.killed_runs", "helpers.conversion_runs", "helpers.token_runs"]
 
@@ -63,6 +64,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
     """Hand out tests, with any --dist."""
     config.option.loadscopereorder = False
     return Scheduling(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Import all test modules, and what they test, in two thirds of the time."""
+    with quick_imports():
+        return (yield)
 
 
 @pytest.hookimpl(trylast=True)
