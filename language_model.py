@@ -20,13 +20,15 @@ from torchmetrics import Metric
 
 from gpt import GPT
 from hindsight.config.model import GPTConfig, ModelConfig, RNNConfig
+from hindsight.config.training import Loss
 from hindsight.errors import InputError
 from hindsight.evaluation.opened_run import OpenedRun
 from hindsight.files import set_usual_mode
+from hindsight.fused_cross_entropy import Scores, liger_cross_entropy, linear_cross_entropy
 from hindsight.orders.both import vocab_size_for
 from hindsight.runs import METRIC_NAMES
 from hindsight.training.sharding import whole_weights
-from loss_utils import TokenMetric, mean_nats, sums, target_nats
+from loss_utils import TokenMetric, correct_predictions, mean_nats, sums, target_nats
 from rnn import RNN
 
 
@@ -91,6 +93,7 @@ class LanguageModel(ComposerModel):
         train_metrics: whether to take all the sums in training too, or only the loss.
         ways: names of the readings of order=both, of which each is evaluated by itself, too.
         is_bf16_on_cpu: whether to compute in bfloat16 by the autocast of a CPU; Composer has none.
+        loss: how head and cross-entropy are computed.
     """
 
     def __init__(
@@ -100,9 +103,11 @@ class LanguageModel(ComposerModel):
         train_metrics: bool = True,
         ways: tuple[str, ...] = (),
         is_bf16_on_cpu: bool = False,
+        loss: Loss = Loss.auto,
     ) -> None:
         super().__init__()
         self.module = module
+        self.way_of_loss = loss
         self.ways = ways
         self.train_metrics = train_metrics
         self.is_bf16_on_cpu = is_bf16_on_cpu
@@ -169,12 +174,21 @@ class LanguageModel(ComposerModel):
     def _score(self, hidden_BTD: Tensor, targets_BT: Tensor, bytes_V: Tensor) -> dict[str, Tensor]:
         """Score hidden states: what `forward` returns."""
         targets_N = targets_BT.flatten()
-        logits_NV = self.module.logits(hidden_BTD).flatten(0, 1)
-        nats_N = target_nats(logits_NV, targets_N)
-        outputs = {"loss": mean_nats(nats_N, targets_N)}
+        scores = self._head_and_loss(hidden_BTD, targets_N)
+        outputs = {"loss": mean_nats(scores.total, targets_N)}
         if self.train_metrics or not self.training:
-            outputs["sums"] = sums(nats_N.detach(), logits_NV.detach(), targets_N, bytes_V)
+            outputs["sums"] = sums(scores.nats, scores.correct, targets_N, bytes_V)
         return outputs
+
+    def _head_and_loss(self, hidden_BTD: Tensor, targets_N: Tensor) -> Scores:
+        """Compute logits and cross-entropy in the way of `loss`; Liger's is for training, an evaluation takes ours."""
+        if self.way_of_loss is Loss.plain:
+            logits_NV = self.module.logits(hidden_BTD).flatten(0, 1)
+            nats_N = target_nats(logits_NV, targets_N)
+            return Scores(nats_N.sum(), nats_N.detach(), correct_predictions(logits_NV.detach(), targets_N))
+        is_liger = self.way_of_loss is Loss.liger and self.training
+        score = liger_cross_entropy if is_liger else linear_cross_entropy
+        return score(hidden_BTD, self.module.head.weight, targets_N, self.module.logit_softcap)
 
     def loss(self, outputs: dict[str, Tensor], batch: Any) -> Tensor:
         """Mean nats of the targets, shape ()."""

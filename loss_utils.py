@@ -45,30 +45,38 @@ def target_ranks(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     return torch.cat([(logits_NV[rows] > target_logits_N1[rows]).sum(dim=1) for rows in few]) * counts_N
 
 
-def mean_nats(nats_N: Tensor, targets_N: Tensor) -> Tensor:
-    """Average over the targets that are not IGNORED; 0 for a batch of padding only. Shape ()."""
-    return nats_N.sum() / (targets_N != IGNORED).sum().clamp(min=1)
+def correct_predictions(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """Tell where the target's logit is the largest; one reduction (amax), no sorting. Shape (N,), bool."""
+    counts_N = targets_N != IGNORED
+    target_logits_N = logits_NV.gather(1, targets_N.masked_fill(~counts_N, 0)[:, None]).squeeze(1)
+    return (target_logits_N >= logits_NV.amax(dim=1)) & counts_N
 
 
-def sums(nats_N: Tensor, logits_NV: Tensor, targets_N: Tensor, bytes_V: Tensor) -> Tensor:
+def mean_nats(nats: Tensor, targets_N: Tensor) -> Tensor:
+    """Average over the targets that are not IGNORED; 0 for a batch of padding only. Shape ().
+
+    Args:
+        nats: cross-entropy of each target, or the sum of them.
+        targets_N: token ids, int64, or IGNORED.
+    """
+    return nats.sum() / (targets_N != IGNORED).sum().clamp(min=1)
+
+
+def sums(nats: Tensor, correct_N: Tensor, targets_N: Tensor, bytes_V: Tensor) -> Tensor:
     """Sum up a batch: what it adds to the sums behind all metrics.
 
     Args:
-        nats_N: cross-entropy of each target, from `target_nats`.
-        logits_NV: the logits it was computed from.
+        nats: cross-entropy of each target, from `target_nats`, or their sum.
+        correct_N: whether it was predicted, from `correct_predictions`.
         targets_N: token ids, int64, or IGNORED.
         bytes_V: UTF-8 bytes that each token id stands for, int64; 0 for special tokens.
 
     Returns:
-        (4,) float64: nats, correct predictions, targets, bytes of the targets. A prediction is correct where the
-        target's logit is the largest, which takes one reduction of the logits (amax) and no sorting.
+        (4,) float64: nats, correct predictions, targets, bytes of the targets.
     """
     counts_N = targets_N != IGNORED
-    ids_N = targets_N.masked_fill(~counts_N, 0)
-    target_logits_N = logits_NV.gather(1, ids_N[:, None]).squeeze(1)
-    correct_N = (target_logits_N >= logits_NV.amax(dim=1)) & counts_N
-    bytes_N = bytes_V[ids_N] * counts_N
-    parts = [nats_N.double().sum(), correct_N.sum(), counts_N.sum(), bytes_N.sum()]
+    bytes_N = bytes_V[targets_N.masked_fill(~counts_N, 0)] * counts_N
+    parts = [nats.double().sum(), correct_N.sum(), counts_N.sum(), bytes_N.sum()]
     return torch.stack([part.double() for part in parts])
 
 

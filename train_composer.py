@@ -80,6 +80,7 @@ with quick_imports():
     from composer import Evaluator, Trainer
     from composer.utils import dist, get_device
 
+from hindsight.fused_cross_entropy import require_liger
 from hindsight.loading.remote import fetch_description
 from hindsight.ranks import init_process_group, leave_error, on_rank_0, read_left_error
 from hindsight.training import lr_plan
@@ -179,6 +180,7 @@ def prepare(config: TrainConfig) -> RunSetup:
     check_precision(config.precision)
     check_microbatch(config, get_device(None).name == "gpu")
     require_codecarbon(config)
+    require_liger(config.loss)
     locations = locate_data(config)
     for place in dict.fromkeys(locations.values()):
         if place.remote is not None:
@@ -194,7 +196,8 @@ def build_language_model(setup: RunSetup) -> LanguageModel:
     module = build_model(config.model, setup.vocab_size, config.seed, config.activation_checkpointing)
     freeze(module, config.model.frozen)
     ways = tuple(reading.order.name for reading in setup.order.readings)
-    model = LanguageModel(module, tokenizer.bytes_per_token, config.metrics, ways, is_by_cpu(config.precision))
+    is_bf16_on_cpu = is_by_cpu(config.precision)
+    model = LanguageModel(module, tokenizer.bytes_per_token, config.metrics, ways, is_bf16_on_cpu, config.loss)
     if config.compile:
         model.compile_regions()
     return model

@@ -188,6 +188,7 @@ def test_help_shows_every_key_with_its_docstring(script):
         (["-m", "direction=forward", "lr=1,2"], ["did you mean optim.lr=?"]),
         (["direction=forward", "optim.lrr=1"], ["optim.lrr=", "did you mean optim.lr="]),
         (["direction=forward", "batch_size=many"], ["batch_size", "'many'", "Integer"]),
+        (["direction=forward", "loss=fused"], ["loss", "auto, plain, chunked, liger"]),
         (["direction=forward", "batch_size=0"], ["batch_size=0", "greater than 0"]),
         (["direction=forward", "microbatch_size=0"], ["microbatch_size=0", "greater than 0"]),
         (["direction=forward", "microbatch_size=half"], ["microbatch_size=half must be a number of windows, or auto"]),

@@ -10,7 +10,7 @@ from helpers.processes import ROOT
 from hindsight.config.schemas import SCHEMAS
 
 LAYERS = [
-    {"installed", "errors", "shown_text", "shown_numbers", "interrupts", "durations", "quick_imports"},
+    {"installed", "errors", "shown_text", "shown_numbers", "interrupts", "durations", "quick_imports", "chunk_rows"},
     {
         "config",
         "arguments",
@@ -27,7 +27,7 @@ LAYERS = [
     },
     {"text", "tokenization", "shards"},
     {"conversion", "synthetic", "orders", "ranks"},
-    {"loading", "generation", "hf_weights", "document_attention"},
+    {"loading", "generation", "hf_weights", "document_attention", "fused_cross_entropy"},
     {"training", "evaluation", "export", "analysis", "studies"},
     {"planning"},
 ]

@@ -7,7 +7,16 @@ import torch.nn.functional as F
 import loss_utils
 from hindsight.orders.examples import IGNORED
 from hindsight.runs import METRIC_NAMES
-from loss_utils import TokenMetric, mean_nats, metric_values, nats_to_bits, sums, target_nats, target_ranks
+from loss_utils import (
+    TokenMetric,
+    correct_predictions,
+    mean_nats,
+    metric_values,
+    nats_to_bits,
+    sums,
+    target_nats,
+    target_ranks,
+)
 
 BYTES_V = torch.tensor([0, 1, 2, 3, 5])
 
@@ -21,7 +30,8 @@ def random_batch(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def sums_of(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
-    return sums(target_nats(logits_NV, targets_N), logits_NV, targets_N, BYTES_V)
+    correct_N = correct_predictions(logits_NV, targets_N)
+    return sums(target_nats(logits_NV, targets_N), correct_N, targets_N, BYTES_V)
 
 
 def test_the_loss_is_pytorchs_mean_cross_entropy_over_the_targets_that_count():

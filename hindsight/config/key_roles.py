@@ -128,6 +128,7 @@ KEY_ROLES = {
     "precision": _MODEL,
     "compile": _COMPUTATION,
     "parallelism": _COMPUTATION,
+    "loss": _COMPUTATION,
     "activation_checkpointing": _COMPUTATION,
     "metrics": KeyRoles(ResumeRole.may_change, PairRole.free, SpeedRole.changes),
     "layer_norms": KeyRoles(ResumeRole.may_change, PairRole.free, SpeedRole.changes),

@@ -44,6 +44,15 @@ class Parallelism(Enum):
     fsdp = "fsdp"
 
 
+class Loss(Enum):
+    """How head and cross-entropy are computed."""
+
+    auto = "auto"
+    plain = "plain"
+    chunked = "chunked"
+    liger = "liger"
+
+
 class WandbMode(Enum):
     """Where Weights & Biases keeps a run: on this disk, on its server, or nowhere."""
 
@@ -198,6 +207,10 @@ class TrainConfig:
     optimizer stay float32."""
     compile: bool = False
     """Whether to compile the model with torch.compile, block by block, and head and loss."""
+    loss: Loss = Loss.auto
+    """How head and cross-entropy are computed, equal to rounding: plain, of all logits at once; chunked, of a few rows
+    at a time, with less memory; liger, by Liger Kernel on a GPU, if it is installed; auto, chunked, which was the
+    fastest on a CPU (not measured on a GPU)."""
     parallelism: Parallelism = Parallelism.ddp
     """ddp: every device has the whole model; fsdp: each keeps a part of all weights, gradients and running means, and
     gathers the weights of a layer when it is computed: for a model that one device has no room for."""

@@ -13,7 +13,9 @@ Letters: N tokens that are taken at once, D d_model, F numbers in the MLP's hidd
 
 from dataclasses import dataclass, replace
 
+from hindsight.chunk_rows import rows_of
 from hindsight.config.model import Block, Cell, GPTConfig, ModelConfig, RNNConfig
+from hindsight.config.training import Loss
 from hindsight.planning.parameters import (
     ATTENTION,
     EMBEDDING,
@@ -44,7 +46,7 @@ class Memory:
         buckets: second copy of the gradients, by which several devices exchange them.
         copies: weights in half precision, in mixed precision.
         activations: what is kept for the backward pass.
-        logits: of a microbatch, with their logarithms and gradients.
+        logits: of a microbatch, with their logarithms and gradients; or of a chunk, with what its loss keeps.
         first: what the backward pass of the last layer, which is the first, holds beside weights and optimizer.
         last: the same of the first layer.
         accumulates: whether there are several microbatches, so that gradients are there while the next is computed.
@@ -102,6 +104,8 @@ def memory_of(
     accumulates: bool = False,
     n_devices: int = 1,
     is_muon: bool = False,
+    loss: Loss = Loss.auto,
+    is_gpu: bool = False,
 ) -> Memory:
     """Estimate the memory of a training step on one device.
 
@@ -115,6 +119,8 @@ def memory_of(
         accumulates: whether a step has several microbatches.
         n_devices: devices that exchange gradients.
         is_muon: whether Muon updates the matrices of the layers.
+        loss: how head and cross-entropy are computed.
+        is_gpu: whether chunks are those of a GPU.
     """
     parts, trained = parameters_by_part(config, vocab_size), trained_by_part(config, vocab_size)
     weights, gradients = FLOAT * sum(parts.values()), FLOAT * sum(trained.values())
@@ -133,6 +139,7 @@ def memory_of(
     is_capped = isinstance(config, GPTConfig) and config.logit_softcap is not None
     in_layer = N * ((layer if is_checkpointed else 0) + backward)
     copies = HALF * sum(parts.get(part, 0) for part in [*matrices, head]) if is_mixed else 0
+    trained_head = FLOAT * trained[head]
     in_layers = sum(trained.get(part, 0) for part in matrices)
     return Memory(
         weights=weights,
@@ -141,10 +148,12 @@ def memory_of(
         buckets=gradients if n_devices > 1 else 0,
         copies=copies,
         activations=N * (kept + ends),
-        # The logarithms of the softmax in float32, their gradient, and that of the logits; the tanh of the soft-cap.
-        logits=N * V * (3 * FLOAT + (size if is_capped else 0)),
-        first=copies + N * kept + FLOAT * trained[head] + in_layer,
-        last=FLOAT * (trained[head] + in_layers * (config.n_layers - 1) // config.n_layers)
+        logits=_all_logits(N, V, size if is_capped else 0)
+        if loss is Loss.plain
+        else _chunk(config, N, V, trained_head, is_mixed, is_capped, is_gpu),
+        first=copies + N * kept + trained_head + in_layer,
+        last=trained_head
+        + FLOAT * (in_layers * (config.n_layers - 1) // config.n_layers)
         + N * (kept // config.n_layers)
         + in_layer,
         accumulates=accumulates,
@@ -191,6 +200,26 @@ def _muon_update(config: ModelConfig) -> int:
     assert isinstance(config, GPTConfig)
     F = config.d_hidden
     return max(3 * F * D + 2 * min(F, D) ** 2, qkv_width(config) * D + 4 * D**2)
+
+
+def _all_logits(N: int, V: int, tanh: int) -> int:
+    """Bytes of the softmax's logarithms in float32, their gradient, and that of the logits; and the soft-cap's tanh."""
+    return N * V * (3 * FLOAT + tanh)
+
+
+def _chunk(
+    config: ModelConfig, N: int, V: int, trained_head: int, is_mixed: bool, is_capped: bool, is_gpu: bool
+) -> int:
+    """Bytes of a chunk's logits and of the gradients that are kept for the backward pass, or of these twice.
+
+    In mixed precision there are the logits in float32 too, and hidden states and their gradient in half precision; with
+    a soft-cap its slope; the hidden states of a recurrent layer are put in order first.
+    """
+    rows, hidden = min(N, rows_of(N, V, "cuda" if is_gpu else "cpu")), N * config.d_model * FLOAT
+    size = FLOAT + (HALF if is_mixed else 0) + (FLOAT if is_capped else 0)
+    logits = rows * V * size + (hidden if is_mixed else 0)
+    kept = hidden + trained_head
+    return kept + max(logits, kept) + (hidden if isinstance(config, RNNConfig) else 0)
 
 
 def _norm(config: GPTConfig, is_mixed: bool) -> int:

@@ -180,6 +180,8 @@ def _memory(config: PlanConfig, vocab_size: int, device: Device | None) -> dict[
             accumulates=microbatch_size < windows,
             n_devices=config.devices,
             is_muon=config.optim.name is OptimizerName.muon,
+            loss=config.loss,
+            is_gpu=config.gpu is not None or config.precision is not Precision.fp32,
         )
         is_whole = config.parallelism is Parallelism.ddp
         return memory if is_whole else divided(memory, config.model, vocab_size, config.devices)
