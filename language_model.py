@@ -225,5 +225,5 @@ class LanguageModel(ComposerModel):
 
     def _bytes_on(self, device: torch.device) -> Tensor:
         if self.bytes_V.device != device:
-            self.bytes_V = self.bytes_V.to(device)
+            self.bytes_V = self.bytes_V.to(device, non_blocking=True)
         return self.bytes_V
