@@ -2,7 +2,8 @@
 
 On a GPU Composer turns PyTorch's autocast on round every forward pass. Without one Composer 0.32.1 accepts fp32 alone:
 it is given that, and `LanguageModel` turns the autocast of a CPU on by itself. Matrix products and attention are then
-in bfloat16; weights, gradients, optimizer and loss stay in float32.
+in bfloat16; weights, gradients, optimizer and loss stay in float32. `is_by_cpu` and the model's own autocast can go
+with a Composer whose `_validate_precision` (composer/core/precision.py) lets amp_bf16 pass on a CPU.
 """
 
 from collections.abc import Iterator
