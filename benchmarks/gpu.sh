@@ -113,17 +113,19 @@ run_all() {
     # What matters most comes first: the last ones run if there is time.
     if [ "$DEVICE" = cpu ]; then
         local sizes=(model=gpt_nano vocab_size=512 context_length=32 batch_size=4 rounds=1 steps=2)
-        throughput plain 200 "${sizes[@]}" "variants=[bare,trainer]"
+        throughput chunked 200 "${sizes[@]}" loss=chunked "variants=[bare,trainer]"
         stage tests 100 "$PYTHON" -m pytest -n0 -q -p no:cacheprovider -m gpu --timeout=60 tests/test_gpu.py
         pair 100 model=gpt_nano data.context_length=64 batch_size=8 max_duration=10ba eval_interval=10ba eval_batches=2
         return
     fi
     local sizes=(model=gpt2 vocab_size=50257 context_length=1024 batch_size=32 precision=bf16 compile=true)
     sizes+=(rounds=3 steps=10)
-    throughput plain 130 "${sizes[@]}" "variants=[bare,trainer,huggingface]"
+    throughput chunked 130 "${sizes[@]}" loss=chunked "variants=[bare,trainer,huggingface]"
     stage tests 120 "$PYTHON" -m pytest -n0 -q -p no:cacheprovider -m gpu --timeout=100 "${tests[@]}"
     pair 70 model=gpt2 batch_size=32 precision=bf16 max_duration=150ba eval_interval=150ba eval_batches=8 \
         optim.warmup_steps=30 checkpoint.interval=1ep
+    throughput plain 60 "${sizes[@]}" loss=plain "variants=[bare]"
+    ! "$PYTHON" -c 'import liger_kernel' 2>/dev/null || throughput liger 60 "${sizes[@]}" loss=liger "variants=[bare]"
     throughput eager 60 "${sizes[@]}" compile=false "variants=[bare,huggingface]"
 }
 

@@ -281,6 +281,7 @@ def test_bad_settings_end_with_one_line_that_names_the_key_and_status_2(
         ("throughput", ["peers.precision=fp16"], ["peers.precision=fp16 needs a scaled loss"]),
         ("throughput", ["peers.compile=perhaps"], ["peers.compile", "perhaps"]),
         ("throughput", ["peers=eager"], ["peers= is no key by itself", "peers.compile="]),
+        ("throughput", ["loss=fused"], ["loss", "auto, plain, chunked, liger"]),
         ("throughput", ["json=table"], ["json", "table"]),
         ("throughput", ["record=1.1"], ["record", "1.1"]),
         ("throughput", ["trace="], ["trace= is empty"]),

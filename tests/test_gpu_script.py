@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers.processes import ROOT
 
-STAGES = ["plain", "tests", "forward", "backward"]
+STAGES = ["chunked", "tests", "forward", "backward"]
 
 
 def call(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -38,7 +38,7 @@ def test_all_stages_end_in_one_table_and_a_second_call_makes_those_that_failed(c
     prepared = call("prepare", str(corpus), DATA=str(data))
     assert prepared.returncode == 0, prepared.stderr
     call("run", str(out), DATA=str(data), BUDGET="1")
-    assert {rows(out)[f"stage {name}"][0] for name in ("plain", "train forward")} == {"no time was left, 0 s"}
+    assert {rows(out)[f"stage {name}"][0] for name in ("chunked", "train forward")} == {"no time was left, 0 s"}
     done = call("run", str(out), DATA=str(data))
     log = (out / "log.txt").read_text()
     assert done.returncode == 0, log
@@ -46,7 +46,7 @@ def test_all_stages_end_in_one_table_and_a_second_call_makes_those_that_failed(c
         [stage, "0"] for stage in STAGES
     ], log
     table = rows(out)
-    assert "tokens/s" in table["plain: bare (fp32), gpt_nano, 4 x 32"][0]
+    assert "tokens/s" in table["chunked: bare (fp32, loss=chunked), gpt_nano, 4 x 32"][0]
     assert "nats/token" in table["backward on real text, 10 steps"][0]
     assert "backward over forward, one seed: says nothing of the arrow" in table
     assert table["tests marked gpu"][0].endswith("skipped")

@@ -141,21 +141,21 @@ def test_ours_over_the_peers_and_over_the_bare_loop_are_compared_with_earlier_ru
     named = {ratio.name.split(" tokens: ")[1]: ratio.value for ratio in recorded_ratios(results)}
     time = "time" if torch.cuda.is_available() else "CPU time"
     assert named == {
-        f"bare (fp32) over huggingface (bf16), {time}": pytest.approx(1 / 1.5),
-        f"trainer (fp32, compiled) over bare (fp32), {time}": pytest.approx(1.2),
-        f"trainer (fp32, compiled) over huggingface (bf16), {time}": pytest.approx(0.8),
+        f"bare (fp32, loss=auto) over huggingface (bf16), {time}": pytest.approx(1 / 1.5),
+        f"trainer (fp32, compiled, loss=auto) over bare (fp32, loss=auto), {time}": pytest.approx(1.2),
+        f"trainer (fp32, compiled, loss=auto) over huggingface (bf16), {time}": pytest.approx(0.8),
     }
     assert {ratio.name.split(" tokens: ")[0] for ratio in recorded_ratios(results)} == {"gpt_nano, V 300, 4 x 32"}
     said = describe(results)
-    assert "bare: fp32; trainer: fp32, compiled; huggingface: bf16" in said
+    assert "bare: fp32, loss=auto; trainer: fp32, compiled, loss=auto; huggingface: bf16" in said
 
 
 def test_peers_may_be_measured_otherwise_than_ours():
     config = compose_config(
-        "throughput", "precision=bf16", "compile=true", "peers.precision=fp32", "peers.compile=false"
+        "throughput", "precision=bf16", "compile=true", "loss=plain", "peers.precision=fp32", "peers.compile=false"
     )
     hows = {contender.name: contender.how for contender in make_contenders(config)}
-    assert hows == dict.fromkeys(["bare", "metrics", "trainer"], "bf16, compiled") | dict.fromkeys(
+    assert hows == dict.fromkeys(["bare", "metrics", "trainer"], "bf16, compiled, loss=plain") | dict.fromkeys(
         ["plain", "huggingface"], "fp32"
     )
 
@@ -187,6 +187,7 @@ def test_the_tokenizer_of_bytes_has_as_many_ids_as_a_vocabulary_must_have(tmp_pa
         (["model=llama_small", "variants=[plain]"], "model=llama_small; leave plain out"),
         (["batch_size=8", "microbatch_size=3"], "microbatch_size=3 does not divide batch_size=8"),
         (["variants=[]"], "variants=.* leaves nothing to measure"),
+        (["loss=liger"], "loss=liger needs"),
         (["vocab_size=260"], "vocab_size=260 is less than the 261 ids"),
         (["model.n_layers=2"], "give model= too"),
         (["out=conf/throughput.yaml"], "out=.* cannot be made a folder"),

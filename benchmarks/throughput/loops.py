@@ -65,7 +65,7 @@ def model_of(variant: Variant, setup: Setup) -> nn.Module:
         return HuggingFaceGPT2(setup.model, setup.vocab_size)
     one_byte_per_token = np.ones(setup.vocab_size, np.int64)
     module = build_model(setup.model, setup.vocab_size, setup.seed)
-    return LanguageModel(module, one_byte_per_token, train_metrics=variant is Variant.metrics)
+    return LanguageModel(module, one_byte_per_token, variant is Variant.metrics, loss=setup.loss)
 
 
 def run_plainly(model: nn.Module, setup: Setup, turns: Turns) -> None:
@@ -123,6 +123,7 @@ def train_config(setup: Setup, shards: Path, folder: Path) -> TrainConfig:
         eval_interval=NEVER,
         checkpoint=CheckpointConfig(interval=NEVER),
         precision=setup.precision,
+        loss=setup.loss,
         compile=setup.compile,
         wandb=WandbConfig(mode=WandbMode.disabled),
         samples=SamplesConfig(interval=NEVER),

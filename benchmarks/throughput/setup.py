@@ -9,8 +9,9 @@ from hindsight.config.model import Block, GPTConfig, ModelConfig, RNNConfig
 from hindsight.config.run_names import model_name
 from hindsight.config.schemas import CONF_DIR
 from hindsight.config.throughput import PEERS, BenchmarkConfig, Variant
-from hindsight.config.training import Precision
+from hindsight.config.training import Loss, Precision
 from hindsight.errors import InputError
+from hindsight.fused_cross_entropy import require_liger
 
 BYTE_IDS = 256
 """Random tokens are drawn from so many ids, those of a tokenizer of bytes, whatever the model's number of ids."""
@@ -31,6 +32,8 @@ class Setup:
     context_length: int
     batch_size: int
     microbatch_size: int
+    loss: Loss
+    """How our variants compute head and cross-entropy."""
     compile: bool
     threads: int
     rounds: int
@@ -65,8 +68,9 @@ class Contender:
 
     @property
     def how(self) -> str:
-        """How its step is made, such as "fp32, compiled"."""
-        return f"{self.setup.precision.name}{', compiled' * self.setup.compile}"
+        """How its step is made, such as "fp32, compiled, loss=chunked"."""
+        loss = "" if self.variant in PEERS else f", loss={self.setup.loss.name}"
+        return f"{self.setup.precision.name}{', compiled' * self.setup.compile}{loss}"
 
 
 def make_contenders(config: BenchmarkConfig) -> list[Contender]:
@@ -94,6 +98,7 @@ def make_contenders(config: BenchmarkConfig) -> list[Contender]:
     vocab_size = config.vocab_size or model.vocab_size or (50257 if gpu else 4096)
     if vocab_size < BYTE_VOCAB_SIZE:
         raise InputError(f"vocab_size={vocab_size} is less than the {BYTE_VOCAB_SIZE} ids of a tokenizer of bytes.")
+    require_liger(config.loss)
     setup = Setup(
         model=replace(model, vocab_size=vocab_size),
         device="cuda" if gpu else "cpu",
@@ -102,6 +107,7 @@ def make_contenders(config: BenchmarkConfig) -> list[Contender]:
         context_length=context_length,
         batch_size=batch_size,
         microbatch_size=microbatch_size,
+        loss=config.loss,
         compile=gpu if config.compile is None else config.compile,
         threads=config.threads,
         rounds=config.rounds,

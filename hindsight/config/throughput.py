@@ -13,7 +13,7 @@ from hindsight.config.checks import (
     require_utf8,
 )
 from hindsight.config.model import ModelConfig
-from hindsight.config.training import Precision
+from hindsight.config.training import Loss, Precision
 
 
 class Variant(Enum):
@@ -69,6 +69,9 @@ class BenchmarkConfig:
     """Windows that are taken at once, the rest by gradient accumulation; divides batch_size; null for all."""
     precision: Precision | None = None
     """fp32 or bf16 (by autocast); null for fp32 on a CPU and bf16 on a GPU."""
+    loss: Loss = Loss.auto
+    """How our head and cross-entropy are computed: auto, plain, chunked or liger, as in train_composer.py; the loss of
+    peers is plain."""
     compile: bool | None = None
     """Whether to compile the models with torch.compile; null for no on a CPU and yes on a GPU."""
     peers: PeersConfig = field(default_factory=PeersConfig)
