@@ -46,7 +46,7 @@ def at_least(name: str, other: Result, ours: Result, target: float | None) -> Ro
 def gpt_4096() -> Part:
     """Measure gpt_demo at V = 4096: beside Hugging Face's, and in the Trainer."""
     bare, trainer, huggingface = results = run(
-        "variants=[bare,trainer,huggingface]", "vocab_size=4096", *OURS_AT_BEST, "rounds=5", "steps=4"
+        "variants=[bare,trainer,huggingface]", "vocab_size=4096", *OURS_AT_BEST, "rounds=3", "steps=4"
     )
     rows = [
         at_least(
