@@ -22,6 +22,18 @@ def test_mixed_precision_and_compile_end_near_the_loss_of_fp32(shards, tmp_path)
         assert final_loss(shards, tmp_path, name, *changes, change) == pytest.approx(fp32, abs=0.05)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_muon_and_left_out_steps_go_with_every_precision(shards, tmp_path, precision):
+    changes = ["optim.name=muon", "optim.lr=0.01", f"precision={precision}"]
+    plain = final_loss(shards, tmp_path, "plain", *changes)
+    assert plain < 4
+    assert final_loss(shards, tmp_path, "never", *changes, "optim.skip_spikes=1e6") == pytest.approx(plain, abs=0.01)
+    run = train(
+        shards, tmp_path, *changes, "run_name=skipping", "max_duration=90ba", "optim.lr=1e-5", "optim.skip_spikes=0.5"
+    )
+    assert by_step(run, "train/skipped_steps")[90] > 0
+
+
 def test_a_resumed_run_on_a_gpu_has_the_evaluation_of_an_uninterrupted_one(shards, tmp_path):
     changes = ["model.dropout=0.2", "checkpoint.interval=25ba", "optim.schedule=constant", "optim.cooldown_share=0"]
     whole = final_loss(shards, tmp_path, "whole", *changes)

@@ -166,6 +166,10 @@ WRONG = {
     "schedule_of_another_step": (lambda c: lr_of(c).update(last_epoch=10**12), "learning rate is of another step"),
     "nested": (lambda c: c["state"]["metadata"].update(x=nested(100)), "deep within each other"),
     "algorithms": (lambda c: c["state"].update(algorithms=[("Alibi", {})]), "names algorithms"),
+    "spikes": (
+        lambda c: c["state"]["callbacks"].update(SkipSpikes={"recent": {"loss": ["0"]}, "skipped_steps": 0}),
+        "its recent steps",
+    ),
     "settings": (lambda c: c["state"]["callbacks"]["ResumeSaver"]["settings"].update(seed="0\x1b[2J"), "its settings"),
 }
 
