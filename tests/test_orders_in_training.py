@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.several_runs import train_on_two
 from helpers.small_data import convert_config
-from helpers.training_runs import by_step, losses, train
+from helpers.training_runs import by_step, losses, settings, train
 from safetensors.torch import load_file
 
 import convert_to_mds
@@ -162,3 +163,17 @@ def test_no_option_tells_a_backward_run_from_a_forward_run_on_turned_shards(opti
     skipped = by_step(turned, "train/skipped_steps")
     assert skipped == by_step(forward, "train/skipped_steps")
     assert (skipped.get(90, 0) > 0) == ("spikes" in option)
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+def test_no_part_of_a_divided_model_tells_a_backward_run_from_a_forward_run_on_turned_shards(
+    unsigned, permuted, tmp_path
+):
+    given = ["eval_interval=3ba", "optim.lr=0.01", "parallelism=fsdp"]
+    backward = settings(unsigned, tmp_path, "direction=backward", "run_name=turned", *given)
+    forward = settings(permuted("backward"), tmp_path, "direction=forward", "run_name=forward", *given)
+    train_on_two(tmp_path, backward, forward)
+    assert losses(tmp_path / "turned") == losses(tmp_path / "forward")
+    weights, others = (load_file(tmp_path / name / "model.safetensors") for name in ("turned", "forward"))
+    assert all(torch.equal(weights[name], others[name]) for name in others)

@@ -1,12 +1,11 @@
 """parallelism=fsdp: two processes, each with a part of all weights, train as two with the whole model."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers.processes import ROOT, run_command
+from helpers.several_runs import train_on_two
 from helpers.training_runs import by_step, compose_config, losses, records, settings, train
 from safetensors.torch import load_file
 
@@ -26,14 +25,6 @@ def arguments(shards: Path, runs: Path, *changes: str) -> list[str]:
     usual = ["max_duration=16ba", "optim.lr=0.01", "eval_interval=8ba", "checkpoint.interval=8ba"]
     given = settings(shards, runs, *usual, *changes)
     return [key for key in given if not ("model=lstm_small" in changes and key.startswith(OF_A_GPT))]
-
-
-def run_on_two(runs: Path, *given: list[str]) -> None:
-    runs.mkdir(exist_ok=True)
-    listed = runs / "arguments.json"
-    listed.write_text(json.dumps(given))
-    done = run_command("composer", "-n", "2", str(ROOT / "tests/helpers/several_runs.py"), str(listed), timeout_s=280)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def measured(run: Path) -> list[dict[str, Any]]:
@@ -64,7 +55,7 @@ def test_two_processes_with_a_part_of_the_weights_each_train_as_two_with_all_of_
         for name, changes in MODELS.items()
         for way in ways
     ]
-    run_on_two(tmp_path, *given)
+    train_on_two(tmp_path, *given)
     for name in MODELS:
         whole, parts = (tmp_path / f"{name}-{way}" for way in ways)
         assert len(records(whole)) == 16
@@ -87,7 +78,7 @@ def test_a_run_goes_on_on_other_devices_with_parts_of_the_weights_or_with_all(sh
     whole = train(shards, tmp_path, *arguments(shards, tmp_path, *constant, "run_name=whole", "max_duration=18ba"))
     parts = [*constant, "run_name=parts"]
     train(shards, tmp_path, *arguments(shards, tmp_path, *parts, "max_duration=6ba"))
-    run_on_two(tmp_path, arguments(shards, tmp_path, *parts, "max_duration=12ba", "parallelism=fsdp"))
+    train_on_two(tmp_path, arguments(shards, tmp_path, *parts, "max_duration=12ba", "parallelism=fsdp"))
     run = train(shards, tmp_path, *arguments(shards, tmp_path, *parts, "max_duration=18ba"))
     assert [line.step for line in losses(run)] == [line.step for line in losses(whole)]
     assert list(by_step(run).values()) == pytest.approx(list(by_step(whole).values()), rel=1e-4)
@@ -97,7 +88,7 @@ def test_a_run_goes_on_on_other_devices_with_parts_of_the_weights_or_with_all(sh
 @pytest.mark.dist
 def test_a_checkpoint_of_parts_is_the_file_that_one_process_saves(shards: Path, tmp_path: Path):
     one = train(shards, tmp_path, *arguments(shards, tmp_path, "run_name=one", "max_duration=1ba"))
-    run_on_two(tmp_path, arguments(shards, tmp_path, "run_name=two", "max_duration=1ba", "parallelism=fsdp"))
+    train_on_two(tmp_path, arguments(shards, tmp_path, "run_name=two", "max_duration=1ba", "parallelism=fsdp"))
     load_weights_only()
     first, second = (
         torch.load(checkpoints_in(run / "checkpoints")[0], weights_only=True)["state"]
