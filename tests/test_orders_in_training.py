@@ -139,8 +139,10 @@ def test_a_run_in_an_order_has_the_losses_and_weights_of_a_forward_run_on_such_s
 
 SPIKES = ["optim.skip_spikes=0.5", "optim.lr=1e-5", "optim.schedule=constant", "max_duration=90ba", "batch_size=2"]
 OPTIONS = {
+    "plain": ["loss=plain"],
+    "chunked": ["loss=chunked"],
     "bf16": ["precision=bf16"],
-    "compile": ["compile=true"],
+    "compile": ["compile=true", "loss=chunked"],
     "modern": ["model.block=modern", "model.activation=relu2", "model.init=zero_out", "model.logit_softcap=5"],
     "muon": ["optim.name=muon"],
     "muon_gru": ["optim.name=muon", "model=gru_small"],
