@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks import loss as loss_benchmark
 from benchmarks import start as start_benchmark
 from benchmarks.recorded import Ratio, compare, machine_kind, read_recorded, record
 from benchmarks.table import HEAD, Row
@@ -95,6 +96,11 @@ def lstm() -> Part:
     ], recorded_ratios(results)
 
 
+def loss() -> Part:
+    """Measure head and loss by themselves at V = 50257, B x T = 8192."""
+    return loss_benchmark.rows(50257), []
+
+
 def start() -> Part:
     """Measure a second start of the demo."""
     *_, whole = start_benchmark.rows_of(start_benchmark.measure_starts(2, []))
@@ -106,6 +112,7 @@ PARTS: dict[str, Callable[[], Part]] = {
     "gpt_50257": gpt_50257,
     "gpt_bf16": gpt_bf16,
     "lstm": lstm,
+    "loss": loss,
     "start": start,
 }
 
