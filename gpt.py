@@ -230,11 +230,12 @@ class GPT(nn.Module):
         return self.logits(self.hidden(inputs_BT, documents_BT))
 
     def logits(self, hidden_BTD: Tensor) -> Tensor:
-        """Return logits_BTV of hidden states."""
+        """Return logits_BTV of hidden states; under autocast, those with a soft-cap are in float32, as in the loss."""
         logits_BTV = self.head(hidden_BTD)
         if self.logit_softcap is None:
             return logits_BTV
-        return self.logit_softcap * torch.tanh(logits_BTV / self.logit_softcap)
+        dtype = torch.promote_types(logits_BTV.dtype, torch.float32)
+        return self.logit_softcap * torch.tanh(logits_BTV.to(dtype) / self.logit_softcap)
 
 
 def make_norm(config: GPTConfig) -> nn.Module:
@@ -249,9 +250,8 @@ def unit_size(x_BHTK: Tensor, eps: float) -> Tensor:
     Their products are then at most K, however large the weights become. It has no weights of its own, and rotation
     leaves the size as it is.
     """
-    return F.rms_norm(x_BHTK, x_BHTK.shape[-1:], eps=eps).type_as(
-        x_BHTK
-    )  # autocast of newer PyTorch makes it float32 on a GPU
+    # Autocast of newer PyTorch makes it float32 on a GPU.
+    return F.rms_norm(x_BHTK, x_BHTK.shape[-1:], eps=eps).type_as(x_BHTK)
 
 
 def rotary_angles(start: int, stop: int, config: GPTConfig, device: torch.device) -> tuple[Tensor, Tensor]:

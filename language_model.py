@@ -139,7 +139,8 @@ class LanguageModel(ComposerModel):
     def whole_module(self) -> GPT | RNN | None:
         """Give the GPT or RNN with all of its weights; all ranks call this together.
 
-        Where the weights are divided among the ranks, it is a copy on rank 0's device, and None on the others.
+        Where the weights are divided among the ranks, it is a copy in rank 0's main memory, because its device may have
+        no room for it, and None on the others.
         """
         if (weights := whole_weights(self.module)) is None:
             return self.module
@@ -150,7 +151,7 @@ class LanguageModel(ComposerModel):
         copy.load_state_dict(weights, assign=True)
         if self.module.config.tied_head:
             copy.head.weight = copy.embedding.weight
-        return get_device(None).module_to_device(copy)
+        return copy
 
     def logits(self, batch: dict[str, Tensor]) -> Tensor:
         """Predict the targets of a batch, (B, T, V)."""
@@ -167,7 +168,7 @@ class LanguageModel(ComposerModel):
             train_metrics leaves out the sums.
         """
         targets_BT = batch["targets"]
-        with self._autocast(), self._stance(len(targets_BT)):
+        with self._autocast(), self._stance(batch):
             hidden_BTD = self.module.hidden(batch["input_ids"], batch.get("documents"))
             return (self._compiled_score or self._score)(hidden_BTD, targets_BT, self._bytes_on(targets_BT.device))
 
@@ -216,10 +217,19 @@ class LanguageModel(ComposerModel):
         """Turn on bfloat16 where this model has to; what is on outside stays elsewhere."""
         return torch.autocast("cpu", torch.bfloat16) if self.is_bf16_on_cpu else nullcontext()
 
-    def _stance(self, n_rows: int) -> AbstractContextManager[Any]:
-        """Compute the last batch of an evaluation, if it is smaller, without compiling anything for it alone."""
-        if self._compiled_score is None or self.training:
+    def train(self, mode: bool = True) -> "LanguageModel":
+        """Switch between training and evaluation, each of which has batches of its own size."""
+        self._eval_rows = None
+        return super().train(mode)
+
+    def _stance(self, batch: dict[str, Tensor]) -> AbstractContextManager[Any]:
+        """Compute the last batch of an evaluation, if it is smaller, without compiling anything for it alone.
+
+        Not so with document_mask=true: attention within documents would take the memory of all T x T weights.
+        """
+        if self._compiled_score is None or self.training or "documents" in batch:
             return nullcontext()
+        n_rows = len(batch["targets"])
         self._eval_rows = max(n_rows, self._eval_rows or 0)
         return torch.compiler.set_stance("force_eager") if n_rows < self._eval_rows else nullcontext()
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from composer.core import Callback, Event, State
 from composer.loggers import Logger, LoggerDestination
-from composer.utils import create_interval_scheduler, dist
+from composer.utils import create_interval_scheduler, dist, get_device
 from omegaconf import OmegaConf
 
 from gpt import GPT
@@ -223,6 +223,7 @@ class Samples(Callback):
         module = self.model.whole_module()
         if module is None or dist.get_global_rank() != 0:
             return
+        module = get_device(None).module_to_device(module)
         with torch.compiler.set_stance("force_eager"):  # each length of a text would be compiled by itself
             rows = self._rows(step, module)
         columns = [*SAMPLE_COLUMNS, SAMPLE_WAY][: len(rows[0])] if rows else SAMPLE_COLUMNS

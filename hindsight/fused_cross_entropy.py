@@ -2,7 +2,7 @@
 
 The gradient of the *sum* of the losses is taken in the forward pass, while a chunk's logits are there, and put in their
 place; the backward pass only multiplies it by the number that it is given. So fewer passes go over the logits, and
-float16 has no small gradient to lose before the loss is scaled. What is kept for the backward pass has the sizes of the
+float16 loses no small gradient before the loss is scaled. What is kept for the backward pass has the sizes of the
 hidden states and of the head's weight.
 
 Shapes: N predictions, C of a chunk, D d_model, V token ids, P of them with padding.
@@ -58,16 +58,18 @@ def linear_cross_entropy(
         softcap: logits are softcap * tanh(logits / softcap); None for as they are.
         rows: rows of a chunk; None for what suits device and vocabulary.
         padded_to: the products take a multiple of so many token ids; None for what suits device and type.
-        compiled: whether the soft-max is compiled; None for: on a GPU, if the model is. A CPU gains nothing by it.
+        compiled: whether the soft-max is compiled; None for: if the model is, but not in float32 on a CPU, which gains
+            nothing by it.
     """
     hidden_ND = hidden.reshape(-1, hidden.shape[-1])
     kind = hidden.device.type
     dtype = _product_dtype(hidden_ND, weight_VD)
+    is_half = dtype.itemsize == 2
     if padded_to is None:
-        padded_to = PADDED_TO if kind == "cuda" and dtype.itemsize == 2 else 1
+        padded_to = PADDED_TO if kind == "cuda" and is_half else 1
     if compiled is None:
-        compiled = kind == "cuda" and torch.compiler.is_compiling()
-    how = (dtype, softcap, rows or rows_of(len(targets_N), len(weight_VD), kind), padded_to, compiled)
+        compiled = torch.compiler.is_compiling() and (kind == "cuda" or is_half)
+    how = (dtype, softcap, rows or rows_of(len(targets_N), len(weight_VD), kind, is_half), padded_to, compiled)
     wanted = (torch.is_grad_enabled() and each.requires_grad for each in (hidden_ND, weight_VD))
     total, nats_N, correct_N, _, _ = score_chunks(hidden_ND, weight_VD, targets_N, *how, *wanted)
     return Scores(total, nats_N.detach(), correct_N)

@@ -157,14 +157,27 @@ def test_compiled_it_gives_what_it_gives_eagerly(compiled):
         torch.testing.assert_close(torch.compile(step, fullgraph=True)(*case).nats, eager.nats)
 
 
+@pytest.mark.parametrize("is_half", [False, True])
 @pytest.mark.parametrize(("device", "most_mib"), [("cpu", 128), ("cuda", 1100)])
 @pytest.mark.parametrize("vocab_size", [300, 4096, 50257, 262144])
 @pytest.mark.parametrize("n_rows", [1, 100, 8192, 32768])
-def test_a_chunk_has_bounded_memory_and_chunks_are_about_equal(n_rows, vocab_size, device, most_mib):
-    rows = rows_of(n_rows, vocab_size, device)
+def test_a_chunk_has_bounded_memory_and_chunks_are_about_equal(n_rows, vocab_size, device, most_mib, is_half):
+    rows = rows_of(n_rows, vocab_size, device, is_half)
     assert 4 * rows * vocab_size <= most_mib << 20
     n_chunks = math.ceil(n_rows / rows)
     assert n_chunks * rows - n_rows < n_chunks * (1 if device == "cpu" else 128)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_float16_sums_no_gradient_up_to_infinity(device):
+    n_rows, vocab_size = 65536, 256
+    hidden_ND = torch.full((n_rows, 1), 8.0, requires_grad=True)
+    weight_VD = torch.linspace(0, 0.2, vocab_size)[:, None].requires_grad_()
+    targets_N = torch.zeros(n_rows, dtype=torch.int64)
+    with torch.autocast("cpu", torch.float16):
+        rows = rows_of(n_rows, vocab_size, device, is_half=True)
+        scores = linear_cross_entropy(hidden_ND, weight_VD, targets_N, rows=rows)
+    assert gradients(scores.total, Case(hidden_ND, weight_VD, targets_N))[-1].isfinite().all()
 
 
 @pytest.mark.gpu

@@ -405,6 +405,6 @@ def test_bf16_autocast_gives_nearly_the_logits_of_fp32(config: GPTConfig):
     randomize(model)
     with torch.autocast("cpu", torch.bfloat16):
         logits_BTV = model(tokens())
-    assert logits_BTV.dtype is torch.bfloat16
+    assert logits_BTV.dtype is (torch.bfloat16 if config.logit_softcap is None else torch.float32)
     expected_BTV = model(tokens())
     assert (logits_BTV - expected_BTV).std() < 0.03 * expected_BTV.std()

@@ -15,7 +15,13 @@ from hindsight.training.precision import check_precision, is_available
 
 HAS_GPU = torch.cuda.is_available()
 needs_bf16 = pytest.mark.skipif(not is_available(Precision.bf16), reason="needs a GPU, or avx512_bf16")
-KINDS = {"gpt": [], "llama": ["model.block=llama"], "gru": ["model=gru_small"], "lstm": ["model=lstm_small"]}
+KINDS = {
+    "gpt": [],
+    "llama": ["model.block=llama"],
+    "capped": ["model.block=modern", "model.logit_softcap=2"],
+    "gru": ["model=gru_small"],
+    "lstm": ["model=lstm_small"],
+}
 
 
 def train_kind(kind: str, shards: Path, runs: Path, *changes: str) -> Path:
@@ -84,7 +90,7 @@ def test_a_run_in_bf16_goes_on_bit_for_bit(shards, tmp_path):
 
 
 @needs_bf16
-@pytest.mark.parametrize("kind", ["gpt", "lstm"])
+@pytest.mark.parametrize("kind", ["gpt", "capped", "lstm"])
 def test_losses_by_token_are_computed_in_the_format_of_the_run(kind, shards, tmp_path):
     run = train_kind(kind, shards, tmp_path, "precision=bf16")
     nats = {}

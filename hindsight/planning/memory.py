@@ -148,7 +148,7 @@ def memory_of(
         buckets=gradients if n_devices > 1 else 0,
         copies=copies,
         activations=N * (kept + ends),
-        logits=_all_logits(N, V, size if is_capped else 0)
+        logits=_all_logits(N, V, FLOAT if is_capped else 0)
         if loss is Loss.plain
         else _chunk(config, N, V, trained_head, is_mixed, is_capped, is_gpu),
         first=copies + N * kept + trained_head + in_layer,
@@ -215,7 +215,7 @@ def _chunk(
     In mixed precision there are the logits in float32 too, and hidden states and their gradient in half precision; with
     a soft-cap its slope; the hidden states of a recurrent layer are put in order first.
     """
-    rows, hidden = min(N, rows_of(N, V, "cuda" if is_gpu else "cpu")), N * config.d_model * FLOAT
+    rows, hidden = min(N, rows_of(N, V, "cuda" if is_gpu else "cpu", is_mixed)), N * config.d_model * FLOAT
     size = FLOAT + (HALF if is_mixed else 0) + (FLOAT if is_capped else 0)
     logits = rows * V * size + (hidden if is_mixed else 0)
     kept = hidden + trained_head
