@@ -96,7 +96,7 @@ from hindsight.training.optim import build_optimizer, build_scheduler, freeze, s
 from hindsight.training.precision import check_precision, composers, is_by_cpu
 from hindsight.training.run_folder import OpenRun, open_run, remove_finished, write_finished, write_more_reached
 from hindsight.training.sanity_check import sanity_check
-from hindsight.training.sharding import AverageGradient, shard
+from hindsight.training.sharding import AverageGradient, nothing_to_divide, shard
 from hindsight.training.spikes import SkipSpikes
 from language_model import LanguageModel, build_model, save_weights
 from load_text_streaming import build_loaders, worker_error
@@ -286,6 +286,7 @@ def fit(trainer: Trainer, run: OpenRun, saver: ResumeSaver) -> None:
     if dist.get_global_rank() == 0 and not setup.config.sanity_check:
         devices = f"{dist.get_world_size()} x {get_device(None).name}"
         started = start_lines(setup, run.metadata, step, devices) + slow_attention(setup.config)
+        started += nothing_to_divide(setup.config)
         started += [run.lr_change] if run.lr_change is not None else []
         log.info("%s", nothing_to_do(setup, step) if finished else "\n".join(started))
     if finished or saver.evaluation_is_owed:
@@ -307,7 +308,7 @@ def fit(trainer: Trainer, run: OpenRun, saver: ResumeSaver) -> None:
 def main(config: TrainConfig) -> None:
     """Train, or only try to."""
     try:
-        init_process_group(WAIT_FOR_RANK_0_S, alone=config.parallelism is Parallelism.fsdp)
+        init_process_group(WAIT_FOR_RANK_0_S)
         if config.sanity_check:
             sanity_check(config, train)
         else:

@@ -9,8 +9,9 @@ Shapes: N predictions, C of a chunk, D d_model, V token ids, P of them with padd
 Source: the idea is Liger Kernel's (arXiv:2410.10989).
 """
 
+import re
 from functools import cache
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +25,8 @@ from hindsight.orders.examples import IGNORED
 
 PADDED_TO = 64
 """Token ids of a matrix product in half precision on a GPU are a multiple of it: others take its slower kernels."""
+OLDEST_LIGER = (0, 8)
+"""Version whose loss says which tokens it predicted."""
 
 
 class Scores(NamedTuple):
@@ -203,17 +206,31 @@ def _compiled_softmax() -> Any:
 
 
 def require_liger(loss: Loss) -> None:
-    """Raise InputError where loss=liger is asked for and there is no GPU, or no Liger Kernel."""
+    """Raise InputError where loss=liger is asked for and cannot run here."""
     if loss is not Loss.liger:
         return
-    if not torch.cuda.is_available():
-        raise InputError("loss=liger needs a GPU; use loss=chunked here.")
-    if find_spec("liger_kernel") is None:
-        raise InputError("loss=liger needs Liger Kernel; `pip install liger-kernel`, or use loss=chunked.")
+    try:
+        installed = version("liger-kernel")
+    except PackageNotFoundError:
+        installed = None
+    if (missing := missing_for_liger(installed, torch.cuda.is_available())) is not None:
+        raise InputError(f"loss=liger needs {missing}.")
+
+
+def missing_for_liger(installed: str | None, has_gpu: bool) -> str | None:
+    """Say what loss=liger lacks with a version of Liger Kernel, and how to mend it; None if it lacks nothing."""
+    if not has_gpu:
+        return "a GPU; use loss=chunked here"
+    way_out = "`pip install --upgrade liger-kernel`, or use loss=chunked"
+    if installed is None:
+        return f"Liger Kernel; {way_out}"
+    if tuple(map(int, re.findall(r"\d+", installed)[:2])) < OLDEST_LIGER:
+        return f"Liger Kernel {'.'.join(map(str, OLDEST_LIGER))} or later, and {installed} is installed; {way_out}"
+    return None
 
 
 def liger_cross_entropy(hidden: Tensor, weight_VD: Tensor, targets_N: Tensor, softcap: float | None = None) -> Scores:
-    """Score predictions with gradient by Liger Kernel, version 0.8 or later; only the sum of the nats is known."""
+    """Score predictions with gradient by Liger Kernel; only the sum of the nats is known."""
     from liger_kernel.transformers import (  # pyright: ignore[reportMissingImports] - optional, for a GPU
         LigerFusedLinearCrossEntropyLoss,
     )

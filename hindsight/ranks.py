@@ -25,13 +25,13 @@ FREE_TENSORS_S = 0.2
 """Many times what a thread that is about to free memory needs, also on a machine with more work than cores."""
 
 
-def init_process_group(timeout_s: float, alone: bool = False) -> None:
+def init_process_group(timeout_s: float) -> None:
     """Join the other ranks; a collective fails where one of them is waited for longer than this, in seconds.
 
-    A process that is alone joins nobody, unless it must. Its collectives, of which Composer makes four in each step,
+    A process that is alone joins nobody. Its collectives, of which Composer makes four in each step,
     would be messages to a thread of gloo, or kernels of NCCL.
     """
-    if dist.get_world_size() > 1 or alone:
+    if dist.get_world_size() > 1:
         join(timeout_s)
 
 

@@ -11,7 +11,7 @@ from helpers.training_runs import by_step, losses, train
 
 from hindsight.config.training import Loss
 from hindsight.errors import InputError
-from hindsight.fused_cross_entropy import liger_cross_entropy, linear_cross_entropy, require_liger
+from hindsight.fused_cross_entropy import liger_cross_entropy, linear_cross_entropy, missing_for_liger, require_liger
 from hindsight.orders.examples import IGNORED
 from language_model import LanguageModel, build_model
 
@@ -61,6 +61,26 @@ def test_ligers_loss_is_refused_where_it_cannot_run():
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match=r"loss=liger needs a GPU; use loss=chunked"):
             require_liger(Loss.liger)
+
+
+@pytest.mark.parametrize(
+    ("installed", "has_gpu", "missing"),
+    [
+        (None, False, "a GPU; use loss=chunked here"),
+        (None, True, "Liger Kernel; `pip install"),
+        ("0.7.1", True, "Liger Kernel 0.8 or later, and 0.7.1 is installed; `pip install --upgrade"),
+        ("0.8.0", False, "a GPU;"),
+    ],
+)
+def test_what_ligers_loss_lacks_is_said(installed, has_gpu, missing):
+    said = missing_for_liger(installed, has_gpu)
+    assert said is not None
+    assert said.startswith(missing)
+
+
+@pytest.mark.parametrize("installed", ["0.8", "0.8.0", "0.10.2", "1.0.0.dev3"])
+def test_ligers_loss_lacks_nothing_with_a_new_version(installed):
+    assert missing_for_liger(installed, has_gpu=True) is None
 
 
 @pytest.mark.gpu

@@ -21,6 +21,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
+from hindsight.config.training import Parallelism, TrainConfig
 from hindsight.training.callback_order import Phase
 
 
@@ -36,6 +37,13 @@ def shard(model: nn.Module, layers: nn.ModuleList) -> None:
     for layer in layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
+
+
+def nothing_to_divide(config: TrainConfig) -> list[str]:
+    """Say in a line that parallelism=fsdp does nothing where one process trains; nothing otherwise."""
+    if config.parallelism is not Parallelism.fsdp or dist.get_world_size() > 1:
+        return []
+    return ["note     one process has nothing to divide: parallelism=fsdp does nothing here"]
 
 
 class AverageGradient(Callback):
