@@ -196,6 +196,14 @@ def test_help_shows_every_key_with_its_docstring(script):
             ["direction=forward", "microbatch_size=auto", "parallelism=fsdp"],
             ["microbatch_size=auto", "parallelism=fsdp", "give a number"],
         ),
+        (
+            ["direction=forward", "microbatch_size=auto", "optim.name=muon"],
+            ["microbatch_size=auto", "optim.name=muon would", "give a number"],
+        ),
+        (
+            ["direction=forward", "microbatch_size=auto", "optim.skip_spikes=6"],
+            ["microbatch_size=auto", "optim.skip_spikes would", "give a number"],
+        ),
         (["direction=forward", "parallelism=tensor"], ["parallelism", "ddp, fsdp"]),
         (["direction=forward", "parallelism=fsdp", "optim.name=muon"], ["optim.name=muon", "parallelism=fsdp"]),
         (["direction=forward", "max_duration=5 parsecs"], ["max_duration=5 parsecs", "1000ba"]),

@@ -261,6 +261,15 @@ class TrainConfig:
             f"microbatch_size={AUTO}: where memory runs out, layers of parallelism=fsdp stay gathered, and the step "
             "cannot be made again; give a number of windows.",
         )
+        twice = [
+            *([f"optim.name={OptimizerName.muon.name}"] if self.optim.name is OptimizerName.muon else []),
+            *(["optim.skip_spikes"] if self.optim.skip_spikes is not None else []),
+        ]
+        require(
+            not twice or self.microbatch_size != AUTO,
+            f"microbatch_size={AUTO} makes a step again where memory runs out, in its update too, of which "
+            f"{' and '.join(twice)} would do a part twice; give a number of windows.",
+        )
         require_duration("max_duration", self.max_duration)
         require_duration("eval_interval", self.eval_interval)
         require_time("max_time", self.max_time)
