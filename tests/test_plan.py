@@ -383,6 +383,17 @@ def test_the_largest_microbatch_that_fits_is_the_largest():
     assert (none["fits"], none["largest_microbatch_size"]) == (False, None)
 
 
+def test_one_process_has_nothing_to_divide_and_a_cpu_takes_its_own_chunks_in_bf16_too():
+    given = ["experiment=gpt2", "data_tokens=1_000_000_000", "model.vocab_size=50257"]
+    assert plan(*given, "parallelism=fsdp")["memory"] == plan(*given)["memory"]
+    assert "gathered" in plan(*given, "parallelism=fsdp", "devices=2")["memory"]["bytes_by_part"]
+    logits = [
+        plan(*given, *format)["memory"]["bytes_by_part"]["logits"]
+        for format in (["precision=bf16"], ["precision=fp16"], ["precision=bf16", "gpu=H100"])
+    ]
+    assert logits[0] < logits[1] == logits[2]
+
+
 def test_a_run_that_the_disk_has_no_room_for_does_not_fit(shards: Path, tmp_path: Path):
     small = plan(*settings(shards, tmp_path))
     assert small["disk"]["fits"]

@@ -181,9 +181,9 @@ def _memory(config: PlanConfig, vocab_size: int, device: Device | None) -> dict[
             n_devices=config.devices,
             is_muon=config.optim.name is OptimizerName.muon,
             loss=config.loss,
-            is_gpu=config.gpu is not None or config.precision is not Precision.fp32,
+            is_gpu=config.gpu is not None or config.precision is Precision.fp16,
         )
-        is_whole = config.parallelism is Parallelism.ddp
+        is_whole = config.parallelism is Parallelism.ddp or config.devices == 1
         return memory if is_whole else divided(memory, config.model, vocab_size, config.devices)
 
     microbatch_size = min(config.windows_at_once or windows, windows)
