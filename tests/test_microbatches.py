@@ -1,6 +1,7 @@
 """microbatch_size=auto: a step that is made again counts once. Composer's own loop runs, memory seems to run out."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,9 @@ class Logged(LoggerDestination):
             self.trainer.num_consecutive_thrashes = 2
 
 
-def train(microbatch_size: int, is_auto: bool) -> tuple[Model, list[dict[str, float]], Trainer]:
+def train(
+    microbatch_size: int, is_auto: bool, epochs: int = 1, load_path: Path | None = None
+) -> tuple[Model, list[dict[str, float]], Trainer]:
     config = OptimConfig(lr=0.01, grad_clip=0.1, warmup_steps=0)
     model = Model(build_model(GPT, V, seed=1), np.ones(V, np.int64))
     tokens = torch.randint(V, (2 * STEPS * B, T), generator=torch.Generator().manual_seed(2))
@@ -78,7 +81,8 @@ def train(microbatch_size: int, is_auto: bool) -> tuple[Model, list[dict[str, fl
         train_dataloader=loaders[0],
         eval_dataloader=Evaluator(label="eval", dataloader=loaders[1], eval_interval=f"{STEPS}ba"),
         optimizers=build_optimizer(model.module, config),
-        max_duration=f"{STEPS}ba",
+        max_duration=f"{epochs * STEPS}ba",
+        load_path=None if load_path is None else str(load_path),
         device_train_microbatch_size=microbatch_size,
         accumulate_train_batch_on_tokens=True,
         seed=3,
@@ -105,6 +109,19 @@ def test_a_step_that_ran_out_of_memory_is_made_again_as_if_it_had_not(recwarn):
     assert found == expected, "losses, gradients and sums are those of a run with the size that was found"
     assert len(found) == STEPS
     assert [evaluator.device_eval_microbatch_size for evaluator in trainer.state.evaluators] == [ROOM]
+
+
+@pytest.mark.filterwarnings("ignore:CUDA out of memory")
+def test_a_resume_goes_on_with_the_size_that_was_found(tmp_path):
+    path = tmp_path / "saved.pt"
+    _, _, trainer = train(B, is_auto=True)
+    trainer.save_checkpoint(str(path))
+    model, steps, trainer = train(B, is_auto=True, epochs=2, load_path=path)
+    assert (model.failures, trainer.state.device_train_microbatch_size, len(steps)) == (0, ROOM, STEPS)
+    _, expected, _ = train(ROOM, is_auto=False, epochs=2, load_path=path)
+    assert steps == expected
+    _, _, trainer = train(1, is_auto=True, epochs=2, load_path=path)
+    assert trainer.state.device_train_microbatch_size == 1, "a device has fewer windows now"
 
 
 def test_auto_needs_a_gpu_and_a_number_is_at_most_the_batch():

@@ -28,7 +28,7 @@ from hindsight.training.checkpoint_pickle import (
 from hindsight.training.lr_plan import Plan, from_records
 from hindsight.training.muon import Muon, matrices_of
 from hindsight.training.setup import RunSetup
-from hindsight.training.spikes import WINDOW
+from hindsight.training.spikes import VALUES, WINDOW
 
 PICKLE = "data.pkl"
 NUMBERS = "data/"
@@ -163,8 +163,11 @@ def check_state(tree: Any) -> Saved:
             require(all(map(_is_setting, kept["settings"].values())), "its settings cannot be")
         for kept in state["callbacks"].values():
             if "recent" in kept:
-                require(all(_is_recent(values) for values in kept["recent"].values()), "its recent steps cannot be")
+                is_whole = kept["recent"].keys() == {*VALUES} and all(map(_is_recent, kept["recent"].values()))
+                require(is_whole, "its recent steps cannot be")
                 require(is_count(kept["skipped_steps"]), "its number of skipped steps cannot be")
+        is_size = all(is_count(kept["size"]) for kept in state["callbacks"].values() if "size" in kept)
+        require(is_size, "its microbatch size cannot be")
         plan = from_records(saved[0]["plan"]) if saved and "plan" in saved[0] else None
         require(plan is not None or not saved or "plan" not in saved[0], "its plan of the learning rate cannot be")
         return Saved(time, saved[0]["settings"] if saved else None, plan)

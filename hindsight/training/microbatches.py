@@ -1,6 +1,7 @@
 """microbatch_size=auto: Composer halves what a GPU takes at once when memory runs out, and makes the step again."""
 
 import logging
+from typing import Any
 
 import torch
 from composer import Trainer
@@ -33,10 +34,13 @@ def device_microbatch(config: TrainConfig) -> int | str | None:
 class AutoMicrobatch(Callback):
     """Let a step that is made again be made as if nothing had failed before, and evaluations take what training does.
 
-    Composer 0.32.1 clears losses and gradients of a failed attempt (trainer.py, `_train_batch`), but not what dropout
-    has drawn. And where the allocator had to free its cache in two steps one after the other, it halves the size and
-    trains the batch again, although the optimizer has made its step already; `num_consecutive_thrashes`, set to 0 in
-    each step, never gets there (https://github.com/mosaicml/composer). Delete with a Composer that does neither.
+    A run goes on with the size that was found: other sizes would round sums otherwise.
+
+    Composer 0.32.1 clears losses and gradients of a failed attempt, but not what dropout has drawn. And where the
+    allocator had to free its cache in two steps one after the other, it halves the size and trains the batch again,
+    although the optimizer has made its step already; `num_consecutive_thrashes`, set to 0 in each step, never gets
+    there (https://github.com/mosaicml/composer/blob/v0.32.1/composer/trainer/trainer.py#L2746-L2755). Delete with a
+    Composer that does neither.
 
     Args:
         config: the run's config; with device_eval_batch_size, evaluations have a size of their own.
@@ -49,6 +53,12 @@ class AutoMicrobatch(Callback):
         self.trainer: Trainer | None = None
         self.step, self.size = -1, 0
         self.random: list[torch.Tensor] = []
+
+    def after_load(self, state: State, logger: Logger) -> None:
+        """Begin with the size that the checkpoint holds, if a device has so many windows now."""
+        if self.size:
+            self.size = min(self.size, int(state.device_train_microbatch_size or 1))
+            state.device_train_microbatch_size = self.size
 
     def before_train_batch(self, state: State, logger: Logger) -> None:
         """Keep the random state that the step begins with; give it back where the step is made again."""
@@ -70,6 +80,14 @@ class AutoMicrobatch(Callback):
         """Evaluate with the size that was found."""
         for evaluator in state.evaluators if self.size and self.sets_evaluation else ():
             evaluator.device_eval_microbatch_size = self.size
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the size that was found."""
+        return {"size": self.size}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the size; a checkpoint of an earlier version has none."""
+        self.size = state.get("size", 0)
 
 
 def _random() -> list[torch.Tensor]:

@@ -29,6 +29,8 @@ log = logging.getLogger("hindsight")
 
 WINDOW = 128
 """Steps before, of which the mean and the standard deviation are taken."""
+VALUES = ("loss", "gradient norm")
+"""What is looked at of a step."""
 FIRST = 64
 """Steps at the beginning of a run that are made whatever they are like."""
 SKIPPED_STEPS = f"{runs.TRAIN}skipped_steps"
@@ -50,7 +52,7 @@ class SkipSpikes(Callback):
 
     def __init__(self, deviations: float, gradient: ClipGradient, interval: int) -> None:
         self.deviations, self.gradient, self.interval = deviations, gradient, interval
-        self.recent: dict[str, list[float]] = {"loss": [], "gradient norm": []}
+        self.recent: dict[str, list[float]] = {name: [] for name in VALUES}
         self.skipped_steps = 0
         self._sums: torch.Tensor | None = None
 

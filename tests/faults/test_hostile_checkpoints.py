@@ -170,6 +170,14 @@ WRONG = {
         lambda c: c["state"]["callbacks"].update(SkipSpikes={"recent": {"loss": ["0"]}, "skipped_steps": 0}),
         "its recent steps",
     ),
+    "spikes_of_nothing": (
+        lambda c: c["state"]["callbacks"].update(SkipSpikes={"recent": {}, "skipped_steps": 0}),
+        "its recent steps",
+    ),
+    "microbatch_size": (
+        lambda c: c["state"]["callbacks"].update(AutoMicrobatch={"size": -1}),
+        "its microbatch size",
+    ),
     "settings": (lambda c: c["state"]["callbacks"]["ResumeSaver"]["settings"].update(seed="0\x1b[2J"), "its settings"),
 }
 
