@@ -148,6 +148,20 @@ def test_a_run_that_is_older_than_some_keys_is_paired_and_named_as_if_it_had_the
     assert ("model.init" in kept) is (model != "gru_small")
 
 
+def test_a_run_that_is_older_than_loss_computed_it_plain(tmp_path):
+    folders = make_pair(tmp_path)
+    warnings = []
+    for folder in folders:
+        tree = yaml.safe_load((folder / "config.yaml").read_text())
+        assert tree.pop("loss") == "auto"
+        (folder / "config.yaml").write_text(yaml.safe_dump(tree))
+        assert read_run(folder).config["loss"] == "plain"
+        warnings.append(compare(folders, tmp_path / f"out-{folder.name}")["pairs"][0]["warnings"])
+    (line,), none = warnings
+    assert "loss=plain against auto" in line
+    assert none == []
+
+
 def test_a_value_that_is_not_the_default_of_a_younger_key_still_counts(tmp_path):
     forward = make_run(tmp_path / "fw", "forward", [4.0])
     tree = yaml.safe_load((forward / "config.yaml").read_text())

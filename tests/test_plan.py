@@ -373,6 +373,17 @@ def test_a_run_that_has_what_the_plan_leaves_null_has_other_settings(
     assert plan(*given, "microbatch_size=1")["time"]["by"] == "measured of parts, 1 device"
 
 
+def test_a_run_that_is_older_than_loss_has_the_speed_of_plain(trained: dict[str, Path], tmp_path: Path, shards: Path):
+    folder = tmp_path / "older"
+    shutil.copytree(trained["forward"], folder)
+    recorded = (folder / runs.CONFIG).read_text()
+    assert "\nloss: auto\n" in recorded
+    (folder / runs.CONFIG).write_text(recorded.replace("\nloss: auto\n", "\n"))
+    given = settings(shards, tmp_path, f"run={folder}")
+    assert plan(*given)["time"]["by"] == "the FLOP/s of older, 1 device, which has other settings"
+    assert plan(*given, "loss=plain")["time"]["by"] == "measured of older, 1 device"
+
+
 def test_the_largest_microbatch_that_fits_is_the_largest():
     given = ["experiment=gpt2", "data_tokens=1_000_000_000", "model.vocab_size=50257", "gpu=A100"]
     largest = plan(*given)["memory"]["largest_microbatch_size"]

@@ -6,7 +6,10 @@ from typing import Any
 from hindsight.config.direction import Direction
 from hindsight.config.keys import defaults_of
 from hindsight.config.model import Cell, GPTConfig, RNNConfig
-from hindsight.config.training import TrainConfig
+from hindsight.config.training import Loss, TrainConfig
+
+BEFORE = {"loss": Loss.plain.name}
+"""What was done before a key existed, where that is not the key's default."""
 
 
 def with_defaults(recorded: dict[str, Any]) -> dict[str, Any]:
@@ -14,7 +17,7 @@ def with_defaults(recorded: dict[str, Any]) -> dict[str, Any]:
 
     A key that is younger than the run has the value that stands for what was done before.
     """
-    return _defaults("model.cell" in recorded) | recorded
+    return _defaults("model.cell" in recorded) | BEFORE | recorded
 
 
 @cache
