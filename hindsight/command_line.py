@@ -28,6 +28,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from hindsight import machine, output, temporary
 from hindsight.arguments import check_keys, take_options, unknown_key
+from hindsight.config.checks import rule_of
 from hindsight.config.keys import flatten
 from hindsight.config.schemas import CONF_DIR, MODEL_SCHEMAS, SCHEMAS, describe, names_in, shown
 from hindsight.config.typed_text import TextKey, as_typed, check_references, text_keys, with_keys, without_sweeps
@@ -225,6 +226,8 @@ def explain(error: BaseException, schema: type) -> str:
         return f"{match[1]}={match[2]} does not exist; choose one of {', '.join(match[3].split())}."
     if (match := re.search(r"Could not find '(\w+)/(\S+)'", text)) is not None and names_in(match[1]):
         return f"{match[1]}={match[2]} does not exist; choose one of {', '.join(names_in(match[1]))}."
+    if (rule := rule_of(schema, key)) and (match := re.search(r"^Value '(.*)' of type '\w+' is incompatible", text)):
+        return f"{key}={match[1]} {rule}."
     return f"{key}: {text}; see --help." if key else f"{text}; see --help."
 
 

@@ -192,6 +192,13 @@ def test_help_shows_every_key_with_its_docstring(script):
         (["direction=forward", "batch_size=0"], ["batch_size=0", "greater than 0"]),
         (["direction=forward", "microbatch_size=0"], ["microbatch_size=0", "greater than 0"]),
         (["direction=forward", "microbatch_size=half"], ["microbatch_size=half must be a number of windows, or auto"]),
+        *(
+            (
+                ["direction=forward", f"microbatch_size={bad}"],
+                [f"microbatch_size={bad} must be a number of"],
+            )
+            for bad in ("1.5", "True", "[1]")
+        ),
         (
             ["direction=forward", "microbatch_size=auto", "parallelism=fsdp"],
             ["microbatch_size=auto", "parallelism=fsdp", "give a number"],
@@ -249,7 +256,8 @@ def test_help_shows_every_key_with_its_docstring(script):
         (["direction=forward", "data.stride=0"], ["data.stride=0", "greater than 0"]),
         (["direction=forward", "optim.name=sgd"], ["optim.name", "adamw, muon"]),
         (["direction=forward", "optim.muon_momentum=1"], ["optim.muon_momentum=1", "less than 1"]),
-        (["direction=forward", "optim.skip_spikes=0"], ["optim.skip_spikes=0", "greater than 0"]),
+        (["direction=forward", "optim.skip_spikes=0"], ["optim.skip_spikes=0", "greater than 0, or null for none"]),
+        (["direction=forward", "optim.grad_clip=-1"], ["optim.grad_clip=-1", "greater than 0, or null for none"]),
         (["direction=forward", "optim.power=0"], ["optim.power=0", "greater than 0"]),
         (["direction=forward", "optim.clip=sideways"], ["optim.clip", "norm, value, adaptive"]),
         (
@@ -279,6 +287,7 @@ def test_bad_settings_end_with_one_line_that_names_the_key_and_status_2(
     ("script", "arguments", "words"),
     [
         ("train_tokenizer", ["out=b", "vocab_size=lots"], ["vocab_size=lots must be a number of token ids, or bytes."]),
+        ("train_tokenizer", ["out=b", "vocab_size=1.5"], ["vocab_size=1.5 must be a number of token ids, or bytes."]),
         ("train_tokenizer", ["out=b"], ["corpus= is required", "Only vocab_size=bytes needs none"]),
         ("train_tokenizer", ["out=b", "corpus=a", "vocab_size=0"], ["vocab_size=0 must be greater than 0"]),
         ("train_tokenizer", ["corpus=a", "out=b", "text_order=backward"], ["text_order", "reading, reversed"]),

@@ -3,6 +3,7 @@
 `prefix` is what stands before a field's name in its full key, such as "data."; `config` is the dataclass.
 """
 
+import dataclasses
 import math
 import os
 import re
@@ -12,6 +13,8 @@ from hindsight.durations import parse_duration, parse_seconds
 from hindsight.errors import InputError
 from hindsight.shown_text import holds_credentials
 
+RULE = "rule"
+"""In the metadata of a field that takes numbers and names alike: what a value must be."""
 NO_KEYS_IN_ADDRESSES = (
     "an address must not hold keys, which would be written into records and logs; give them in the environment or in "
     "the provider's usual file."
@@ -24,12 +27,18 @@ def require(condition: bool, message: str) -> None:
         raise InputError(message)
 
 
-def require_positive(prefix: str, config: object, *names: str) -> None:
-    """Require these fields to be greater than 0 and finite, or None."""
+def rule_of(schema: type, name: str) -> str:
+    """What a value of a field must be, by its metadata; nothing for a field that has no such rule."""
+    return next((item.metadata.get(RULE, "") for item in dataclasses.fields(schema) if item.name == name), "")
+
+
+def require_positive(prefix: str, config: object, *names: str, way_out: str = "") -> None:
+    """Require these fields to be greater than 0 and finite, or None; a message ends with the way out."""
     for name in names:
         value = getattr(config, name)
         require(
-            value is None or (value > 0 and math.isfinite(value)), f"{prefix}{name}={value} must be greater than 0."
+            value is None or (value > 0 and math.isfinite(value)),
+            f"{prefix}{name}={value} must be greater than 0{way_out}.",
         )
 
 

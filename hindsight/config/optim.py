@@ -79,7 +79,8 @@ class OptimConfig:
     """Power of the share of the run that is left (polynomial); 1 is linear."""
 
     def __post_init__(self) -> None:
-        require_positive("optim.", self, "lr", "eps", "grad_clip", "skip_spikes", "period_steps", "shrink", "power")
+        require_positive("optim.", self, "lr", "eps", "period_steps", "shrink", "power")
+        require_positive("optim.", self, "grad_clip", "skip_spikes", way_out=", or null for none")
         require(self.warmup_steps >= 0, f"optim.warmup_steps={self.warmup_steps} must be at least 0.")
         require(
             0 <= self.weight_decay < math.inf,

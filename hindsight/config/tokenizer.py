@@ -1,11 +1,11 @@
 """Keys of train_tokenizer.py."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from omegaconf import MISSING
 
-from hindsight.config.checks import require, require_positive, require_seed, require_text, require_utf8
+from hindsight.config.checks import RULE, require, require_positive, require_seed, require_text, require_utf8, rule_of
 from hindsight.config.corpus import CorpusConfig
 
 BYTES = "bytes"
@@ -33,7 +33,7 @@ class TokenizerConfig(CorpusConfig):
     hf:NAME, a dataset of Hugging Face's Hub or in a folder; - for standard input; a pipe such as <(zcat a.gz)."""
     out: str = MISSING
     """Folder for the tokenizer; it must not hold anything else."""
-    vocab_size: int | str = 50257
+    vocab_size: int | str = field(default=50257, metadata={RULE: f"must be a number of token ids, or {BYTES}"})
     """Number of token ids, special tokens included; or bytes: the 256 bytes and the special tokens, without merges."""
     reference: str | None = None
     """Tokenizer folder or Hub name whose normalizer, pre-tokenizer, decoder and special tokens are taken over."""
@@ -53,7 +53,7 @@ class TokenizerConfig(CorpusConfig):
         require_text("", self, "out", "reference")
         require(
             self.vocab_size == BYTES or not isinstance(self.vocab_size, str),
-            f"vocab_size={self.vocab_size} must be a number of token ids, or {BYTES}.",
+            f"vocab_size={self.vocab_size} {rule_of(TokenizerConfig, 'vocab_size')}.",
         )
         require(
             self.corpus is not None or self.vocab_size == BYTES,

@@ -7,6 +7,7 @@ from enum import Enum
 from omegaconf import MISSING
 
 from hindsight.config.checks import (
+    RULE,
     require,
     require_duration,
     require_local,
@@ -17,6 +18,7 @@ from hindsight.config.checks import (
     require_text,
     require_time,
     require_utf8,
+    rule_of,
 )
 from hindsight.config.data import DataConfig
 from hindsight.config.direction import Direction
@@ -181,7 +183,7 @@ class TrainConfig:
     and the same command goes on; null for none."""
     batch_size: int = 32
     """Windows in an optimizer step, over all devices."""
-    microbatch_size: int | str | None = None
+    microbatch_size: int | str | None = field(default=None, metadata={RULE: f"must be a number of windows, or {AUTO}"})
     """Windows that one device takes at once, the rest by gradient accumulation; null for batch_size over devices; auto,
     on a GPU: half as many each time its memory runs out."""
     seed: int = 0
@@ -245,7 +247,7 @@ class TrainConfig:
         require_no_credentials("", self)
         require(
             self.microbatch_size == AUTO or not isinstance(self.microbatch_size, str),
-            f"microbatch_size={self.microbatch_size} must be a number of windows, or {AUTO}.",
+            f"microbatch_size={self.microbatch_size} {rule_of(TrainConfig, 'microbatch_size')}.",
         )
         numbers = ["batch_size", *([] if self.microbatch_size == AUTO else ["microbatch_size"])]
         require_positive("", self, *numbers, "eval_batches", "log_interval")
