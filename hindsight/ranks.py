@@ -28,7 +28,7 @@ FREE_TENSORS_S = 0.2
 def init_process_group(timeout_s: float) -> None:
     """Join the other ranks; a collective fails where one of them is waited for longer than this, in seconds.
 
-    A process that is alone joins nobody. Its collectives, of which Composer makes four in each step,
+    A process that is alone joins nobody. Its collectives, of which Composer makes five in each step,
     would be messages to a thread of gloo, or kernels of NCCL.
     """
     if dist.get_world_size() > 1:
