@@ -1,6 +1,7 @@
 """plan.py: what it says of a run is what the built model has, what a step holds in memory, and what a run writes."""
 
 import json
+import re
 import shutil
 import weakref
 from dataclasses import replace
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.processes import ROOT, run_command
-from helpers.training_runs import by_step, compose_config, records, settings, train
+from helpers.training_runs import by_step, compose_config, last_of_each, records, settings, train
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -465,6 +466,40 @@ def test_weights_to_begin_with_that_are_here_are_looked_at(trained: dict[str, Pa
 def test_what_a_plan_cannot_be_made_of_is_said_in_a_line(arguments: list[str], message: str):
     with pytest.raises(InputError, match=message):
         plan(*arguments)
+
+
+def test_the_command_of_the_page_on_scale_gives_its_figures():
+    page = " ".join((ROOT / "docs" / "scale.md").read_text(encoding="utf-8").split())
+    match = re.search(r"```bash python plan\.py (.*?)```", page)
+    assert match is not None
+    command = match[1].replace("\\", "").split()
+
+    def of(*changes: str) -> dict[str, Any]:
+        return plan(*last_of_each([*command, *changes]))
+
+    found = of()
+    speed = found["time"]["tokens_per_second"]
+    seconds = found["tokens"]["batch"] / speed
+    steps, hours = found["tokens"]["steps"], found["time"]["hours"]
+    evaluation_s = 5e9 / (3 * speed)  # a third of the FLOPs of training
+    evaluations = len(Course(steps, steps, 5 * 10**11, found["tokens"]["batch"]).steps_at("100ba", with_last=True))
+    for words in (
+        f"`plan.py` says {steps:,} steps",
+        f"{speed / 1e6:.2f} million tokens/s, {hours:.1f} hours, and {seconds:.2f} s a step",
+        f"{evaluation_s / 60:.0f} minutes each time;",
+        f"the default `eval_interval=100ba` asks for it {evaluations:,} times",
+        f"{evaluations * evaluation_s / 86400:.0f} days, for {hours:.0f} hours",
+        f"`val_share=0.0001` ({evaluation_s / 100:.0f} s each time)",
+        f"{size(found['disk']['checkpoint_bytes'])} each {100 * seconds:.0f} s",
+        f"{1e12 / (3600 * hours) / 1e6:.1f} MB/s a node",
+        f"a rank needs {round(speed / 64, -3):,.0f} tokens/s",
+        f"activations, {size(found['memory']['bytes_by_part']['activations'])} for 16 windows",
+    ):
+        assert words in page
+    for keys in ("microbatch_size=16", "microbatch_size=4", "microbatch_size=16 activation_checkpointing=true"):
+        memory = [of(*keys.split(), f"parallelism={each}")["memory"] for each in ("fsdp", "ddp")]
+        sizes = [size(each["peak_bytes"]) + ("" if each["fits"] else ", more than 90% of an H100") for each in memory]
+        assert f"| `{keys}` | {' | '.join(sizes)} |" in page
 
 
 def test_numbers_are_short():
