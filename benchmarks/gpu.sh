@@ -4,6 +4,7 @@
 #   bash benchmarks/gpu.sh prepare CORPUS   once, anywhere: a text -> tokenizer and shards of at most 40 MiB, in DATA
 #   bash benchmarks/gpu.sh run [FOLDER]     on the GPU: writes table.md, stages.tsv, log.txt, pair.jsonl, and a folder
 #                                           with throughput.json for each setting, into FOLDER ($OUT, else results-gpu)
+#   bash benchmarks/gpu.sh tests            print which files of tests `run` takes
 #
 # The machine with the GPU needs no network. Wheels of what it lacks, such as Composer, may lie in WHEELS; they are
 # installed into a temporary folder. Each stage has a time limit of its own, and all together BUDGET seconds. A second
@@ -100,6 +101,19 @@ pair() {
     write_table
 }
 
+# The files with tests that need a GPU, by their mark or a helper's: others import what the machine may lack. Of
+# test_throughput.py there is a stage.
+test_files() {
+    grep -lE 'mark\.gpu|\bON_DEVICE\b' tests/test_*.py | grep -v -e test_throughput.py -e test_gpu_
+}
+
+# tests NAME LIMIT MARKS FILE...: -v, because a line for each test stays in the log whatever ends pytest.
+tests() {
+    local name=$1 limit=$2 marks=$3
+    shift 3
+    stage "$name" "$limit" "$PYTHON" -m pytest -n0 -v -p no:cacheprovider -m "$marks" --timeout=100 "$@"
+}
+
 run_all() {
     [ -f "$DATA/shards/manifest.json" ] || die "DATA=$DATA holds no shards; make them: benchmarks/gpu.sh prepare CORPUS"
     mkdir -p "$FOLDER" || exit 2
@@ -107,26 +121,26 @@ run_all() {
     [ -f "$FOLDER/stages.tsv" ] || rm -rf "$RUNS" # of an earlier folder of this name
     touch "$FOLDER/stages.tsv"
     [ ! -d "$WHEELS" ] || install_wheels
-    # Only files with such tests: others import what the machine may lack. Of test_throughput.py there is a stage.
-    local tests
-    mapfile -t tests < <(grep -l 'mark\.gpu' tests/test_*.py | grep -v -e test_throughput.py -e test_gpu_)
+    local files
+    mapfile -t files < <(test_files)
     # What matters most comes first: the last ones run if there is time.
     if [ "$DEVICE" = cpu ]; then
         local sizes=(model=gpt_nano vocab_size=512 context_length=32 batch_size=4 rounds=1 steps=2)
         throughput chunked 200 "${sizes[@]}" loss=chunked "variants=[bare,trainer]"
-        stage tests 100 "$PYTHON" -m pytest -n0 -q -p no:cacheprovider -m gpu --timeout=60 tests/test_gpu.py
+        tests tests 100 "gpu and not slow" tests/test_gpu.py
         pair 100 model=gpt_nano data.context_length=64 batch_size=8 max_duration=10ba eval_interval=10ba eval_batches=2
         return
     fi
     local sizes=(model=gpt2 vocab_size=50257 context_length=1024 batch_size=32 precision=bf16 compile=true)
     sizes+=(rounds=3 steps=10)
     throughput chunked 130 "${sizes[@]}" loss=chunked "variants=[bare,trainer,huggingface]"
-    stage tests 120 "$PYTHON" -m pytest -n0 -q -p no:cacheprovider -m gpu --timeout=100 "${tests[@]}"
+    tests tests 150 "gpu and not slow" "${files[@]}"
     pair 70 model=gpt2 batch_size=32 precision=bf16 max_duration=150ba eval_interval=150ba eval_batches=8 \
         optim.warmup_steps=30 checkpoint.interval=1ep
     throughput plain 60 "${sizes[@]}" loss=plain "variants=[bare]"
     ! "$PYTHON" -c 'import liger_kernel' 2>/dev/null || throughput liger 60 "${sizes[@]}" loss=liger "variants=[bare]"
     throughput eager 60 "${sizes[@]}" compile=false "variants=[bare,huggingface]"
+    tests slow_tests 200 "gpu and slow" "${files[@]}"
 }
 
 case "${1:-}" in
@@ -139,5 +153,6 @@ run)
     run_all
     cat "$FOLDER/table.md"
     ;;
-*) die "give prepare CORPUS, or run [FOLDER]" ;;
+tests) test_files ;;
+*) die "give prepare CORPUS, run [FOLDER], or tests" ;;
 esac

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,14 @@ from hindsight import runs
 MFU_TARGET = 0.5
 TRAINER_TARGET = 0.97
 TIMED_OUT, NO_TIME = 124, 125
-NAMES = {"forward": "train forward", "backward": "train backward", "tests": "tests marked gpu"}
+TESTS = {"tests": "tests marked gpu", "slow_tests": "tests marked gpu and slow"}
+NAMES = {"forward": "train forward", "backward": "train backward", **TESTS}
+SECTION = re.compile(r"^== (\w+), at most \d+ s: .*$", re.MULTILINE)
+"""What the script writes into its log before the output of a stage."""
+ENDED = re.compile(r"^(?:=+ )?((?:\d+ \w+(?:, )?)+) in [\d.]+s", re.MULTILINE)
+"""The last line of pytest."""
+BEGUN = re.compile(r"^(\S+\.py::.+?)(?: (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b.*)? *$", re.MULTILINE)
+"""The line of a test, of `pytest -v`: it gets its result at the test's end."""
 
 
 def rows_of_stages(folder: Path) -> Iterator[Row]:
@@ -68,10 +76,18 @@ def rows_of_pair(folder: Path) -> Iterator[Row]:
 
 
 def rows_of_tests(log: str) -> Iterator[Row]:
-    """The last line of pytest in the log."""
-    said = re.findall(r"^(?:=+ )?((?:\d+ \w+(?:, )?)+) in [\d.]+s", log, re.MULTILINE)
-    if said:
-        yield Row("tests marked gpu", said[-1], "none failed", "failed" not in said[-1] and "error" not in said[-1])
+    """How the tests of each stage ended, by the last line of pytest; if it was killed before, by the lines of tests."""
+    _, *split = SECTION.split(log)
+    for stage, said in dict(zip(split[::2], split[1::2], strict=True)).items():  # of a stage made twice, the last time
+        if stage not in TESTS:
+            continue
+        ended, begun = ENDED.findall(said), BEGUN.findall(said)
+        counts = Counter(result.lower() for _, result in begun if result)
+        value = ended[-1] if ended else ", ".join(f"{n} {result}" for result, n in counts.items()) or "none ended"
+        if not ended:
+            value += f", then stopped in {begun[-1][0]}" if begun and not begun[-1][1] else ", then stopped"
+        is_good = bool(ended) and "failed" not in value and "error" not in value
+        yield Row(TESTS[stage], value, "none failed", is_good)
 
 
 def main(folder: Path) -> None:

@@ -1,6 +1,6 @@
 import json
 
-from benchmarks.gpu_table import main
+from benchmarks.gpu_table import main, rows_of_tests
 
 
 def variant(name: str, seconds: float, mfu: float) -> dict[str, object]:
@@ -25,7 +25,7 @@ def test_what_is_there_is_shown_and_judged(tmp_path, capsys):
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / "throughput.json").write_text(json.dumps(report))
     (tmp_path / "stages.tsv").write_text("plain\t0\t90\ntests\t1\t30\nforward\t124\t70\nbackward\t125\t0\n")
-    (tmp_path / "log.txt").write_text("== tests\n1 failed, 2 passed, 3 deselected in 20.01s\n")
+    (tmp_path / "log.txt").write_text("== tests, at most 9 s: pytest\n1 failed, 2 passed, 3 deselected in 20.01s\n")
     steps = [{"direction": "forward", "step": 1, "train/tokens_per_second": 5.0}]
     (tmp_path / "pair.jsonl").write_text("\n".join(map(json.dumps, steps)))
     main(tmp_path)
@@ -49,3 +49,24 @@ def test_what_is_there_is_shown_and_judged(tmp_path, capsys):
         "| stage train forward | took too long, 70 s | done | NO |",
         "| stage train backward | no time was left, 0 s | done | NO |",
     ]
+
+
+def test_tests_that_were_stopped_are_counted_by_their_lines(tmp_path):
+    log = (
+        "\n== tests, at most 150 s: python -m pytest\nearlier\n9 passed in 1.00s\n"
+        "\n== tests, at most 150 s: python -m pytest\ncollecting ... collected 70 items / 60 deselected\n\n"
+        "tests/test_a.py::test_a[x-gpu] PASSED     [ 10%]\n"
+        "tests/test_a.py::test_b[a b] FAILED       [ 20%]\n"
+        "tests/test_a.py::test_c PASSED            [ 30%]\n"
+        "tests/test_a.py::test_d SKIPPED (why)     [ 40%]\n"
+        "tests/test_step.py::test_200_steps[gpu] "
+    )
+    (row,) = rows_of_tests(log + "\n== forward, at most 70 s: python train_composer.py\n12 passed in 1.00s\n")
+    assert str(row) == (
+        "| tests marked gpu | 2 passed, 1 failed, 1 skipped, then stopped in tests/test_step.py::test_200_steps[gpu] "
+        "| none failed | NO |"
+    )
+    slow = "\n== slow_tests, at most 200 s: python -m pytest\n=== 3 passed, 1 skipped in 80.00s (0:01:20) ===\n"
+    assert [row.met for row in rows_of_tests(log + slow)] == [False, True]
+    (none,) = rows_of_tests("== slow_tests, at most 200 s: python -m pytest\nModuleNotFoundError: no composer\n")
+    assert (none.value, none.met) == ("none ended, then stopped", False)

@@ -99,6 +99,7 @@ def test_attention_runs_by_the_flash_kernel(kind, dtype, device):
     assert torch.isfinite(loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ON_DEVICE)
 @pytest.mark.parametrize("change", ["precision=bf16", "precision=fp16", "compile=true"])
 def test_200_steps_end_within_the_noise_of_fp32(change, device, shards, tmp_path, monkeypatch):
