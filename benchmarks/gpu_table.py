@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.table import HEAD, Row
 from hindsight import runs
+from hindsight.json_lines import parse
 
 MFU_TARGET = 0.5
 TRAINER_TARGET = 0.97
@@ -61,15 +62,17 @@ def rows_of_pair(folder: Path) -> Iterator[Row]:
     """Rows of the runs forward and backward on real text."""
     evals: dict[str, float] = {}
     path = folder / "pair.jsonl"
-    records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines_of_file = path.read_text(errors="replace").splitlines() if path.exists() else []
+    records = [record for record in map(parse, lines_of_file) if record is not None]  # a kill cuts a line
     for direction in ("forward", "backward"):
-        lines = [record for record in records if record["direction"] == direction]
+        lines = [record for record in records if record.get("direction") == direction]
         of = [line for line in lines if runs.EVAL_LOSS in line]
         if lines:
             speeds = [line[runs.TOKENS_PER_SECOND] for line in lines if runs.TOKENS_PER_SECOND in line]
             evals |= {direction: of[-1][runs.EVAL_LOSS]} if of else {}
             loss = f"{of[-1][runs.EVAL_LOSS]:.4f} nats/token" if of else "no evaluation"
-            yield Row(f"{direction} on real text, {lines[-1]['step']} steps", f"{loss}, {speeds[-1]:,.0f} tokens/s")
+            speed = f"{speeds[-1]:,.0f}" if speeds else "?"
+            yield Row(f"{direction} on real text, {lines[-1].get('step', '?')} steps", f"{loss}, {speed} tokens/s")
     if len(evals) == 2:
         gap = 100 * (evals["backward"] / evals["forward"] - 1)
         yield Row("backward over forward, one seed: says nothing of the arrow", f"{gap:+.2f}%")

@@ -1,6 +1,6 @@
 import json
 
-from benchmarks.gpu_table import main, rows_of_tests
+from benchmarks.gpu_table import main, rows_of_pair, rows_of_tests
 
 
 def variant(name: str, seconds: float, mfu: float) -> dict[str, object]:
@@ -70,3 +70,18 @@ def test_tests_that_were_stopped_are_counted_by_their_lines(tmp_path):
     assert [row.met for row in rows_of_tests(log + slow)] == [False, True]
     (none,) = rows_of_tests("== slow_tests, at most 200 s: python -m pytest\nModuleNotFoundError: no composer\n")
     assert (none.value, none.met) == ("none ended, then stopped", False)
+
+
+def test_a_cut_line_and_a_record_without_tokens_per_second_leave_the_rest_of_the_pair(tmp_path):
+    lines = [
+        '{"direction": "forward", "step": 1, "train/tokens_per_second": 5.0}',
+        '{"direction": "forward", "step": 2, "eval/loss_na',
+        '{"direction": "backward", "step": 2, "eval/loss_nats": 3.0}',
+        "[1]",
+        '{"direction": "back',
+    ]
+    (tmp_path / "pair.jsonl").write_text("\n".join(lines))
+    assert [(row.name, row.value) for row in rows_of_pair(tmp_path)] == [
+        ("forward on real text, 1 steps", "no evaluation, 5 tokens/s"),
+        ("backward on real text, 2 steps", "3.0000 nats/token, ? tokens/s"),
+    ]
