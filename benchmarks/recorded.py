@@ -78,13 +78,20 @@ def read_recorded(path: Path, key: str = "recorded") -> dict[str, Any]:
     return content
 
 
-def compare(recorded: dict[str, Any], machine: str, ratios: Sequence[Ratio]) -> list[str]:
-    """Say, a line each, which ratios are over 10% larger than the recorded ones, and which were never recorded."""
+def compare(recorded: dict[str, Any], machine: str, ratios: Sequence[Ratio], how: str = "record=true") -> list[str]:
+    """Say, a line each, which ratios are over 10% larger than the recorded ones, and which were never recorded.
+
+    Args:
+        recorded: what read_recorded gives.
+        machine: its kind.
+        ratios: those of today.
+        how: the argument with which they are recorded.
+    """
     if not ratios:
         return []
     known = recorded.get(machine)
     if known is None:
-        return [f"Nothing is recorded of {machine}; record=true does."]
+        return [f"Nothing is recorded of {machine}; {how} does."]
     slower, new = [], 0
     for ratio in ratios:
         entry = known.get(ratio.name)
@@ -99,7 +106,7 @@ def compare(recorded: dict[str, Any], machine: str, ratios: Sequence[Ratio]) -> 
     if len(ratios) > new:
         slower = slower or ["Nothing is over 10% slower than recorded on this kind of machine."]
     if new:
-        slower.append(f"{new} of {len(ratios)} ratios were never recorded on this kind of machine; record=true does.")
+        slower.append(f"{new} of {len(ratios)} ratios were never recorded on this kind of machine; {how} does.")
     return slower
 
 

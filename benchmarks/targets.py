@@ -1,16 +1,18 @@
 """What training is to reach, measured side by side in one table: `make bench`, about ten minutes on two cores.
 
-`python -m benchmarks.targets [--record] [PART ...]`, from the repository's root; without names, all parts. Each is a
-run of benchmarks.throughput with one thread, or another benchmark. What counts on a CPU are ratios of CPU time, taken
-in turns in one run. They are compared with those that were recorded on the same kind of machine (recorded.py); --record
-records them anew. On a GPU benchmarks/gpu.sh takes the place of this.
+`python -m benchmarks.targets [--record] [--json PATH] [PART ...]`, from the repository's root; without names, all
+parts. Each is a run of benchmarks.throughput with one thread, or another benchmark. What counts on a CPU are ratios of
+CPU time, taken in turns in one run. They are compared with those that were recorded on the same kind of machine
+(recorded.py); --record records them anew. --json writes rows and ratios into a file. On a GPU benchmarks/gpu.sh takes
+the place of this.
 """
 
 import argparse
+import json
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks import loss as loss_benchmark
@@ -18,20 +20,28 @@ from benchmarks import start as start_benchmark
 from benchmarks.recorded import Ratio, compare, machine_kind, read_recorded, record
 from benchmarks.table import HEAD, Row
 from benchmarks.throughput.measure import Result, measure
-from benchmarks.throughput.setup import make_contenders
+from benchmarks.throughput.setup import Contender, make_contenders
 from benchmarks.throughput.table import cpu, median_of, ratios_of, recorded_ratios, wall
 from hindsight.command_line import configuration_of
 from hindsight.errors import InputError
+from hindsight.files import write_atomically
 
 RECORDED = Path(__file__).with_name("recorded.json")
 Part = tuple[list[Row], list[Ratio]]
 OURS_AT_BEST = ["compile=true", "loss=chunked", "peers.compile=false"]
-GPT, THEIRS = "GPT, compiled and chunked", "Hugging Face's GPT-2"
+HOW = "--record (make bench RECORD=1)"
 
 
-def run(*settings: str) -> list[Result]:
-    """Measure as `python -m benchmarks.throughput` does with these settings."""
-    return measure(make_contenders(configuration_of("throughput", settings)))
+def contenders_of(settings: Sequence[str], changes: Sequence[str]) -> list[Contender]:
+    """What `python -m benchmarks.throughput` measures with these settings; changes take the place of equal keys."""
+    given = {setting.partition("=")[0]: setting for setting in (*settings, *changes)}
+    return make_contenders(configuration_of("throughput", [*given.values()]))
+
+
+def title(ours: Result) -> str:
+    """Name our side of a row."""
+    setup = ours.contender.setup
+    return f"GPT ({ours.contender.how}), V {setup.vocab_size:,}"
 
 
 def at_least(name: str, other: Result, ours: Result, target: float | None) -> Row:
@@ -44,15 +54,12 @@ def at_least(name: str, other: Result, ours: Result, target: float | None) -> Ro
     return Row(name, value) if target is None else Row(name, value, f"≥ {target}", ratio >= target)
 
 
-def gpt_4096() -> Part:
+def gpt_4096(changes: Sequence[str] = ()) -> Part:
     """Measure gpt_demo at V = 4096: beside Hugging Face's, and in the Trainer."""
-    bare, trainer, huggingface = results = run(
-        "variants=[bare,trainer,huggingface]", "vocab_size=4096", *OURS_AT_BEST, "rounds=3", "steps=4"
-    )
+    sizes = ["variants=[bare,trainer,huggingface]", "vocab_size=4096", *OURS_AT_BEST, "rounds=3", "steps=4"]
+    bare, trainer, huggingface = results = measure(contenders_of(sizes, changes))
     rows = [
-        at_least(
-            "GPT, compiled and chunked, fp32, V 4,096: Hugging Face's GPT-2 over ours, CPU time", huggingface, bare, 1.4
-        ),
+        at_least(f"{title(bare)}: Hugging Face's GPT-2 over ours, CPU time", huggingface, bare, 1.4),
         at_least("the bare loop over the Trainer with everything on, CPU time", bare, trainer, 0.97),
     ]
     waited = sum(step.wait_seconds for turn in trainer.turns for step in turn)
@@ -62,35 +69,32 @@ def gpt_4096() -> Part:
     return rows, recorded_ratios(results)
 
 
-def gpt_50257() -> Part:
+def gpt_50257(changes: Sequence[str] = ()) -> Part:
     """Measure gpt_demo at V = 50257 beside Hugging Face's."""
-    bare, huggingface = results = run(
-        "variants=[bare,huggingface]", "vocab_size=50257", *OURS_AT_BEST, "rounds=3", "steps=2"
-    )
-    name = f"{GPT}, fp32, V 50,257: {THEIRS} over ours, CPU time"
+    sizes = ["variants=[bare,huggingface]", "vocab_size=50257", *OURS_AT_BEST, "rounds=3", "steps=2"]
+    bare, huggingface = results = measure(contenders_of(sizes, changes))
+    name = f"{title(bare)}: Hugging Face's GPT-2 over ours, CPU time"
     memory = Row("peak memory of the process, ours over Hugging Face's", f"{bare.peak_mib / huggingface.peak_mib:.2f}")
     return [at_least(name, huggingface, bare, 1.4), memory], recorded_ratios(results)
 
 
-def gpt_bf16() -> Part:
-    """Measure gpt_demo in bfloat16 at V = 16384 beside Hugging Face's, in bfloat16 and in float32."""
+def gpt_bf16(changes: Sequence[str] = ()) -> Part:
+    """Measure gpt_demo in bfloat16 at V = 16384 beside Hugging Face's, in float32 and in bfloat16."""
     sizes = ["vocab_size=16384", *OURS_AT_BEST, "rounds=3", "steps=3", "precision=bf16"]
-    config = configuration_of("throughput", ["variants=[bare,huggingface]", *sizes])
-    other = configuration_of("throughput", ["variants=[huggingface]", *sizes, "peers.precision=fp32"])
-    bare, bf16, fp32 = results = measure([*make_contenders(config), *make_contenders(other)])
-    name = f"{GPT}, bf16, V 16,384: {THEIRS}"
+    contenders = contenders_of(["variants=[bare,huggingface]", *sizes], changes)
+    contenders += contenders_of(["variants=[huggingface]", *sizes, "peers.precision=fp32"], changes)
+    bare, bf16, fp32 = results = measure(contenders)
     rows = [
-        at_least(f"{name} in bf16 over ours, CPU time", bf16, bare, 2.2),
-        at_least(f"{name} in fp32 over ours, CPU time", fp32, bare, None),
+        at_least(f"{title(bare)}: Hugging Face's GPT-2 in fp32 over ours in bf16, CPU time", fp32, bare, 2.2),
+        at_least(f"{title(bare)}: Hugging Face's GPT-2 in bf16 over ours in bf16, CPU time", bf16, bare, None),
     ]
     return rows, recorded_ratios(results)
 
 
-def lstm() -> Part:
+def lstm(changes: Sequence[str] = ()) -> Part:
     """Measure an LSTM in the Trainer beside one nn.LSTM with head and loss."""
-    plain, trainer = results = run(
-        "variants=[plain,trainer]", "model=lstm_medium", "vocab_size=4096", "rounds=3", "steps=2"
-    )
+    sizes = ["variants=[plain,trainer]", "model=lstm_medium", "vocab_size=4096", "rounds=3", "steps=2"]
+    plain, trainer = results = measure(contenders_of(sizes, changes))
     return [
         at_least("LSTM 3 x 512: a loop around nn.LSTM over the Trainer, CPU time", plain, trainer, 0.95)
     ], recorded_ratios(results)
@@ -129,10 +133,13 @@ def main(arguments: Sequence[str], parts: Mapping[str, Callable[[], Part]] = PAR
     """Measure the parts, print one table, and compare with what was recorded in a file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.targets", description="Measure beside targets.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}; all, if none is named")
+    parser.add_argument("--json", metavar="PATH", type=Path, help="a file for rows and ratios")
     parser.add_argument("--record", action="store_true", help=f"record the ratios anew in {path.name}")
     given = parser.parse_args(arguments)
     if unknown := set(given.parts) - parts.keys():
         parser.error(f"{', '.join(sorted(unknown))}: choose of {', '.join(parts)}")
+    if given.json is not None and not given.json.parent.is_dir():
+        parser.error(f"--json {given.json}: its folder does not exist")
     recorded = read_recorded(path)
     rows: list[Row] = []
     ratios: list[Ratio] = []
@@ -141,7 +148,17 @@ def main(arguments: Sequence[str], parts: Mapping[str, Callable[[], Part]] = PAR
         rows, ratios = rows + of_rows, ratios + of_ratios
         sys.stderr.write("\n".join(map(str, of_rows)) + "\n")  # what is there already, if the rest is interrupted
     machine = machine_kind("cpu", 1)
-    sys.stdout.write("\n".join([machine, "", HEAD, *map(str, rows), "", *compare(recorded, machine, ratios)]) + "\n")
+    compared = compare(recorded, machine, ratios, HOW)
+    sys.stdout.write("\n".join([machine, "", HEAD, *map(str, rows), "", *compared]) + "\n")
+    if given.json is not None:
+        values = {ratio.name: ratio.value for ratio in ratios}
+        report = {
+            "machine": machine,
+            "rows": [*map(asdict, rows)],
+            "ratios": values,
+            "compared_with_recorded": compared,
+        }
+        write_atomically(given.json, json.dumps(report, indent=2) + "\n")
     if given.record:
         record(path, machine, ratios)
 

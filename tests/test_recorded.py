@@ -32,6 +32,8 @@ def test_another_kind_of_machine_is_not_compared(recorded):
     said = compare(read_recorded(recorded), ELSEWHERE, [Ratio("ours over theirs", 9.0)])
     assert said == [f"Nothing is recorded of {ELSEWHERE}; record=true does."]
     assert compare(read_recorded(recorded), ELSEWHERE, []) == []
+    (other_way,) = compare(read_recorded(recorded), ELSEWHERE, [Ratio("ours over theirs", 9.0)], "--record")
+    assert other_way == f"Nothing is recorded of {ELSEWHERE}; --record does."
 
 
 def test_a_measure_that_was_never_recorded_is_counted(recorded):
