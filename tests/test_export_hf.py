@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+import torch
 from helpers.exports import GPT2, T, export, module_of, opened, written
 from helpers.training_runs import by_step, compose_config
 
@@ -12,8 +13,8 @@ from hindsight.config.keys import flatten
 from hindsight.config.model import GPT_MODEL_TYPE, RNN_MODEL_TYPE, Activation, Block
 from hindsight.errors import InputError
 from hindsight.export import logits
-from hindsight.export.in_folder.modeling_hindsight_gpt import HindsightGPTConfig
-from hindsight.export.in_folder.modeling_hindsight_rnn import HindsightRNNConfig
+from hindsight.export.in_folder.modeling_hindsight_gpt import HindsightGPTConfig, HindsightGPTForCausalLM
+from hindsight.export.in_folder.modeling_hindsight_rnn import HindsightRNNConfig, HindsightRNNForCausalLM
 from hindsight.export.logits import compare_logits
 from hindsight.export.reading import how_it_reads
 from hindsight.tokenization.tokenizer import Tokenizer
@@ -48,6 +49,18 @@ def test_the_card_of_a_model_of_reversed_text_shows_no_pipeline_that_would_not_t
 def test_a_model_in_the_folder_is_known_by_the_name_in_its_config():
     assert HindsightRNNConfig.model_type == RNN_MODEL_TYPE
     assert HindsightGPTConfig.model_type == GPT_MODEL_TYPE
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [(HindsightGPTForCausalLM, HindsightGPTConfig), (HindsightRNNForCausalLM, HindsightRNNConfig)],
+)
+def test_labels_with_a_part_of_the_logits_are_refused(kind, config):
+    model = kind(config())
+    ids = torch.zeros(1, 4, dtype=torch.long)
+    assert model(ids, labels=ids).loss > 0
+    with pytest.raises(ValueError, match="logits_to_keep=2: labels need all logits"):
+        model(ids, labels=ids, logits_to_keep=2)
 
 
 def test_the_card_of_a_model_with_code_of_its_own_says_that_it_must_be_allowed(tokenizer_dir, tmp_path):

@@ -229,13 +229,11 @@ class HindsightGPTForCausalLM(PreTrainedModel, GenerationMixin):
             logits_BTV = bound * torch.tanh(logits_BTV / bound)
         loss = None
         if labels is not None:
-            assert not logits_to_keep, "labels need all logits"
+            if logits_to_keep:
+                raise ValueError(f"logits_to_keep={logits_to_keep}: labels need all logits; leave one of them out.")
             loss = F.cross_entropy(logits_BTV[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten())
-        fields: Any = (
-            loss,
-            logits_BTV,
-            cache if is_kept else None,
-        )  # versions of transformers name the third otherwise
+        # By place: versions of transformers name the third otherwise.
+        fields: Any = (loss, logits_BTV, cache if is_kept else None)
         output = CausalLMOutputWithPast(*fields)
         return output if return_dict is None or return_dict else output.to_tuple()
 

@@ -185,7 +185,8 @@ class HindsightRNNForCausalLM(PreTrainedModel, GenerationMixin):
         logits_BTV = self.head(x_BTD[:, -logits_to_keep:] if logits_to_keep else x_BTD)
         loss = None
         if labels is not None:
-            assert not logits_to_keep, "labels need all logits"
+            if logits_to_keep:
+                raise ValueError(f"logits_to_keep={logits_to_keep}: labels need all logits; leave one of them out.")
             loss = F.cross_entropy(logits_BTV[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten())
         is_kept = (self.config.use_cache and not self.training) if use_cache is None else use_cache
         n_read = T if rnn_state is None else rnn_state.n_read + T
