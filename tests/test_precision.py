@@ -41,7 +41,7 @@ def train_kind(kind: str, shards: Path, runs: Path, *changes: str) -> Path:
         ({"amx_bf16"}, "fp16", ["precision=fp16 needs a GPU", "use precision=bf16 or fp32 here"]),
     ],
 )
-def test_a_number_format_that_this_machine_has_not_is_refused(monkeypatch, flags, asked, words):
+def test_a_number_format_that_this_machine_does_not_support_is_refused(monkeypatch, flags, asked, words):
     monkeypatch.setattr(precision, "processor_flags", lambda: flags)  # those of another processor
     with pytest.raises(InputError) as refused:
         check_precision(Precision[asked])

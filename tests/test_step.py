@@ -43,7 +43,7 @@ def test_nothing_of_a_runs_step_waits_for_the_device(device, optim, metrics, sha
 @pytest.mark.parametrize("precision", [Precision.fp32, Precision.bf16], ids=lambda each: each.name)
 def test_forward_backward_clipping_and_update_never_wait(kind, precision, device):
     if not is_available(precision):
-        pytest.skip("this machine has not the format")
+        pytest.skip("this machine does not support the format")
     where = get_device(None)
     module: Any = build(CONFIGS[kind])
     model = where.module_to_device(LanguageModel(module, np.ones(V, np.int64), is_bf16_on_cpu=is_by_cpu(precision)))
@@ -104,7 +104,7 @@ def test_attention_runs_by_the_flash_kernel(kind, dtype, device):
 @pytest.mark.parametrize("change", ["precision=bf16", "precision=fp16", "compile=true"])
 def test_200_steps_end_within_the_noise_of_fp32(change, device, shards, tmp_path, monkeypatch):
     if change.startswith("precision") and not is_available(Precision[change.removeprefix("precision=")]):
-        pytest.skip("this machine has not the format")
+        pytest.skip("this machine does not support the format")
 
     def end_of(name: str, *changes: str) -> float:
         common = ["optim.lr=3e-3", "max_duration=200ba", "eval_interval=200ba", "checkpoint.interval=200ba"]

@@ -59,7 +59,7 @@ class EvaluationKeys:
     batch_size: int | None = None
     """Windows that one device takes at once; null for those of the run's evaluation."""
     precision: Precision | None = None
-    """fp32, bf16 or fp16; null for that of the run, or fp32 where this machine has it not."""
+    """fp32, bf16 or fp16; null for that of the run, or fp32 where this machine does not support it."""
     tokenizer: str | None = None
     """Folder of the run's tokenizer, for corpus=; null for where the run found it."""
     work_dir: str | None = None

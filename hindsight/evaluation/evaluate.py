@@ -236,14 +236,14 @@ def _batch_size(config: EvaluateConfig, run: TrainedRun) -> int:
 
 
 def _precision(config: EvaluateConfig, run: TrainedRun) -> Precision:
-    """Number format of the computation; InputError for one that this machine has not."""
+    """Number format of the computation; InputError for one that this machine does not support."""
     if config.precision is not None:
         check_precision(config.precision)
         return config.precision
     if not is_available(run.config.precision):
         if dist.get_global_rank() == 0:
             log.info(
-                "note     the run was evaluated in %s, which this machine has not, and is in fp32 here",
+                "note     the run was evaluated in %s, which this machine does not support, and is in fp32 here",
                 run.config.precision.name,
             )
         return Precision.fp32

@@ -23,6 +23,7 @@ def slow_attention(config: TrainConfig) -> list[str]:
     if can_use_flash_attention(SDPAParams(x_BHTK, x_BHTK, x_BHTK, None, model.dropout, True, False)):
         return []
     return [
-        f"note     attention runs by a slower kernel than FlashAttention, which {torch.cuda.get_device_name()} has not "
-        f"for heads of {d_head} numbers (model.d_model / model.n_heads; at most 256) in {config.precision.name}"
+        f"note     attention runs by a slower kernel than FlashAttention, which {torch.cuda.get_device_name()} does "
+        f"not support for heads of {d_head} numbers (model.d_model / model.n_heads; at most 256) in "
+        f"{config.precision.name}"
     ]
