@@ -140,9 +140,8 @@ def test_a_run_in_an_order_has_the_losses_and_weights_of_a_forward_run_on_such_s
 SPIKES = ["optim.skip_spikes=0.5", "optim.lr=1e-5", "optim.schedule=constant", "max_duration=90ba", "batch_size=2"]
 OPTIONS = {
     "plain": ["loss=plain"],
-    "chunked": ["loss=chunked"],
     "bf16": ["precision=bf16"],
-    "compile": ["compile=true", "loss=chunked"],
+    "compile": ["compile=true", "model.n_layers=1"],
     "modern": ["model.block=modern", "model.activation=relu2", "model.init=zero_out", "model.logit_softcap=5"],
     "muon": ["optim.name=muon"],
     "muon_gru": ["optim.name=muon", "model=gru_small"],
@@ -151,7 +150,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("option", [pytest.param(x, marks=[pytest.mark.slow] * (x == "compile")) for x in OPTIONS])
 def test_no_option_tells_a_backward_run_from_a_forward_run_on_turned_shards(option, unsigned, permuted, tmp_path):
     if option == "bf16" and not is_available(Precision.bf16):
         pytest.skip("needs avx512_bf16")
