@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import parse_gpu_table
 from benchmarks.table import HEAD, Row
 from hindsight import runs
 from hindsight.json_lines import parse
@@ -107,4 +108,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(parse_gpu_table(sys.argv[1:]))

@@ -12,10 +12,15 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
+
+from benchmarks.arguments import parse_scale
+
+if __name__ == "__main__":
+    parse_scale(sys.argv[1:])  # before the imports below, which take seconds
 
 import numpy as np
 import torch
@@ -254,10 +259,10 @@ PARTS: dict[str, list[tuple[str, Callable[[], dict[str, Any]]]]] = {
 }
 
 
-def main() -> None:
-    """Measure the parts that are named, or all, and print a table, a row when it is known."""
+def main(parts: Sequence[str]) -> None:
+    """Measure parts, and print a table, a row when it is known."""
     sys.stdout.write(HEAD + "\n")
-    for part in sys.argv[1:] or PARTS:
+    for part in parts:
         for name, task in PARTS[part]:
             found = task()
             words = [f"{found.pop('seconds'):.2f} s, {found.pop('cpu_s'):.2f} s of CPU, {found.pop('mib'):.0f} MiB"]
@@ -268,4 +273,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(parse_scale(sys.argv[1:]))

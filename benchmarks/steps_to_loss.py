@@ -20,6 +20,11 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
 
+from benchmarks.arguments import StepsToLoss, parse_steps_to_loss
+
+if __name__ == "__main__":
+    parse_steps_to_loss(sys.argv[1:])  # before the imports below, which take seconds
+
 import torch
 from hydra import compose, initialize_config_dir
 from torch.nn.utils import clip_grad_norm_
@@ -67,7 +72,7 @@ class Result:
     seconds: float
 
 
-def setup_of(keys: Sequence[str], run: Run, data: str) -> RunSetup:
+def setup_of(keys: Sequence[str], run: Run, data: Path) -> RunSetup:
     """Open what a run needs, as train_composer.py does."""
     given = [*KEYS, *keys, f"optim.lr={run.lr}", f"seed={run.seed}", f"data.path={data}", "run_name=benchmark"]
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
@@ -169,8 +174,9 @@ def lengths_of_second() -> list[int]:
     return [round(share * STEPS) for share in SHARES]
 
 
-def main(comparison: str, data: str, out: Path) -> None:
+def main(given: StepsToLoss) -> None:
     """Make what is not made yet, and print the table."""
+    comparison, data, out = given.comparison, given.data, given.out
     torch.set_num_threads(1)
     register_schemas()
     lines = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
@@ -188,4 +194,4 @@ def main(comparison: str, data: str, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+    main(parse_steps_to_loss(sys.argv[1:]))

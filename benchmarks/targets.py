@@ -7,13 +7,17 @@ CPU time, taken in turns in one run. They are compared with those that were reco
 the place of this.
 """
 
-import argparse
 import json
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+
+from benchmarks.arguments import parse_targets
+
+if __name__ == "__main__":
+    parse_targets(sys.argv[1:])  # before the imports below, which take seconds
 
 from benchmarks import loss as loss_benchmark
 from benchmarks import start as start_benchmark
@@ -131,19 +135,11 @@ def measured(name: str, part: Callable[[], Part]) -> Part:
 
 def main(arguments: Sequence[str], parts: Mapping[str, Callable[[], Part]] = PARTS, path: Path = RECORDED) -> None:
     """Measure the parts, print one table, and compare with what was recorded in a file."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.targets", description="Measure beside targets.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}; all, if none is named")
-    parser.add_argument("--json", metavar="PATH", type=Path, help="a file for rows and ratios")
-    parser.add_argument("--record", action="store_true", help=f"record the ratios anew in {path.name}")
-    given = parser.parse_args(arguments)
-    if unknown := set(given.parts) - parts.keys():
-        parser.error(f"{', '.join(sorted(unknown))}: choose of {', '.join(parts)}")
-    if given.json is not None and not given.json.parent.is_dir():
-        parser.error(f"--json {given.json}: its folder does not exist")
+    given = parse_targets(arguments, parts)
     recorded = read_recorded(path)
     rows: list[Row] = []
     ratios: list[Ratio] = []
-    for name in given.parts or parts:
+    for name in given.parts:
         of_rows, of_ratios = measured(name, parts[name])
         rows, ratios = rows + of_rows, ratios + of_ratios
         sys.stderr.write("\n".join(map(str, of_rows)) + "\n")  # what is there already, if the rest is interrupted

@@ -49,7 +49,7 @@ def test_rows_and_ratios_are_written_as_json(tmp_path, capsys):
     assert written["machine"] in written["compared_with_recorded"][0]
     with pytest.raises(SystemExit):
         main(["--json", str(tmp_path / "none" / "a.json")], {"a": fails}, tmp_path / "recorded.json")
-    assert "its folder does not exist" in capsys.readouterr().err
+    assert "is no file, and none can be made there" in capsys.readouterr().err
 
 
 TINY = ["model=gpt_nano", "vocab_size=300", "context_length=32", "batch_size=4", "rounds=1", "steps=1", "compile=false"]
