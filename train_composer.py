@@ -231,12 +231,12 @@ def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSa
     check_order(callbacks)
     early.asking_for_processor().join()
     with warnings.catch_warnings():
-        # These have no state, and an older checkpoint does not name them.
-        stateless = "|".join(
+        # A checkpoint of a start without them, or an older one, does not name these, and they need none.
+        unnamed = "|".join(
             kind.__name__
             for kind in (ClipGradient, StopAtNonFiniteLoss, Console, Energy, AutoMicrobatch, AverageGradient)
         )
-        warnings.filterwarnings("ignore", message=f"({stateless}) is not in the state_dict")
+        warnings.filterwarnings("ignore", message=f"({unnamed}) is not in the state_dict")
         warnings.filterwarnings("ignore", message="`device_train_microbatch_size='auto'` may potentially fail")
         trainer = Trainer(
             model=model,
