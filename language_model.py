@@ -119,17 +119,20 @@ class LanguageModel(ComposerModel):
         self._compiled_score: Callable[..., dict[str, Tensor]] | None = None
         self._eval_rows: int | None = None
 
-    def compile_regions(self) -> None:
+    def compile_regions(self, backend: str = "inductor") -> None:
         """Compile each block of a GPT, and what is behind the last one, by themselves.
 
         The blocks are the same code, which is compiled once: training starts in a fraction of the time that a model
         compiled as a whole takes, and is as fast. Layers of a GRU or LSTM are kernels of PyTorch, which stay as they
         are. What was compiled for an earlier model of this process is forgotten, lest its variants count for this one.
+
+        Args:
+            backend: torch.compile's.
         """
         torch.compiler.reset()
         for block in self.module.blocks if isinstance(self.module, GPT) else ():
-            block.compile()
-        self._compiled_score = torch.compile(self._score)
+            block.compile(backend=backend)
+        self._compiled_score = torch.compile(self._score, backend=backend)
 
     @property
     def layers(self) -> nn.ModuleList:
