@@ -9,8 +9,10 @@ from helpers.several_runs import train_on_two
 from helpers.training_runs import by_step, compose_config, losses, records, settings, train
 from safetensors.torch import load_file
 
+from hindsight.config.training import Precision
 from hindsight.planning.plan import plan_of
 from hindsight.training.checkpoint_files import checkpoints_in, load_weights_only
+from hindsight.training.precision import is_available
 
 MODELS = {
     "gpt2": ["model.tied_head=true", "layer_norms=true", "microbatch_size=2", "samples.interval=8ba"],
@@ -102,3 +104,16 @@ def test_a_checkpoint_of_parts_is_the_file_that_one_process_saves(shards: Path, 
     assert moments.keys() == others.keys()
     for key, kept in moments.items():
         assert {name: others[key][name].shape for name in kept} == {name: kept[name].shape for name in kept}
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+@pytest.mark.skipif(not is_available(Precision.bf16), reason="this machine has not the format")
+def test_two_processes_with_a_part_of_the_weights_each_compute_in_bf16(shards: Path, tmp_path: Path):
+    short = ["max_duration=4ba", "eval_interval=2ba", "checkpoint.interval=4ba", "optim.warmup_steps=0"]
+    ways = ("ddp", "fsdp")
+    given = [(*short, "precision=bf16", f"run_name={way}", f"parallelism={way}") for way in ways]
+    train_on_two(tmp_path, *(arguments(shards, tmp_path, *changes) for changes in given))
+    for key in ("train/loss_nats", "eval/loss_nats"):
+        known, found = ([*by_step(tmp_path / way, key).values()] for way in ways)
+        assert found == pytest.approx(known, rel=1e-3)
