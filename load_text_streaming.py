@@ -242,12 +242,12 @@ def count_targets(batch: dict[str, Any]) -> int:
     return batch["n_targets"] if "n_targets" in batch else int((batch["targets"] != IGNORED).sum())
 
 
-def split_batch(batch: dict[str, Tensor], n_windows: int) -> list[dict[str, Any]]:
+def split_batch(batch: dict[str, Tensor], n_windows: int | float) -> list[dict[str, Any]]:
     """Split a batch into microbatches, and count the targets of each while it is on the CPU.
 
     Composer asks for the number again when a microbatch is on its device, and would wait there for all that was begun.
     """
-    pieces = zip(*(tensor.split(n_windows) for tensor in batch.values()), strict=True)
+    pieces = zip(*(tensor.split(int(n_windows)) for tensor in batch.values()), strict=True)
     microbatches = [dict(zip(batch, tensors, strict=True)) for tensors in pieces]
     return [{**each, "n_targets": count_targets(each)} for each in microbatches]
 
