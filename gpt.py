@@ -70,7 +70,7 @@ class Attention(nn.Module):
         k_BGTK = k.unflatten(-1, (self.n_kv_heads, self.d_head)).transpose(1, 2)
         v_BGTK = v.unflatten(-1, (self.n_kv_heads, self.d_head)).transpose(1, 2)
         if self.qk_norm_eps is not None:
-            q_BHTK, k_BGTK = unit_size(q_BHTK, self.qk_norm_eps), unit_size(k_BGTK, self.qk_norm_eps)
+            q_BHTK, k_BGTK = qk_norm(q_BHTK, self.qk_norm_eps), qk_norm(k_BGTK, self.qk_norm_eps)
         if rotation is not None:
             q_BHTK, k_BGTK = rotate(q_BHTK, *rotation), rotate(k_BGTK, *rotation)
         if past is not None:
@@ -244,7 +244,7 @@ def make_norm(config: GPTConfig) -> nn.Module:
     return norm(config.d_model, eps=config.norm_eps)
 
 
-def unit_size(x_BHTK: Tensor, eps: float) -> Tensor:
+def qk_norm(x_BHTK: Tensor, eps: float) -> Tensor:
     """Divide the queries or keys of each head by their root mean square (QK-norm).
 
     Their products are then at most K, however large the weights become. It has no weights of its own, and rotation

@@ -107,7 +107,7 @@ class LanguageModel(ComposerModel):
     ) -> None:
         super().__init__()
         self.module = module
-        self.way_of_loss = loss
+        self.loss_kind = loss
         self.ways = ways
         self.train_metrics = train_metrics
         self.is_bf16_on_cpu = is_bf16_on_cpu
@@ -186,11 +186,11 @@ class LanguageModel(ComposerModel):
 
     def _head_and_loss(self, hidden_BTD: Tensor, targets_N: Tensor) -> Scores:
         """Compute logits and cross-entropy in the way of `loss`; Liger's is for training, an evaluation takes ours."""
-        if self.way_of_loss is Loss.plain:
+        if self.loss_kind is Loss.plain:
             logits_NV = self.module.logits(hidden_BTD).flatten(0, 1)
             nats_N = target_nats(logits_NV, targets_N)
             return Scores(nats_N.sum(), nats_N.detach(), correct_predictions(logits_NV.detach(), targets_N))
-        is_liger = self.way_of_loss is Loss.liger and self.training
+        is_liger = self.loss_kind is Loss.liger and self.training
         score = liger_cross_entropy if is_liger else linear_cross_entropy
         return score(hidden_BTD, self.module.head.weight, targets_N, self.module.logit_softcap)
 

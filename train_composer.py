@@ -93,7 +93,7 @@ from hindsight.training.energy import Energy, require_codecarbon
 from hindsight.training.gradient import ClipGradient, StopAtNonFiniteLoss
 from hindsight.training.microbatches import AutoMicrobatch, check_microbatch, device_microbatch
 from hindsight.training.optim import build_optimizer, build_scheduler, freeze, set_learning_rate
-from hindsight.training.precision import check_precision, composers, is_by_cpu
+from hindsight.training.precision import check_precision, composer_precision, needs_cpu_autocast
 from hindsight.training.run_folder import OpenRun, open_run, remove_finished, write_finished, write_more_reached
 from hindsight.training.sanity_check import sanity_check
 from hindsight.training.sharding import AverageGradient, nothing_to_divide, shard
@@ -196,7 +196,7 @@ def build_language_model(setup: RunSetup) -> LanguageModel:
     module = build_model(config.model, setup.vocab_size, config.seed, config.activation_checkpointing)
     freeze(module, config.model.frozen)
     ways = tuple(reading.order.name for reading in setup.order.readings)
-    is_bf16_on_cpu = is_by_cpu(config.precision)
+    is_bf16_on_cpu = needs_cpu_autocast(config.precision)
     model = LanguageModel(module, tokenizer.bytes_per_token, config.metrics, ways, is_bf16_on_cpu, config.loss)
     if config.compile:
         model.compile_regions()
@@ -252,7 +252,7 @@ def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSa
             schedulers=scheduler,
             step_schedulers_every_batch=True,
             max_duration=plain_duration(config.max_duration),
-            precision=composers(config.precision),
+            precision=composer_precision(config.precision),
             device_train_microbatch_size=microbatch_size,
             accumulate_train_batch_on_tokens=True,
             seed=config.seed,

@@ -104,7 +104,7 @@ def in_chunks(
     grad_hidden_ND = torch.empty_like(hidden_ND) if wants_hidden else hidden_ND.new_empty(0)
     grad_weight_PD = weight_VD.new_zeros(P, weight_VD.shape[1]) if wants_weight else weight_VD.new_empty(0)
     logits_RP = weight_PD.new_empty(min(rows, N), P)
-    take = _compiled_softmax() if compiled else softmax_
+    take = _compiled_cross_entropy_grad() if compiled else cross_entropy_grad_
     with torch.autocast(hidden_ND.device.type, enabled=False):
         for start in range(0, N, rows):
             chunk = slice(start, start + rows)
@@ -112,11 +112,11 @@ def in_chunks(
             torch.mm(hidden_CD, weight_PD.T, out=logits_CP)
             ids_C1, counts_C1 = targets_N[chunk, None].clamp(min=0), targets_N[chunk, None] != IGNORED
             logits_CV = logits_CP[:, :V]  # those of padding are 0, as is their gradient
-            nats_N[chunk], correct_N[chunk], slope_C1 = take(logits_CV, ids_C1, counts_C1, softcap)
+            nats_N[chunk], correct_N[chunk], softcap_grad_C1 = take(logits_CV, ids_C1, counts_C1, softcap)
             if not (wants_hidden or wants_weight):
                 continue
             # p - 1, where p may round to 1 in half precision; it is 0 where the target is IGNORED.
-            logits_CV.scatter_(1, ids_C1, (torch.expm1(-nats_N[chunk, None]) * slope_C1).to(dtype))
+            logits_CV.scatter_(1, ids_C1, (torch.expm1(-nats_N[chunk, None]) * softcap_grad_C1).to(dtype))
             if wants_hidden and hidden_ND.dtype == dtype:
                 torch.mm(logits_CP, weight_PD, out=grad_hidden_ND[chunk])
             elif wants_hidden:
@@ -172,7 +172,7 @@ def _multiply(ctx: Any, grad_total: Tensor | None, *_: Tensor | None) -> tuple[T
 score_chunks.register_autograd(_multiply, setup_context=_keep)
 
 
-def softmax_(
+def cross_entropy_grad_(
     logits_CV: Tensor, ids_C1: Tensor, counts_C1: Tensor, softcap: float | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Put the gradient of each row's nats into the place of its logits, but for the target's own column.
@@ -181,10 +181,10 @@ def softmax_(
         nats_C, correct_C, and the derivative of the target's logit by what it was before softcap.
     """
     x_CV = logits_CV if logits_CV.dtype.itemsize >= 4 else logits_CV.float()
-    slope_CV = None
+    softcap_grad_CV = None
     if softcap is not None:
         x_CV.div_(softcap).tanh_()
-        slope_CV = x_CV.square().neg_().add_(1)
+        softcap_grad_CV = x_CV.square().neg_().add_(1)
         x_CV.mul_(softcap)
     max_C1, target_C1 = x_CV.amax(1, keepdim=True), x_CV.gather(1, ids_C1)
     correct_C = ((target_C1 >= max_C1) & counts_C1).squeeze(1)
@@ -192,17 +192,17 @@ def softmax_(
     sum_C1 = x_CV.sum(1, keepdim=True)
     nats_C = ((sum_C1.log() + max_C1 - target_C1) * counts_C1).squeeze(1)
     x_CV.mul_(counts_C1 / sum_C1)
-    if slope_CV is not None:
-        x_CV.mul_(slope_CV)
-    slope_C1 = torch.ones_like(target_C1) if slope_CV is None else slope_CV.gather(1, ids_C1)
+    if softcap_grad_CV is not None:
+        x_CV.mul_(softcap_grad_CV)
+    softcap_grad_C1 = torch.ones_like(target_C1) if softcap_grad_CV is None else softcap_grad_CV.gather(1, ids_C1)
     if x_CV is not logits_CV:
         logits_CV.copy_(x_CV)
-    return nats_C, correct_C, slope_C1
+    return nats_C, correct_C, softcap_grad_C1
 
 
 @cache
-def _compiled_softmax() -> Any:
-    return torch.compile(softmax_)
+def _compiled_cross_entropy_grad() -> Any:
+    return torch.compile(cross_entropy_grad_)
 
 
 def require_liger(loss: Loss) -> None:

@@ -22,7 +22,7 @@ from hindsight.config.optim import OptimConfig
 from hindsight.config.training import Precision
 from hindsight.training.attention_kernel import slow_attention
 from hindsight.training.optim import build_optimizer, build_scheduler
-from hindsight.training.precision import computing_in, is_available, is_by_cpu
+from hindsight.training.precision import computing_in, is_available, needs_cpu_autocast
 from language_model import LanguageModel
 from load_text_streaming import count_targets, split_batch
 
@@ -48,7 +48,9 @@ def test_forward_backward_clipping_and_update_never_wait(kind, precision, device
         pytest.skip("this machine does not support the format")
     where = get_device(None)
     module: Any = build(CONFIGS[kind])
-    model = where.module_to_device(LanguageModel(module, np.ones(V, np.int64), is_bf16_on_cpu=is_by_cpu(precision)))
+    model = where.module_to_device(
+        LanguageModel(module, np.ones(V, np.int64), is_bf16_on_cpu=needs_cpu_autocast(precision))
+    )
     config = OptimConfig()
     optimizer = build_optimizer(model, config)
     scheduler = build_scheduler(optimizer, lambda step: 0.1, config)

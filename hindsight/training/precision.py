@@ -2,8 +2,8 @@
 
 On a GPU Composer turns PyTorch's autocast on round every forward pass. Without one Composer 0.32.1 accepts fp32 alone:
 it is given that, and `LanguageModel` turns the autocast of a CPU on by itself. Matrix products and attention are then
-in bfloat16; weights, gradients, optimizer and loss stay in float32. `is_by_cpu` and the model's own autocast can go
-with a Composer whose `_validate_precision` (composer/core/precision.py) lets amp_bf16 pass on a CPU.
+in bfloat16; weights, gradients, optimizer and loss stay in float32. `needs_cpu_autocast` and the model's own autocast
+can go with a Composer whose `_validate_precision` (composer/core/precision.py) lets amp_bf16 pass on a CPU.
 """
 
 from collections.abc import Iterator
@@ -46,13 +46,13 @@ def is_available(precision: Precision) -> bool:
     return True
 
 
-def composers(precision: Precision) -> ComposerPrecision:
+def composer_precision(precision: Precision) -> ComposerPrecision:
     """Give Composer's name of a number format; fp32 where it has no part in it."""
     names = {Precision.fp32: "fp32", Precision.bf16: "amp_bf16", Precision.fp16: "amp_fp16"}
     return ComposerPrecision(names[precision] if _has_gpu() else "fp32")
 
 
-def is_by_cpu(precision: Precision) -> bool:
+def needs_cpu_autocast(precision: Precision) -> bool:
     """Whether the model itself is to turn on the autocast of a CPU."""
     return precision is Precision.bf16 and not _has_gpu()
 
@@ -61,8 +61,8 @@ def is_by_cpu(precision: Precision) -> bool:
 def computing_in(precision: Precision) -> Iterator[None]:
     """Compute what is within as a run's training and evaluation do."""
     with (
-        get_precision_context(composers(precision)),
-        torch.autocast("cpu", torch.bfloat16, enabled=is_by_cpu(precision)),
+        get_precision_context(composer_precision(precision)),
+        torch.autocast("cpu", torch.bfloat16, enabled=needs_cpu_autocast(precision)),
     ):
         yield
 
