@@ -26,7 +26,7 @@ class KeepBatches(Callback):
         self.seen: dict[int, list[dict[str, torch.Tensor]]] = {}
 
     def before_forward(self, state: State, logger: Logger) -> None:
-        microbatch = {name: values.clone() for name, values in state.batch.items()}
+        microbatch = {name: values.clone() for name, values in state.batch.items() if torch.is_tensor(values)}
         self.seen.setdefault(int(state.timestamp.batch) + 1, []).append(microbatch)
 
     def batches(self) -> Seen:
