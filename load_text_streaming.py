@@ -33,7 +33,7 @@ from hindsight.interrupts import giving_up_after, leave_with_parent
 from hindsight.loading.collate import Batch, Collate
 from hindsight.loading.mds_reader import WindowStream
 from hindsight.loading.shard_files import Shards
-from hindsight.loading.windows import SplitWindows, epoch_share
+from hindsight.loading.windows import SplitWindows, device_share, epoch_pieces
 from hindsight.orders.examples import IGNORED
 from hindsight.orders.order import Order
 from hindsight.ranks import on_each_node
@@ -115,12 +115,12 @@ class TextStreamingDataset(IterableDataset[dict[str, Any]]):
             self.epoch, self.offset = self.epoch + 1, 0
         self.has_begun, self.taken = True, 0
         n_devices = dist.get_world_size()
-        self.share = epoch_share(
-            *(self.windows, self.n_ways, self.shuffle, self.seed, self.epoch),
-            offset=self.offset,
-            rank=dist.get_global_rank(),
-            n_devices=n_devices,
-            n_nodes=n_devices // dist.get_local_world_size(),
+        self.share = device_share(
+            epoch_pieces(self.windows, self.n_ways, self.shuffle, self.seed, self.epoch),
+            dist.get_global_rank(),
+            n_devices,
+            n_devices // dist.get_local_world_size(),
+            self.offset,
         )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:

@@ -33,7 +33,7 @@ from hindsight.conversion.corpus_statistics import count_duplicates
 from hindsight.conversion.work_folder import Progress, WorkFolder
 from hindsight.json_lines import keep_until
 from hindsight.loading.mds_reader import WindowStream
-from hindsight.loading.windows import SplitWindows, epoch_share
+from hindsight.loading.windows import SplitWindows, device_share, epoch_pieces
 from hindsight.shards.integrity import find_fault, read_in_chunks
 from hindsight.shards.manifest import SPLITS, Manifest
 from hindsight.shards.mds import INDEX_NAME, blocks_in, index_of, read_shard_bytes, write_shard
@@ -124,7 +124,7 @@ def order(n_shards: int, block_length: int = BLOCK_LENGTH) -> dict[str, Any]:
     windows = windows_of(n_shards, block_length=block_length)
 
     def task(folder: Path) -> dict[str, Any]:
-        epoch_share(windows, 1, True, 0, 0, offset=0, rank=0, n_devices=64, n_nodes=8)
+        device_share(epoch_pieces(windows, 1, True, 0, 0), rank=0, n_devices=64, n_nodes=8)
         return {"tokens": f"{windows.n_tokens:.2g}"}
 
     return measured(task)

@@ -22,7 +22,7 @@ from hindsight.errors import InputError
 from hindsight.loading import shard_files
 from hindsight.loading.h5_reader import H5Stream
 from hindsight.loading.mds_reader import WindowStream
-from hindsight.loading.windows import SplitWindows, device_share, epoch_order, epoch_share, window_order
+from hindsight.loading.windows import SplitWindows, device_share, epoch_order, epoch_pieces, window_order
 from hindsight.orders.examples import IGNORED, turn
 from hindsight.orders.known import open_order
 from hindsight.shards.manifest import Manifest
@@ -154,10 +154,10 @@ def test_the_share_of_a_device_is_that_of_the_whole_order_which_it_never_holds(n
         (24, 4, len(order)),
     ):
         for rank in range(n_devices):
-            share = epoch_share(
-                *(split, n_ways, shuffle, 5, 1), offset=offset, rank=rank, n_devices=n_devices, n_nodes=n_nodes
-            )
-            assert np.array_equal(share, device_share(order[offset:], rank, n_devices, n_nodes))
+            pieces = epoch_pieces(split, n_ways, shuffle, 5, 1)
+            share = device_share(pieces, rank, n_devices, n_nodes, offset)
+            node, rank_of_node = divmod(rank, n_devices // n_nodes)
+            assert np.array_equal(share, order[offset:][node + n_nodes * rank_of_node :: n_devices])
 
 
 @pytest.mark.parametrize("stride", [1, 5, 16, 31, 32, None])

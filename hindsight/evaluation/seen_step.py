@@ -158,7 +158,7 @@ def _rows(run: TrainedRun, config: InspectConfig) -> NDArray[np.int64]:
         raise InputError(f"rank={config.rank}: {run.where} had {n_devices} devices, counted from 0.")
     if n_devices % config.nodes:
         raise InputError(f"nodes={config.nodes} does not divide the {n_devices} devices of {run.where}.")
-    return device_share(rows, config.rank, n_devices, config.nodes)
+    return device_share([rows], config.rank, n_devices, config.nodes)
 
 
 def step_lines(seen: SeenStep, rank: int | None, most: int | None) -> Iterator[str]:

@@ -8,7 +8,7 @@ batch of an epoch: all batches have one size, and no window is seen twice.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isqrt
@@ -230,59 +230,40 @@ def epoch_order(windows: SplitWindows, n_ways: int, shuffle: bool, seed: int, ep
         seed: seed of the shuffle.
         epoch: number of the epoch, from 0.
     """
+    return np.concatenate([*epoch_pieces(windows, n_ways, shuffle, seed, epoch)])
+
+
+def epoch_pieces(
+    windows: SplitWindows, n_ways: int, shuffle: bool, seed: int, epoch: int
+) -> Iterator[NDArray[np.int64]]:
+    """Yield `epoch_order` a piece at a time; with several ways, it is one piece."""
     if n_ways == 1:
-        return window_order(windows, shuffle, seed, epoch)
-    return in_turns(windows) if windows.passes == 1 else both_ways(windows, shuffle, seed, epoch)
+        yield from _pieces_of_order(windows, shuffle, seed, epoch)
+    else:
+        yield in_turns(windows) if windows.passes == 1 else both_ways(windows, shuffle, seed, epoch)
 
 
-def device_share(order: NDArray[np.int64], rank: int, n_devices: int, n_nodes: int) -> NDArray[np.int64]:
-    """Give what one device takes of global batches.
+def device_share(
+    pieces: Iterable[NDArray[np.int64]], rank: int, n_devices: int, n_nodes: int, offset: int = 0
+) -> NDArray[np.int64]:
+    """Give what one device takes of global batches, without holding all of them, as of hundreds of GB.
 
     Devices of one node take windows that lie apart; earlier versions did, and runs go on exactly.
-    """
-    return order[_first_of(rank, n_devices, n_nodes) :: n_devices]
-
-
-def _first_of(rank: int, n_devices: int, n_nodes: int) -> int:
-    node, rank_of_node = divmod(rank, n_devices // n_nodes)
-    return node + n_nodes * rank_of_node
-
-
-def epoch_share(
-    windows: SplitWindows,
-    n_ways: int,
-    shuffle: bool,
-    seed: int,
-    epoch: int,
-    *,
-    offset: int,
-    rank: int,
-    n_devices: int,
-    n_nodes: int,
-) -> NDArray[np.int64]:
-    """Give `device_share` of `epoch_order` from an offset on, without holding the whole order, as of hundreds of GB.
 
     Args:
-        windows: the windows of the split.
-        n_ways: ways in which each window is read.
-        shuffle: whether to shuffle.
-        seed: seed of the shuffle.
-        epoch: number of the epoch, from 0.
-        offset: windows of all devices that the epoch has had.
+        pieces: the batches, or an epoch, in pieces of any size.
         rank: the device.
         n_devices: devices of the run.
         n_nodes: its nodes.
+        offset: windows of all devices that are left out at the beginning.
     """
-    if n_ways == 1:
-        pieces = _pieces_of_order(windows, shuffle, seed, epoch)
-    else:
-        pieces = iter([epoch_order(windows, n_ways, shuffle, seed, epoch)])
-    shares, place, first = [np.empty(0, np.int64)], -offset, _first_of(rank, n_devices, n_nodes)
-    for piece in pieces:  # at `place`, counted from the offset
-        start = max(place, 0)
-        start += (first - start) % n_devices
-        shares.append(piece[start - place :: n_devices].copy())
-        place += len(piece)
+    node, rank_of_node = divmod(rank, n_devices // n_nodes)
+    start = offset + node + n_nodes * rank_of_node  # of its next window, from the beginning of the piece
+    shares = [np.empty(0, np.int64)]
+    for piece in pieces:
+        shares.append(piece[start::n_devices].copy())  # a view would keep the piece
+        start -= len(piece)
+        start = max(start, start % n_devices)
     return np.concatenate(shares)
 
 
