@@ -11,6 +11,7 @@ which activations count as if they were trained.
 Letters: N tokens that are taken at once, D d_model, F numbers in the MLP's hidden layer, V token ids.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from hindsight.chunk_rows import rows_of
@@ -134,13 +135,16 @@ def memory_of(
     else:
         assert isinstance(config, RNNConfig)
         ends += size * D + (FLOAT * D if config.final_norm else 0)
-    matrices = [ATTENTION, MLP, RECURRENT]
     head = EMBEDDING if config.tied_head else HEAD
     is_capped = isinstance(config, GPTConfig) and config.logit_softcap is not None
     in_layer = N * ((layer if is_checkpointed else 0) + backward)
-    copies = HALF * sum(parts.get(part, 0) for part in [*matrices, head]) if is_mixed else 0
+    copies = HALF * (_in_layers(parts) + parts.get(head, 0)) if is_mixed else 0
     trained_head = FLOAT * trained[head]
-    in_layers = sum(trained.get(part, 0) for part in matrices)
+    logits = (
+        _all_logits(N, V, is_capped)
+        if loss is Loss.plain
+        else _chunk(config, N, V, trained_head, is_mixed, is_capped, is_gpu)
+    )
     return Memory(
         weights=weights,
         optimizer=2 * gradients - (FLOAT * n_by_muon(config, vocab_size) if is_muon else 0),
@@ -148,14 +152,9 @@ def memory_of(
         buckets=gradients if n_devices > 1 else 0,
         copies=copies,
         activations=N * (kept + ends),
-        logits=_all_logits(N, V, FLOAT if is_capped else 0)
-        if loss is Loss.plain
-        else _chunk(config, N, V, trained_head, is_mixed, is_capped, is_gpu),
+        logits=logits,
         first=copies + N * kept + trained_head + in_layer,
-        last=trained_head
-        + FLOAT * (in_layers * (config.n_layers - 1) // config.n_layers)
-        + N * (kept // config.n_layers)
-        + in_layer,
+        last=trained_head + _behind_first(config, trained) + N * (kept // config.n_layers) + in_layer,
         accumulates=accumulates,
         update=FLOAT * _muon_update(config) if is_muon else 0,
     )
@@ -173,11 +172,10 @@ def divided(memory: Memory, config: ModelConfig, vocab_size: int, n_devices: int
         vocab_size: number of token ids, unless the model says it.
         n_devices: devices.
     """
-    parts, matrices = parameters_by_part(config, vocab_size), (ATTENTION, MLP, RECURRENT)
-    in_layers = FLOAT * sum(parts.get(part, 0) for part in matrices)
+    parts = parameters_by_part(config, vocab_size)
+    in_layers = FLOAT * _in_layers(parts)
     outside = FLOAT * sum(parts.values()) - in_layers
-    trained = FLOAT * sum(trained_by_part(config, vocab_size).get(part, 0) for part in matrices)
-    before = trained * (config.n_layers - 1) // config.n_layers  # gradients of the layers behind the first
+    before = _behind_first(config, trained_by_part(config, vocab_size))
     return replace(
         memory,
         weights=memory.weights // n_devices,
@@ -187,6 +185,16 @@ def divided(memory: Memory, config: ModelConfig, vocab_size: int, n_devices: int
         last=memory.last - before + before // n_devices,
         gathered=outside + 3 * in_layers // config.n_layers,
     )
+
+
+def _in_layers(parts: Mapping[str, int]) -> int:
+    """Parameters in the layers, without norms."""
+    return sum(parts.get(part, 0) for part in (ATTENTION, MLP, RECURRENT))
+
+
+def _behind_first(config: ModelConfig, trained: Mapping[str, int]) -> int:
+    """Bytes of the gradients of all layers but the first."""
+    return FLOAT * (_in_layers(trained) * (config.n_layers - 1) // config.n_layers)
 
 
 def _muon_update(config: ModelConfig) -> int:
@@ -202,9 +210,9 @@ def _muon_update(config: ModelConfig) -> int:
     return max(3 * F * D + 2 * min(F, D) ** 2, qkv_width(config) * D + 4 * D**2)
 
 
-def _all_logits(N: int, V: int, tanh: int) -> int:
+def _all_logits(N: int, V: int, is_capped: bool) -> int:
     """Bytes of the softmax's logarithms in float32, their gradient, and that of the logits; and the soft-cap's tanh."""
-    return N * V * (3 * FLOAT + tanh)
+    return N * V * FLOAT * (4 if is_capped else 3)
 
 
 def _chunk(
