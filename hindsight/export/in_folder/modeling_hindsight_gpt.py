@@ -4,6 +4,8 @@ This file lies beside the weights of such a model, and needs nothing but torch a
 
     AutoModelForCausalLM.from_pretrained(FOLDER, trust_remote_code=True)
 
+What it has in common with modeling_hindsight_rnn.py is in both: whoever trusts a model's code has one file to read.
+
 Shapes: B rows, T new tokens, N tokens with those before them, D d_model, V vocab_size, H heads, G key and value heads,
 K = D / H numbers in a head, F numbers in the MLP's hidden layer.
 """
@@ -103,7 +105,8 @@ class Attention(nn.Module):
         q_BHTK, k_BGNK = (self._rotated_unit(x_BnTK, *rotation) for x_BnTK in (q_BHTK, k_BGNK))
         if cache is not None:
             k_BGNK, v_BGNK = cache.update(k_BGNK, v_BGNK, self.number)
-        k_BHNK, v_BHNK = (x_BGNK.repeat_interleave(H // G, dim=1) for x_BGNK in (k_BGNK, v_BGNK))
+        # Not for G = H: a repeat of one copies the whole cache for each new token.
+        k_BHNK, v_BHNK = (x_BGNK.repeat_interleave(H // G, dim=1) if G < H else x_BGNK for x_BGNK in (k_BGNK, v_BGNK))
         dropout = self.config.dropout if self.training else 0.0
         mixed_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHNK, v_BHNK, attn_mask=mask, dropout_p=dropout)
         return self.out(mixed_BHTK.transpose(1, 2).flatten(2))

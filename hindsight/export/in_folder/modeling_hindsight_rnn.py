@@ -4,6 +4,8 @@ This file lies beside the weights of such a model, and needs nothing but torch a
 
     AutoModelForCausalLM.from_pretrained(FOLDER, trust_remote_code=True)
 
+What it has in common with modeling_hindsight_gpt.py is in both: whoever trusts a model's code has one file to read.
+
 Shapes: B rows, T tokens, D d_model, V vocab_size.
 """
 
