@@ -50,7 +50,7 @@ def _is_cut(line: bytes) -> bool:
 
 
 def read_records(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a file, from its begin on; a last line that was cut is left out.
+    """Yield the objects of a file, from its beginning on; a last line that was cut is left out.
 
     Raises:
         InputError: the file cannot be read, or another line is no object.

@@ -15,7 +15,7 @@ import yaml
 from hindsight.config.keys import flatten
 from hindsight.errors import InputError
 from hindsight.files import open_regular
-from hindsight.json_lines import read_backward, read_records, step_of
+from hindsight.json_lines import read_backward, step_of
 from hindsight.yaml_files import parse_yaml
 
 CONFIG = "config.yaml"
@@ -70,11 +70,6 @@ METRIC_NAMES = ("loss_nats", "perplexity", "accuracy", "bits_per_byte")
 """Nats per target, exp of it, share of targets predicted, bits per UTF-8 byte of the targets."""
 TRAIN_LOSS, EVAL_LOSS = f"{TRAIN}loss_nats", f"{EVAL}loss_nats"
 TOKENS_PER_SECOND = f"{TRAIN}tokens_per_second"
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read a JSON object a line; a last line that a kill has cut is left out; InputError if another is damaged."""
-    return [*read_records(path)]
 
 
 def last_value(path: Path, key: str) -> float | None:

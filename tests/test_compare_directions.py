@@ -17,7 +17,7 @@ from hindsight.analysis.recorded import read_run
 from hindsight.command_line import run_script
 from hindsight.config.comparison import CompareConfig
 from hindsight.errors import InputError
-from hindsight.runs import read_lines
+from hindsight.json_lines import read_records
 
 
 def compare(folders: list[Path], out: Path) -> dict[str, Any]:
@@ -439,7 +439,7 @@ def test_a_corrupt_line_in_the_middle_is_refused_with_its_number(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2, "tok\n{"step": 3}\n')
     with pytest.raises(InputError, match=r"metrics\.jsonl, line 2 is no JSON object"):
-        read_lines(path)
+        list(read_records(path))
 
 
 def test_a_step_logged_twice_is_refused(tmp_path):

@@ -107,7 +107,7 @@ def test_a_file_is_read_from_its_end_across_blocks(path):
 def test_a_line_that_is_too_long_is_damage_and_no_cut_line(path):
     path.write_bytes(line(1) + b"x" * (17 << 20) + b"\n" + line(2))
     with pytest.raises(InputError, match="line 2 is no JSON object"):
-        runs.read_lines(path)
+        list(read_records(path))
     assert [record["step"] for record in read_backward(path)] == [2]
 
 
@@ -116,7 +116,7 @@ def test_a_pipe_is_no_file_of_lines(path):
     for attempt in (
         lambda: keep_until(path, 1, once=True),
         lambda: next(read_backward(path)),
-        lambda: runs.read_lines(path),
+        lambda: list(read_records(path)),
     ):
         with pytest.raises(InputError, match=r"metrics\.jsonl cannot be read \(no regular file\)"):
             attempt()

@@ -17,6 +17,7 @@ from hindsight.command_line import check_arguments, configuration_of, register_s
 from hindsight.config.schemas import CONF_DIR
 from hindsight.config.typed_text import check_references
 from hindsight.errors import InputError
+from hindsight.json_lines import read_records
 from hindsight.studies.sweep import runs_of
 from hindsight.yaml_files import parse_yaml
 
@@ -211,7 +212,7 @@ def test_lines_of_metrics_that_are_nested_too_deeply_are_damaged(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"a":' * 100_000 + "1" + "}" * 100_000 + "\n{}\n")
     assert runs.finished_step(tmp_path) is None
     with pytest.raises(InputError, match="line 1 is no JSON object"):
-        runs.read_lines(tmp_path / "metrics.jsonl")
+        list(read_records(tmp_path / "metrics.jsonl"))
 
 
 def test_metadata_that_is_nested_too_deeply_is_refused(tmp_path):
