@@ -133,18 +133,8 @@ score_chunks = torch.library.custom_op("hindsight::score_chunks", in_chunks, mut
 
 
 @score_chunks.register_fake
-def _(
-    hidden_ND: Tensor,
-    weight_VD: Tensor,
-    targets_N: Tensor,
-    dtype: torch.dtype,
-    softcap: float | None,
-    rows: int,
-    padded_to: int,
-    compiled: bool,
-    wants_hidden: bool,
-    wants_weight: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, dtype: torch.dtype, *how: Any) -> tuple[Tensor, ...]:
+    wants_hidden, wants_weight = how[-2:]
     nats_N = hidden_ND.new_empty(len(targets_N), dtype=torch.promote_types(dtype, torch.float32))
     return (
         nats_N.sum(),
