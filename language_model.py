@@ -117,7 +117,7 @@ class LanguageModel(ComposerModel):
         # No buffer: DDP would send it from rank 0 in every step.
         self.bytes_V = bytes_V
         self._compiled_score: Callable[..., dict[str, Tensor]] | None = None
-        self._eval_rows: int | None = None
+        self._eval_rows = 0
 
     def compile_regions(self, backend: str = "inductor") -> None:
         """Compile each block of a GPT, and what is behind the last one, by themselves.
@@ -220,20 +220,16 @@ class LanguageModel(ComposerModel):
         """Turn on bfloat16 where this model has to; what is on outside stays elsewhere."""
         return torch.autocast("cpu", torch.bfloat16) if self.is_bf16_on_cpu else nullcontext()
 
-    def train(self, mode: bool = True) -> "LanguageModel":
-        """Switch between training and evaluation, each of which has batches of its own size."""
-        self._eval_rows = None
-        return super().train(mode)
-
     def _stance(self, batch: dict[str, Tensor]) -> AbstractContextManager[Any]:
         """Compute the last batch of an evaluation, if it is smaller, without compiling anything for it alone.
 
         Not so with document_mask=true: attention within documents would take the memory of all T x T weights.
         """
         if self._compiled_score is None or self.training or "documents" in batch:
+            self._eval_rows = 0  # the next evaluation may have smaller batches
             return nullcontext()
         n_rows = len(batch["targets"])
-        self._eval_rows = max(n_rows, self._eval_rows or 0)
+        self._eval_rows = max(n_rows, self._eval_rows)
         return torch.compiler.set_stance("force_eager") if n_rows < self._eval_rows else nullcontext()
 
     def _bytes_on(self, device: torch.device) -> Tensor:

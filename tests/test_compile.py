@@ -86,6 +86,8 @@ def test_all_blocks_are_one_program_and_odd_batches_and_texts_compile_none():
                     decoder.read(torch.tensor([[token]]))
     with torch.compiler.set_stance("fail_on_recompile"):
         step(model.train(), batch)
+        with torch.no_grad(), pytest.raises(RuntimeError, match="recompile"):
+            model.eval().eval_forward(make_batch(1))  # behind training, batches of an evaluation may be smaller
 
 
 @pytest.mark.slow
