@@ -223,12 +223,10 @@ def _check_tensors(state: Mapping[str, Any], model: nn.Module, config: OptimConf
     matrices = {name: expected[name] for name, weight in trained.items() if weight in by_muon}
     others = {name: expected[name] for name in trained if name not in matrices}
     kept = {plain_name(name): moments for name, moments in optimizer["state"].items()}
-    first = {name: moments for name, moments in kept.items() if name in matrices}
-    rest = {name: moments for name, moments in kept.items() if name not in matrices}
-    _require_same(f"the optimizer's {MOMENTUM}", matrices, {name: _form(first[name][MOMENTUM]) for name in first})
-    for moment in MOMENTS:
-        _require_same(f"the optimizer's {moment}", others, {name: _form(rest[name][moment]) for name in rest})
-    _require_same("the optimizer's step", dict.fromkeys(others, ("Float", ())), _steps_of(rest))
+    forms = {MOMENTUM: matrices, **dict.fromkeys(MOMENTS, others), "step": dict.fromkeys(others, ("Float", ()))}
+    for moment, wanted in forms.items():
+        found = {name: _form(kept[name][moment]) for name in kept if (name in matrices) is (moment == MOMENTUM)}
+        _require_same(f"the optimizer's {moment}", wanted, found)
     named = [plain_name(name) for group in optimizer["param_groups"] for name in group["params"]]
     require(sorted(named) == sorted(trained), "its optimizer has other weights than the model")
     for number, group in enumerate(optimizer["param_groups"]):
@@ -243,10 +241,6 @@ def _check_tensors(state: Mapping[str, Any], model: nn.Module, config: OptimConf
         require(is_same, "its optimizer has other settings than the run")
     is_same = all(lr == config.lr for lr in state["schedulers"]["LambdaLR"]["base_lrs"])
     require(is_same, "its schedule has another learning rate than the run")
-
-
-def _steps_of(kept: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _form(moments["step"]) for name, moments in kept.items()}
 
 
 def _require_same(what: str, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
