@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hindsight import interrupts, output, runs, temporary
 from hindsight.command_line import check_arguments, one_line_errors, run_script
-from hindsight.config.training import AUTO, Parallelism, TrainConfig
+from hindsight.config.training import AUTO, TrainConfig
 from hindsight.durations import plain_duration
 from hindsight.errors import InputError
 from hindsight.quick_imports import quick_imports
@@ -77,7 +77,7 @@ if __name__ == "__main__":
 
 # The imports below take seconds.
 with quick_imports():
-    from composer import Evaluator, Trainer
+    from composer import Callback, Evaluator, Trainer
     from composer.utils import dist, get_device
 
 from hindsight.fused_cross_entropy import require_liger
@@ -96,7 +96,7 @@ from hindsight.training.optim import build_optimizer, build_scheduler, freeze, s
 from hindsight.training.precision import check_precision, composer_precision, needs_cpu_autocast
 from hindsight.training.run_folder import OpenRun, open_run, remove_finished, write_finished, write_more_reached
 from hindsight.training.sanity_check import sanity_check
-from hindsight.training.sharding import AverageGradient, nothing_to_divide, shard
+from hindsight.training.sharding import AverageGradient, is_divided, nothing_to_divide, shard
 from hindsight.training.spikes import SkipSpikes
 from language_model import LanguageModel, build_model, save_weights
 from load_text_streaming import build_loaders, worker_error
@@ -110,6 +110,8 @@ WAIT_FOR_RANK_0_S = 1800.0
 """Seconds that ranks wait for each other: the first one may check, or fetch, a large checkpoint meanwhile."""
 UPLOAD_PATIENCE_S = 20.0
 """Seconds after a request to stop at which uploads are given up: composer's launcher ends its processes after 30."""
+UNNAMED = (ClipGradient, StopAtNonFiniteLoss, Console, Energy, AutoMicrobatch, AverageGradient)
+"""Callbacks that need no state where a checkpoint, older or of a start without them, does not name them."""
 
 
 def train(config: TrainConfig) -> int:
@@ -207,35 +209,18 @@ def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSa
     """Put model, data, optimizer, callbacks and loggers together; loads the checkpoint that the run goes on from."""
     setup, config = run.setup, run.setup.config
     loaders = build_loaders(setup)
-    is_divided = config.parallelism is Parallelism.fsdp and dist.get_world_size() > 1
-    if is_divided:
+    if is_divided(config):
         shard(model, model.layers)
     optimizer = build_optimizer(model.module, config.optim)
     scheduler = build_scheduler(optimizer, lambda step: lr_plan.rate(step, run.plan, config.optim), config.optim)
-    restore, stop = RestoreRandomState(), StopOnRequest(setup.folder, config)
-    gradient = ClipGradient(config.optim.grad_clip, config.optim.clip)
-    path = run.checkpoint.path if run.checkpoint is not None else None
-    backups, saver = build_savers(config, setup.folder, stop, run.settings, run.plan, path)
+    callbacks, saver = build_callbacks(run, model)
     microbatch_size = device_microbatch(config)
     eval_microbatch_size = microbatch_size if isinstance(microbatch_size, int) else None
     if config.device_eval_batch_size is not None:
         eval_microbatch_size = setup.windows["val"].batch_size // dist.get_world_size()
-    metrics, samples = TrainMetrics(gradient, config.log_interval, config.layer_norms), Samples(setup, model)
-    skip = config.optim.skip_spikes
-    auto = [AutoMicrobatch(config)] if config.microbatch_size == AUTO else []
-    updates = [*auto, *([AverageGradient()] if is_divided else []), gradient]
-    updates += [SkipSpikes(skip, gradient, config.log_interval)] if skip is not None else []
-    # In the order of their phases, which is a protocol: see callback_order.py.
-    energy = [Energy(setup.folder, config)] if config.energy else []
-    callbacks = [run.lock, restore, *updates, StopAtNonFiniteLoss(), metrics, *energy, samples, *backups, saver, stop]
-    check_order(callbacks)
     early.asking_for_processor().join()
     with warnings.catch_warnings():
-        # A checkpoint of a start without them, or an older one, does not name these, and they need none.
-        unnamed = "|".join(
-            kind.__name__
-            for kind in (ClipGradient, StopAtNonFiniteLoss, Console, Energy, AutoMicrobatch, AverageGradient)
-        )
+        unnamed = "|".join(kind.__name__ for kind in UNNAMED)
         warnings.filterwarnings("ignore", message=f"({unnamed}) is not in the state_dict")
         warnings.filterwarnings("ignore", message="`device_train_microbatch_size='auto'` may potentially fail")
         trainer = Trainer(
@@ -257,7 +242,7 @@ def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSa
             accumulate_train_batch_on_tokens=True,
             seed=config.seed,
             run_name=setup.run_name,
-            load_path=str(path) if path is not None else None,
+            load_path=str(run.checkpoint.path) if run.checkpoint is not None else None,
             load_progress_bar=False,
             spin_dataloaders=False,  # the dataset resumes by itself
             callbacks=callbacks,
@@ -265,11 +250,38 @@ def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSa
             progress_bar=False,  # Console shows one
             auto_log_hparams=False,
         )
-    for callback in (restore, *auto):
-        callback.trainer = trainer
+    for callback in callbacks:
+        if isinstance(callback, RestoreRandomState | AutoMicrobatch):
+            callback.trainer = trainer
     if len(run.plan) > 1:  # the rate that was saved for the next step is that of the stretch before
         set_learning_rate(optimizer, scheduler)
     return trainer, saver
+
+
+def build_callbacks(run: OpenRun, model: LanguageModel) -> tuple[list[Callback], ResumeSaver]:
+    """Build the callbacks in the order of their phases, which is a protocol (see callback_order.py); also the saver."""
+    setup, config, skip = run.setup, run.setup.config, run.setup.config.optim.skip_spikes
+    gradient = ClipGradient(config.optim.grad_clip, config.optim.clip)
+    stop = StopOnRequest(setup.folder, config)
+    found = run.checkpoint.path if run.checkpoint is not None else None
+    backups, saver = build_savers(config, setup.folder, stop, run.settings, run.plan, found)
+    callbacks = [
+        run.lock,
+        RestoreRandomState(),
+        *([AutoMicrobatch(config)] if config.microbatch_size == AUTO else []),
+        *([AverageGradient()] if is_divided(config) else []),
+        gradient,
+        *([SkipSpikes(skip, gradient, config.log_interval)] if skip is not None else []),
+        StopAtNonFiniteLoss(),
+        TrainMetrics(gradient, config.log_interval, config.layer_norms),
+        *([Energy(setup.folder, config)] if config.energy else []),
+        Samples(setup, model),
+        *backups,
+        saver,
+        stop,
+    ]
+    check_order(callbacks)
+    return callbacks, saver
 
 
 def fit(trainer: Trainer, run: OpenRun, saver: ResumeSaver) -> None:

@@ -39,9 +39,14 @@ def shard(model: nn.Module, layers: nn.ModuleList) -> None:
     fully_shard(model, mesh=mesh)
 
 
+def is_divided(config: TrainConfig) -> bool:
+    """Whether a run divides its model: one process has nothing to divide."""
+    return config.parallelism is Parallelism.fsdp and dist.get_world_size() > 1
+
+
 def nothing_to_divide(config: TrainConfig) -> list[str]:
     """Say in a line that parallelism=fsdp does nothing where one process trains; nothing otherwise."""
-    if config.parallelism is not Parallelism.fsdp or dist.get_world_size() > 1:
+    if config.parallelism is not Parallelism.fsdp or is_divided(config):
         return []
     return ["note     one process has nothing to divide: parallelism=fsdp does nothing here"]
 
