@@ -12,9 +12,10 @@ import torch
 from composer.core import Callback, State
 from composer.loggers import Logger
 from composer.utils import get_device
+from helpers.recording_run import one_more, train_recorded
 from helpers.tiny_models import CONFIGS, C, V, build
 from helpers.training_runs import by_step, compose_config, settings, train
-from helpers.watched_steps import ON_DEVICE, Batches, NeverWaits, NoWaits, no_waits, train_with
+from helpers.watched_steps import ON_DEVICE, NeverWaits, NoWaits, no_waits
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import clip_grad_norm_
 
@@ -32,11 +33,12 @@ GPTS = [name for name in CONFIGS if name.split("-")[0] in ("gpt2", "llama", "mod
 @pytest.mark.parametrize("device", ON_DEVICE)
 @pytest.mark.parametrize("optim", ["optim.clip=norm", "optim.clip=value", "optim.clip=adaptive"])
 @pytest.mark.parametrize("metrics", ["metrics=true", "metrics=false"])
-def test_nothing_of_a_runs_step_waits_for_the_device(device, optim, metrics, shards, tmp_path, monkeypatch):
-    watch = NeverWaits()
+def test_nothing_of_a_runs_step_waits_for_the_device(device, optim, metrics, shards, tmp_path):
+    callback = NeverWaits()
     given = ["microbatch_size=4", optim, metrics, "layer_norms=true", "model.dropout=0.1"]
-    run = train_with(watch, monkeypatch, shards, tmp_path, *given)
-    assert (watch.n_forward, watch.n_steps) == (12, 6)
+    with one_more(callback), callback.watch:  # which ends with a run that fails too
+        run = train(shards, tmp_path, *given)
+    assert (callback.n_forward, callback.n_steps) == (12, 6)
     assert len(by_step(run, "train/grad_norm")) == 6
 
 
@@ -128,20 +130,21 @@ def test_200_steps_end_within_the_noise_of_fp32(change, device, shards, tmp_path
 
 @pytest.mark.parametrize("device", ON_DEVICE)
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_resumed_run_reads_the_windows_of_an_uninterrupted_one_in_their_order(
-    workers, device, shards, tmp_path, monkeypatch
-):
+def test_a_resumed_run_reads_the_windows_of_an_uninterrupted_one_in_their_order(workers, device, shards, tmp_path):
     given = [f"data.num_workers={workers}", "optim.schedule=constant", "optim.cooldown_share=0"]
-    whole, first, second = Batches(), Batches(), Batches()
-    train_with(whole, monkeypatch, shards, tmp_path, *given, "run_name=whole", "max_duration=40ba")
-    train_with(first, monkeypatch, shards, tmp_path, *given, "run_name=parts", "max_duration=17ba")
-    train_with(second, monkeypatch, shards, tmp_path, *given, "run_name=parts", "max_duration=40ba")
-    assert list(second.inputs) == list(range(18, 41))
-    assert first.inputs | second.inputs == whole.inputs
+
+    def inputs(*changes: str) -> dict[int, list[list[int]]]:
+        seen = train_recorded(compose_config("train_composer", *settings(shards, tmp_path, *given, *changes)))
+        return {step: batch["input_ids"].tolist() for step, batch in seen.items()}
+
+    whole = inputs("run_name=whole", "max_duration=40ba")
+    first, second = (inputs("run_name=parts", f"max_duration={steps}ba") for steps in (17, 40))
+    assert list(second) == list(range(18, 41))
+    assert first | second == whole
 
 
 @pytest.mark.parametrize("parallelism", ["ddp", "fsdp"])
-def test_a_process_that_is_alone_makes_no_process_group(parallelism, shards, tmp_path, monkeypatch, caplog):
+def test_a_process_that_is_alone_makes_no_process_group(parallelism, shards, tmp_path, caplog):
     if torch.distributed.is_initialized():
         pytest.skip("another test has made one")
     caplog.set_level(logging.INFO, logger="hindsight")
@@ -151,7 +154,8 @@ def test_a_process_that_is_alone_makes_no_process_group(parallelism, shards, tmp
         def batch_start(self, state: State, logger: Logger) -> None:
             groups.append(torch.distributed.is_initialized())
 
-    train_with(Group(), monkeypatch, shards, tmp_path, f"parallelism={parallelism}")
+    with one_more(Group()):
+        train(shards, tmp_path, f"parallelism={parallelism}")
     assert groups == [False] * 6
     assert ("note     one process has nothing to divide" in caplog.text) == (parallelism == "fsdp")
 

@@ -1,6 +1,8 @@
-"""A run that keeps the batches that its model gets: train_composer.py with one callback more."""
+"""Runs of train_composer.py with one callback more, such as one that keeps the batches that the model gets."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -36,17 +38,25 @@ class KeepBatches(Callback):
         }
 
 
-def train_recorded(config: Any) -> Seen:
-    """Train, with the real loader; what the model got."""
-    kept, build = KeepBatches(), train_composer.build_trainer
+@contextmanager
+def one_more(callback: Callback) -> Iterator[None]:
+    """Let runs inside have this callback too, behind their own."""
+    build = train_composer.build_trainer
 
     def build_with_callback(*args: Any) -> Any:
         trainer, saver = build(*args)
-        trainer.state.callbacks.append(kept)
+        trainer.state.callbacks.append(callback)
         return trainer, saver
 
     # All of the run is real; train_composer.py has no option for callbacks of others, which is where one is added.
     with patch.object(train_composer, "build_trainer", build_with_callback):
+        yield
+
+
+def train_recorded(config: Any) -> Seen:
+    """Train, with the real loader; what the model got."""
+    kept = KeepBatches()
+    with one_more(kept):
         train_composer.main(config)
     return kept.batches()
 

@@ -1,8 +1,7 @@
-"""Runs of train_composer.py with one more callback, and a check that a step does not wait for the device."""
+"""A check that a step does not wait for the device, on the device that is here."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,47 +10,15 @@ from composer.core import Callback, State
 from composer.loggers import Logger
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import train_composer
-from helpers.training_runs import train
-
 ON_DEVICE = [
-    pytest.param("cpu", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="runs on the GPU")),
+    pytest.param("cpu", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a run takes the GPU")),
     pytest.param(
         "gpu", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
     ),
 ]
-"""A run takes the GPU if there is one: the same test for whichever device is here."""
+"""The same test for whichever device is here: a run takes the GPU if there is one, and no CPU beside it."""
 WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "unique_dim", "_unique2", "bincount"}
 """Operators whose result the host waits for; the first is what item(), float() and bool() of a tensor call."""
-
-
-def train_with(callback: Callback, monkeypatch: pytest.MonkeyPatch, shards: Path, runs: Path, *changes: str) -> Path:
-    """Train with a callback of the test behind those of the run."""
-    build = train_composer.build_trainer
-
-    def build_with(*given: Any) -> Any:
-        trainer, saver = build(*given)
-        trainer.state.callbacks.append(callback)
-        return trainer, saver
-
-    monkeypatch.setattr(train_composer, "build_trainer", build_with)
-    try:
-        return train(shards, runs, *changes)
-    finally:
-        monkeypatch.undo()
-        if isinstance(callback, NeverWaits):
-            callback.watch.close()
-
-
-class Batches(Callback):
-    """Records the inputs of every step."""
-
-    def __init__(self) -> None:
-        self.inputs: dict[int, list[int]] = {}
-
-    def batch_start(self, state: State, logger: Logger) -> None:
-        """Record what the step is going to read."""
-        self.inputs[int(state.timestamp.batch) + 1] = state.batch["input_ids"].flatten().tolist()
 
 
 class NoWaits(TorchDispatchMode):
