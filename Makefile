@@ -52,12 +52,14 @@ demo: setup
 test: setup
 	@$(BIN)/python -m pytest -n auto
 
-# On today's torch: the contract of a comparison, a kill and a resume, the logits of Hugging Face's models, tokenizers.
+# On today's torch: the contract of a comparison, a kill and a resume, the logits of Hugging Face's models, tokenizers, and
+# beside PyTorch's Muon, which the pinned torch does not have, ours.
 test-latest:
 	@$(MAKE) --no-print-directory setup TORCH=latest
 	@.venv-latest/bin/python -m pytest -n auto \
 		tests/test_direction.py tests/test_loss_utils.py tests/test_hf_weights.py \
 		tests/test_tokenizer.py tests/test_bpe_training.py tests/test_fast_encoding.py \
+		tests/test_muon.py::test_a_whole_matrix_is_updated_bit_for_bit_as_by_pytorchs_muon \
 		tests/test_gpt.py::test_gpt2_block_gives_the_logits_of_hugging_faces_gpt2 \
 		tests/test_gpt.py::test_llama_block_gives_the_logits_of_hugging_faces_llama \
 		tests/test_load_text_streaming.py::test_a_pass_predicts_each_training_token_exactly_once \

@@ -127,7 +127,7 @@ def test_its_state_is_loaded_into_another_optimizer_bit_for_bit():
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="PyTorch has it from 2.9 on")
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="PyTorch has it from 2.9 on: make test-latest runs this")
 @pytest.mark.parametrize("shape", [(24, 24), (16, 48), (48, 16)])
 def test_a_whole_matrix_is_updated_bit_for_bit_as_by_pytorchs_muon(shape):
     ours, theirs = (nn.Parameter(torch.ones(shape)) for _ in range(2))
