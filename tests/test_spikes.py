@@ -39,14 +39,15 @@ class State:
 def is_made(skip: SkipSpikes, loss: float, norm: float) -> bool:
     """Whether a step with this loss and this norm of the gradient is made."""
     state: Any = State()
-    skip.gradient.before_train_batch(state, None)  # pyright: ignore[reportArgumentType]
-    skip.before_train_batch(state, None)  # pyright: ignore[reportArgumentType]
+    logger: Any = None  # which nobody asks
+    skip.gradient.before_train_batch(state, logger)
+    skip.before_train_batch(state, logger)
     for offset in (-0.5, 0.5):  # two microbatches
         state.loss = torch.tensor(loss + offset)
-        skip.after_loss(state, None)  # pyright: ignore[reportArgumentType]
+        skip.after_loss(state, logger)
     state.model.weight.grad = torch.full((2, 3), norm / math.sqrt(6))
-    skip.gradient.after_train_batch(state, None)  # pyright: ignore[reportArgumentType]
-    skip.after_train_batch(state, None)  # pyright: ignore[reportArgumentType]
+    skip.gradient.after_train_batch(state, logger)
+    skip.after_train_batch(state, logger)
     return state.model.weight.grad is not None
 
 

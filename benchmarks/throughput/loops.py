@@ -93,7 +93,7 @@ def run_plainly(model: nn.Module, setup: Setup, turns: Turns) -> None:
 def compiled(model: nn.Module) -> nn.Module:
     """Compile ours as train_composer.py does, and others as a whole."""
     if not isinstance(model, LanguageModel):
-        return torch.compile(model)  # pyright: ignore[reportReturnType]
+        return torch.compile(model)  # pyright: ignore[reportReturnType] - of a module it is one
     model.compile_regions()
     return model
 
