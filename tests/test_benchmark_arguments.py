@@ -37,7 +37,7 @@ def test_the_arguments_name_what_can_be_measured():
     ],
 )
 def test_bad_arguments_are_refused_in_a_line(parse, arguments, said, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)  # where neither "none" nor what it would hold can be
     with pytest.raises(SystemExit) as ended:
         parse(arguments)
     assert ended.value.code == 2

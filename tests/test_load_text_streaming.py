@@ -141,6 +141,7 @@ def test_the_order_depends_on_seed_and_epoch_alone():
 @pytest.mark.parametrize("n_ways", [1, 2])
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_the_share_of_a_device_is_that_of_the_whole_order_which_it_never_holds(n_ways, shuffle, monkeypatch):
+    # Several groups and pieces of few windows; with the real sizes that takes billions of tokens.
     monkeypatch.setattr("hindsight.loading.windows.GROUP_BLOCKS", 50)
     monkeypatch.setattr("hindsight.loading.windows.PIECE_WINDOWS", 999)
     split = dataclasses.replace(big_split(700 * 2048 - 1500, 256, batch_size=24), passes=n_ways)

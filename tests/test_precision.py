@@ -14,7 +14,8 @@ from hindsight.training import precision
 from hindsight.training.precision import check_precision, is_available
 
 HAS_GPU = torch.cuda.is_available()
-needs_bf16 = pytest.mark.skipif(not is_available(Precision.bf16), reason="needs a GPU, or avx512_bf16")
+of_a_processor = pytest.mark.skipif(HAS_GPU, reason="the GPU of this machine supports every format, whatever its flags")
+needs_bf16 = pytest.mark.skipif(not is_available(Precision.bf16), reason="this machine does not support the format")
 KINDS = {
     "gpt": [],
     "llama": ["model.block=llama"],
@@ -32,7 +33,7 @@ def train_kind(kind: str, shards: Path, runs: Path, *changes: str) -> Path:
     return runs / name
 
 
-@pytest.mark.skipif(HAS_GPU, reason="there is a GPU")
+@of_a_processor
 @pytest.mark.parametrize(
     ("flags", "asked", "words"),
     [
@@ -49,10 +50,10 @@ def test_a_number_format_that_this_machine_does_not_support_is_refused(monkeypat
     assert not is_available(Precision[asked])
 
 
-@pytest.mark.skipif(HAS_GPU, reason="there is a GPU")
+@of_a_processor
 @pytest.mark.parametrize("flag", ["avx512_bf16", "amx_bf16"])
 def test_bf16_runs_on_a_processor_that_multiplies_it(monkeypatch, flag):
-    monkeypatch.setattr(precision, "processor_flags", lambda: {"avx2", flag})
+    monkeypatch.setattr(precision, "processor_flags", lambda: {"avx2", flag})  # those of another processor
     check_precision(Precision.bf16)
 
 
@@ -77,7 +78,7 @@ def test_a_run_in_bf16_ends_near_the_loss_of_fp32_and_keeps_its_weights_in_fp32(
 
 
 @needs_bf16
-@pytest.mark.skipif(HAS_GPU, reason="bit for bit on a CPU")
+@pytest.mark.skipif(HAS_GPU, reason="a run takes the GPU, whose sums are not bit for bit the same")
 def test_a_run_in_bf16_goes_on_bit_for_bit(shards, tmp_path):
     changes = ["precision=bf16", "model.dropout=0.2", "max_duration=6ba", "optim.schedule=constant"]
     changes += ["optim.cooldown_share=0", "checkpoint.interval=3ba"]

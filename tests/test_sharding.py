@@ -108,7 +108,7 @@ def test_a_checkpoint_of_parts_is_the_file_that_one_process_saves(shards: Path, 
 
 @pytest.mark.slow
 @pytest.mark.dist
-@pytest.mark.skipif(not is_available(Precision.bf16), reason="this machine has not the format")
+@pytest.mark.skipif(not is_available(Precision.bf16), reason="this machine does not support the format")
 def test_two_processes_with_a_part_of_the_weights_each_compute_in_bf16(shards: Path, tmp_path: Path):
     short = ["max_duration=4ba", "eval_interval=2ba", "checkpoint.interval=4ba", "optim.warmup_steps=0"]
     ways = ("ddp", "fsdp")

@@ -160,6 +160,6 @@ def test_a_process_that_is_alone_makes_no_process_group(parallelism, shards, tmp
     assert ("note     one process has nothing to divide" in caplog.text) == (parallelism == "fsdp")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU there may be something to say")
 def test_without_a_gpu_nothing_is_said_of_its_kernels(shards, tmp_path):
     assert slow_attention(compose_config("train_composer", *settings(shards, tmp_path, "precision=bf16"))) == []

@@ -633,7 +633,7 @@ def test_every_kind_of_model_trains(shards, tmp_path, model):
 )
 def test_bad_input_is_refused_before_a_folder_is_made(shards, tmp_path, change, words):
     if change == "precision=fp16" and torch.cuda.is_available():
-        pytest.skip("there is a GPU")
+        pytest.skip("a GPU supports the format")
     with pytest.raises(InputError, match=words):
         train(shards, tmp_path / "runs", change)
     assert not (tmp_path / "runs").exists()
