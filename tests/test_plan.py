@@ -366,25 +366,26 @@ def test_the_speed_of_a_run_counts_as_it_is_or_in_flops(trained: dict[str, Path]
     assert larger["time"]["by"] == "the FLOP/s of forward, 1 device, which has other settings"
 
 
+def edited(run: Path, folder: Path, recorded: str, instead: str) -> Path:
+    """Copy a run into a folder, with a key of its recorded configuration as it is given."""
+    shutil.copytree(run, folder)
+    config = (folder / runs.CONFIG).read_text()
+    assert config.count(f"\n{recorded}\n") == 1
+    (folder / runs.CONFIG).write_text(config.replace(f"\n{recorded}\n", f"\n{instead}\n"))
+    return folder
+
+
 def test_a_run_that_has_what_the_plan_leaves_null_has_other_settings(
     trained: dict[str, Path], tmp_path: Path, shards: Path
 ):
-    folder = tmp_path / "parts"
-    shutil.copytree(trained["forward"], folder)
-    recorded = (folder / runs.CONFIG).read_text()
-    assert "\nmicrobatch_size: null\n" in recorded
-    (folder / runs.CONFIG).write_text(recorded.replace("\nmicrobatch_size: null\n", "\nmicrobatch_size: 1\n"))
+    folder = edited(trained["forward"], tmp_path / "parts", "microbatch_size: null", "microbatch_size: 1")
     given = settings(shards, tmp_path, f"run={folder}")
     assert plan(*given)["time"]["by"] == "the FLOP/s of parts, 1 device, which has other settings"
     assert plan(*given, "microbatch_size=1")["time"]["by"] == "measured of parts, 1 device"
 
 
 def test_a_run_that_is_older_than_loss_has_the_speed_of_plain(trained: dict[str, Path], tmp_path: Path, shards: Path):
-    folder = tmp_path / "older"
-    shutil.copytree(trained["forward"], folder)
-    recorded = (folder / runs.CONFIG).read_text()
-    assert "\nloss: auto\n" in recorded
-    (folder / runs.CONFIG).write_text(recorded.replace("\nloss: auto\n", "\n"))
+    folder = edited(trained["forward"], tmp_path / "older", "loss: auto", "")
     given = settings(shards, tmp_path, f"run={folder}")
     assert plan(*given)["time"]["by"] == "the FLOP/s of older, 1 device, which has other settings"
     assert plan(*given, "loss=plain")["time"]["by"] == "measured of older, 1 device"
