@@ -1,17 +1,19 @@
 """document_mask=true: each document's part of a window is a window of its own, for every model and order."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_models import CONFIGS, GRU
 from helpers.training_runs import losses, train
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
 
-from hindsight.config.model import Activation, Block, Cell, GPTConfig, RNNConfig
+from hindsight.config.model import Cell
 from hindsight.document_attention import attend_within, block_mask_of, mask_of
 from hindsight.loading.collate import Collate
 from hindsight.orders.documents import places_within
@@ -22,22 +24,10 @@ from language_model import build_model
 T, BOS, EOS, VOCAB = 24, 20, 21, 22
 FILLING = {"input_ids": BOS, "targets": IGNORED, "documents": T}
 """What padding has."""
-MODERN = GPTConfig(
-    name="tiny",
-    n_layers=2,
-    d_model=16,
-    n_heads=2,
-    context_length=T,
-    block=Block.modern,
-    activation=Activation.relu2,
-    logit_softcap=2.0,
-)
 MODELS = {
-    "gpt2": GPTConfig(name="tiny", n_layers=2, d_model=16, n_heads=2, context_length=T),
-    "llama": GPTConfig(name="tiny", n_layers=2, d_model=16, n_heads=2, context_length=T, block=Block.llama),
-    "modern": MODERN,
-    "gru": RNNConfig(name="tiny", n_layers=2, d_model=16, cell=Cell.gru),
-    "lstm": RNNConfig(name="tiny", n_layers=2, d_model=16, cell=Cell.lstm),
+    **{name: replace(CONFIGS[name], context_length=T) for name in ("gpt2", "llama", "modern")},
+    "gru": GRU,
+    "lstm": replace(GRU, cell=Cell.lstm),
 }
 ORDERS = ["forward", "backward", "even_odd", "blocks:5", "half_back_forward", "uniform_random:1"]
 

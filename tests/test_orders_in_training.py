@@ -1,6 +1,7 @@
 """Training in an order is training forward on shards whose windows were put into that order beforehand."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ import pytest
 import torch
 from helpers.several_runs import train_on_two
 from helpers.small_data import convert_config
+from helpers.tiny_models import GPT2, GRU, LLAMA, MODERN
 from helpers.training_runs import by_step, losses, settings, train
 from safetensors.torch import load_file
 
 import convert_to_mds
-from hindsight.config.model import Activation, Block, Cell, GPTConfig, Init, RNNConfig
+from hindsight.config.model import Cell, Init
 from hindsight.config.training import Precision
 from hindsight.loading.mds_reader import WindowStream
 from hindsight.loading.windows import SplitWindows
@@ -26,24 +28,12 @@ from language_model import LanguageModel, build_model
 from load_text_streaming import TextStreamingDataset, build_loader
 
 T = 32
-MODERN = GPTConfig(
-    name="tiny",
-    n_layers=1,
-    d_model=16,
-    n_heads=2,
-    context_length=T,
-    block=Block.modern,
-    activation=Activation.relu2,
-    init=Init.zero_out,
-    logit_softcap=2.0,
-    dropout=0.1,
-)
 MODELS = {
-    "gpt2": GPTConfig(name="tiny", n_layers=1, d_model=16, n_heads=2, context_length=T, dropout=0.1),
-    "llama": GPTConfig(name="tiny", n_layers=1, d_model=16, n_heads=2, context_length=T, block=Block.llama),
-    "modern": MODERN,
-    "gru": RNNConfig(name="tiny", n_layers=2, d_model=16, cell=Cell.gru, dropout=0.1),
-    "lstm": RNNConfig(name="tiny", n_layers=1, d_model=16, cell=Cell.lstm),
+    "gpt2": replace(GPT2, n_layers=1, context_length=T, dropout=0.1),
+    "llama": replace(LLAMA, n_layers=1, context_length=T),
+    "modern": replace(MODERN, n_layers=1, context_length=T, init=Init.zero_out, dropout=0.1),
+    "gru": replace(GRU, dropout=0.1),
+    "lstm": replace(GRU, n_layers=1, cell=Cell.lstm),
 }
 ORDERS = [*FORMULAS, "random_chunk:3", "uniform_random:3", "blocks:5", *UNITS, "segments:3"]
 
