@@ -4,9 +4,9 @@ Weights, gradients and the two running means of AdamW, or the one of Muon, take 
 precision.
 Activations are what autograd keeps of gpt.py and rnn.py for the backward pass, counted tensor by tensor as
 arXiv:2205.05198 does it (section 4), without T x T attention weights, which the kernels of PyTorch do not store (except
-that of a CPU with dropout). tests/test_plan.py compares the peak with the most that the tensors of a step take at once.
-What torch.compile saves by fusing is not known beforehand: its peak is lower; and so is that of frozen layers, of
-which activations count as if they were trained.
+that of a CPU with dropout). tests/test_planned_memory.py compares the peak with the most that the tensors of a step
+take at once. What torch.compile saves by fusing is not known beforehand: its peak is lower; and so is that of frozen
+layers, of which activations count as if they were trained.
 
 Letters: N tokens that are taken at once, D d_model, F numbers in the MLP's hidden layer, V token ids.
 """
