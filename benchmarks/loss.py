@@ -10,8 +10,8 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.table import HEAD, Row
+from benchmarks.worker import Worker
 from hindsight import output
 from hindsight.config.training import Loss
 from hindsight.fused_cross_entropy import linear_cross_entropy
@@ -93,23 +94,17 @@ def serve(way: Loss, is_compiled: bool, vocab_size: int, pipe: Connection) -> No
 
 def measure(vocab_size: int) -> list[list[Turn]]:
     """Let the ways take turns; the turns of each that count."""
-    context, pipes, processes = get_context("spawn"), [], []
-    for way, is_compiled in WAYS:
-        pipe, other = context.Pipe()
-        process = context.Process(target=serve, args=(way, is_compiled, vocab_size, other))
-        process.start()
-        other.close()
-        pipes.append(pipe)
-        processes.append(process)
-    turns: list[list[Turn]] = [[] for _ in WAYS]
-    for _ in range(ROUNDS + 1):
-        for pipe, of_way in zip(pipes, turns, strict=True):
-            pipe.send(None)
-            of_way.append(pipe.recv())
-    for pipe, process in zip(pipes, processes, strict=True):
-        pipe.close()
-        process.join()
-    return [of_way[1:] for of_way in turns]
+    with ExitStack() as stack:
+        workers = [
+            stack.enter_context(closing(Worker(f"way {name_of(*way)}", serve, *way, vocab_size))) for way in WAYS
+        ]
+        rounds = [[worker.ask() for worker in workers] for _ in range(ROUNDS + 1)]
+    return [[*turns] for turns in zip(*rounds[1:], strict=True)]
+
+
+def name_of(way: Loss, is_compiled: bool) -> str:
+    """Name a way, such as "plain, compiled"."""
+    return f"{way.name}{', compiled' * is_compiled}"
 
 
 def rows(vocab_size: int) -> list[Row]:
@@ -117,7 +112,7 @@ def rows(vocab_size: int) -> list[Row]:
     turns = measure(vocab_size)
     made = []
     for (way, is_compiled), of_way in zip(WAYS, turns, strict=True):
-        name = f"V={vocab_size}, {way.name}{', compiled' * is_compiled}"
+        name = f"V={vocab_size}, {name_of(way, is_compiled)}"
         seconds = statistics.median(turn.cpu_seconds for turn in of_way)
         ratio = statistics.median(a.cpu_seconds / b.cpu_seconds for a, b in zip(of_way, turns[0], strict=True))
         peak, peak_of_plain = of_way[-1].peak_mib, turns[0][-1].peak_mib

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import train_tokenizer
 from benchmarks.throughput.__main__ import main
 from benchmarks.throughput.huggingface import HuggingFaceGPT2
-from benchmarks.throughput.measure import Result, Worker
+from benchmarks.throughput.measure import Result, worker_of
 from benchmarks.throughput.plain import PlainModel
 from benchmarks.throughput.setup import BYTE_VOCAB_SIZE, Contender, make_contenders, named_model
 from benchmarks.throughput.table import describe, recorded_ratios, rows_of, table
@@ -273,9 +273,9 @@ def test_a_recurrent_model_is_measured_beside_pytorchs_as_json(tmp_path):
 def test_a_variant_that_fails_ends_the_benchmark(tmp_path):
     (bare,) = make_contenders(compose_config("throughput", *TINY, "variants=[bare]"))
     longer = replace(bare.setup, context_length=bare.setup.model.context_length + 1)
-    worker = Worker(replace(bare, setup=longer), None, tmp_path / "files")
+    worker = worker_of(replace(bare, setup=longer), None, tmp_path / "files")
     with pytest.raises(RuntimeError, match="variant bare failed"):
-        worker.take_turn()
+        worker.ask()
     worker.close()
 
 

@@ -3,9 +3,8 @@
 import statistics
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from benchmarks.throughput.flops import best_flops
 from benchmarks.throughput.loops import run_loop
 from benchmarks.throughput.setup import Contender
 from benchmarks.throughput.turns import Step, Turn, Turns, TurnsOver
+from benchmarks.worker import Worker
 from hindsight.config.throughput import Variant
 from hindsight.config.training import Precision
 
@@ -46,54 +46,35 @@ def measure(contenders: Sequence[Contender], trace: Path | None = None) -> list[
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         has_trainer = any(contender.variant is Variant.trainer for contender in contenders)
         shards = make_shards(setup, Path(folder)) if has_trainer else None
-        workers = [Worker(contender, shards, Path(folder, str(i))) for i, contender in enumerate(contenders)]
-        for worker in workers:
-            stack.callback(worker.close)
+        workers = [
+            stack.enter_context(closing(worker_of(contender, shards, Path(folder, str(i)))))
+            for i, contender in enumerate(contenders)
+        ]
         for number in tqdm(range(setup.rounds + 1), desc="measuring", unit="round", disable=None):
             for precision, of in rates.items():
                 of.append(best_flops(setup, precision))
             for worker, result in zip(workers, results, strict=True):
-                turn = worker.take_turn()
+                turn: Turn = worker.ask()
                 result.peak_mib, result.first_step_seconds = turn.peak_mib, turn.first_step_seconds
                 result.turns += [turn.steps] if number else []
-        for worker in workers if trace is not None else ():
-            assert trace is not None
-            worker.take_turn(trace / f"{worker.contender.name}.json.gz")
+        if trace is not None:
+            for worker, contender in zip(workers, contenders, strict=True):
+                worker.ask(trace / f"{contender.name}.json.gz")
     for result in results:
         known = [rate for rate in rates[result.contender.setup.precision][1:] if rate is not None]
         result.best_flops = statistics.median(known) if known else None
     return results
 
 
-class Worker:
-    """A process that runs one variant, and waits between its turns.
+def worker_of(contender: Contender, shards: Path | None, folder: Path) -> Worker:
+    """Start a process that runs one variant; it is asked for turns, each with a file for a trace of it, or None.
 
     Args:
         contender: what it runs.
         shards: the Trainer's data.
         folder: a new folder for its files.
     """
-
-    def __init__(self, contender: Contender, shards: Path | None, folder: Path) -> None:
-        self.contender = contender
-        context = get_context("spawn")
-        self.pipe, other = context.Pipe()
-        self.process = context.Process(target=serve_turns, args=(contender, shards, folder, other))
-        self.process.start()
-        other.close()
-
-    def take_turn(self, trace: Path | None = None) -> Turn:
-        """Run a turn in the process, under the profiler if it is to be written to a trace."""
-        try:
-            self.pipe.send(trace)
-            return self.pipe.recv()
-        except (EOFError, ConnectionError):
-            raise RuntimeError(f"The variant {self.contender.name} failed; its own error stands above.") from None
-
-    def close(self) -> None:
-        """Close the pipe, at which the process ends, and wait for it."""
-        self.pipe.close()
-        self.process.join()
+    return Worker(f"variant {contender.name}", serve_turns, contender, shards, folder)
 
 
 def serve_turns(contender: Contender, shards: Path | None, folder: Path, pipe: Connection) -> None:
