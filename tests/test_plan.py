@@ -211,7 +211,8 @@ def test_a_run_that_the_disk_has_no_room_for_does_not_fit(shards: Path, tmp_path
     small = plan(*settings(shards, tmp_path))
     assert small["disk"]["fits"]
     assert "does not fit" not in table(small)
-    large = plan("model=gpt2", "data_tokens=1000", "model.vocab_size=9", "model.n_layers=1_000_000", "max_duration=9ep")
+    wide = ["model.n_layers=10_000", "model.d_model=7680"]
+    large = plan("model=gpt2", "data_tokens=1000", "model.vocab_size=9", "max_duration=9ep", *wide)
     assert large["disk"]["total_bytes"] > large["disk"]["free_bytes"]
     assert not large["disk"]["fits"]
     assert f"\ndisk      does not fit: {size(large['disk']['total_bytes'])} in " in table(large)
