@@ -1,7 +1,7 @@
 """Arguments of the benchmarks that take no key=value, checked before imports that take seconds."""
 
 import argparse
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,12 +53,24 @@ def parse_steps_to_loss(arguments: Sequence[str]) -> StepsToLoss:
     return StepsToLoss(given.comparison, given.data, given.out)
 
 
+def parse_loss(arguments: Sequence[str]) -> list[int]:
+    """Read vocabulary sizes, of which there may be none; SystemExit says what is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.loss", description="Measure head and cross-entropy.")
+    parser.add_argument("sizes", nargs="*", metavar="VOCABULARY_SIZE", type=_vocab_size)
+    return parser.parse_args(arguments).sizes
+
+
 def parse_gpu_table(arguments: Sequence[str]) -> Path:
     """Read the folder; SystemExit says what is wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu_table", description="Print benchmarks/gpu.sh's table."
     )
-    parser.add_argument("folder", metavar="FOLDER", type=_stages, help="where benchmarks/gpu.sh wrote")
+    parser.add_argument(
+        "folder",
+        metavar="FOLDER",
+        type=_stages,
+        help="where benchmarks/gpu.sh wrote",
+    )
     return parser.parse_args(arguments).folder
 
 
@@ -80,15 +92,23 @@ def _file(text: str) -> Path:
     return path
 
 
-def _shards(text: str) -> Path:
-    """A folder of shards."""
-    if not (Path(text) / "manifest.json").is_file():
-        raise argparse.ArgumentTypeError(f"{text} is no folder of convert_to_mds.py: it has no manifest.json")
-    return Path(text)
+def _folder(of: str, file: str) -> Callable[[str], Path]:
+    """Read a folder in which something has written a file."""
+
+    def read(text: str) -> Path:
+        if not (Path(text) / file).is_file():
+            raise argparse.ArgumentTypeError(f"{text} is no folder of {of}: it has no {file}")
+        return Path(text)
+
+    return read
 
 
-def _stages(text: str) -> Path:
-    """A folder of benchmarks/gpu.sh."""
-    if not (Path(text) / "stages.tsv").is_file():
-        raise argparse.ArgumentTypeError(f"{text} is no folder of benchmarks/gpu.sh: it has no stages.tsv")
-    return Path(text)
+_shards = _folder("convert_to_mds.py", "manifest.json")
+_stages = _folder("benchmarks/gpu.sh", "stages.tsv")
+
+
+def _vocab_size(text: str) -> int:
+    """A number of ids, of which there are two at least."""
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"{text} is no vocabulary size")
+    return int(text)

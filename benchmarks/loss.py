@@ -14,6 +14,11 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
+from benchmarks.arguments import parse_loss
+
+if __name__ == "__main__":
+    parse_loss(sys.argv[1:])  # before the imports below, which take seconds
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -123,15 +128,12 @@ def rows(vocab_size: int) -> list[Row]:
     return made
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Print the table; SystemExit with a line on standard error for what is no vocabulary size."""
-    if not all(each.isdecimal() and int(each) > 1 for each in arguments):
-        output.say_error("usage: python -m benchmarks.loss [VOCABULARY_SIZE ...]")
-        sys.exit(2)
+def main(vocab_sizes: Sequence[int]) -> None:
+    """Print the table."""
     output.say(HEAD)
-    for vocab_size in [int(each) for each in arguments] or VOCAB_SIZES:
+    for vocab_size in vocab_sizes or VOCAB_SIZES:
         output.say("\n".join(str(row) for row in rows(vocab_size)))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(parse_loss(sys.argv[1:]))

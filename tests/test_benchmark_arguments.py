@@ -8,6 +8,7 @@ from benchmarks.arguments import (
     TARGET_PARTS,
     StepsToLoss,
     parse_gpu_table,
+    parse_loss,
     parse_scale,
     parse_steps_to_loss,
     parse_targets,
@@ -19,6 +20,7 @@ def test_the_arguments_name_what_can_be_measured():
     assert tuple(targets.PARTS) == TARGET_PARTS
     assert tuple(steps_to_loss.COMPARISONS) == COMPARISONS
     assert parse_scale([]) == [*SCALE_PARTS]
+    assert (parse_loss([]), parse_loss(["300", "4096"])) == ([], [300, 4096])
     assert parse_targets(["lstm"]).parts == ["lstm"]
 
 
@@ -32,6 +34,7 @@ def test_the_arguments_name_what_can_be_measured():
         (parse_steps_to_loss, [], "required: comparison, DATA, OUT.jsonl"),
         (parse_steps_to_loss, ["none", "a", "b"], "invalid choice: 'none'"),
         (parse_steps_to_loss, ["models", "none", "b"], "none is no folder of convert_to_mds.py"),
+        (parse_loss, ["300", "1"], "1 is no vocabulary size"),
         (parse_gpu_table, [], "required: FOLDER"),
         (parse_gpu_table, ["none"], "none is no folder of benchmarks/gpu.sh: it has no stages.tsv"),
     ],
@@ -52,7 +55,7 @@ def test_results_of_steps_to_loss_need_a_folder_that_is_there(shards, tmp_path, 
     assert "none can be made there" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["scale", "targets", "steps_to_loss", "gpu_table"])
+@pytest.mark.parametrize("name", ["scale", "targets", "steps_to_loss", "gpu_table", "loss"])
 def test_bad_arguments_are_refused_before_torch_is_imported(name):
     refused = run_command("python", "-X", "importtime", "-m", f"benchmarks.{name}", "none")
     times = [line for line in refused.stderr.splitlines() if line.startswith("import time:")]
