@@ -26,12 +26,10 @@ if __name__ == "__main__":
     parse_steps_to_loss(sys.argv[1:])  # before the imports below, which take seconds
 
 import torch
-from hydra import compose, initialize_config_dir
 from torch.nn.utils import clip_grad_norm_
 
 from benchmarks.table import HEAD, Row
-from hindsight.command_line import register_schemas, to_dataclass
-from hindsight.config.schemas import CONF_DIR
+from hindsight.command_line import configuration_of
 from hindsight.config.training import TrainConfig
 from hindsight.training.optim import build_optimizer, build_scheduler, learning_rate
 from hindsight.training.setup import RunSetup, check_setup, locate_data
@@ -75,9 +73,7 @@ class Result:
 def setup_of(keys: Sequence[str], run: Run, data: Path) -> RunSetup:
     """Open what a run needs, as train_composer.py does."""
     given = [*KEYS, *keys, f"optim.lr={run.lr}", f"seed={run.seed}", f"data.path={data}", "run_name=benchmark"]
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        config = to_dataclass(compose("train_composer", given))
-    assert isinstance(config, TrainConfig)
+    config: TrainConfig = configuration_of("train_composer", given)
     return check_setup(config, locate_data(config))
 
 
@@ -178,7 +174,6 @@ def main(given: StepsToLoss) -> None:
     """Make what is not made yet, and print the table."""
     comparison, data, out = given.comparison, given.data, given.out
     torch.set_num_threads(1)
-    register_schemas()
     lines = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     made = {Run(**line["run"]): Result(**line["result"]) for line in lines}
 
