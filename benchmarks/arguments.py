@@ -65,12 +65,7 @@ def parse_gpu_table(arguments: Sequence[str]) -> Path:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu_table", description="Print benchmarks/gpu.sh's table."
     )
-    parser.add_argument(
-        "folder",
-        metavar="FOLDER",
-        type=_stages,
-        help="where benchmarks/gpu.sh wrote",
-    )
+    parser.add_argument("folder", metavar="FOLDER", type=_stages, help="where benchmarks/gpu.sh wrote")
     return parser.parse_args(arguments).folder
 
 
