@@ -57,9 +57,10 @@ test: setup
 test-latest:
 	@$(MAKE) --no-print-directory setup TORCH=latest
 	@.venv-latest/bin/python -m pytest -n auto \
-		tests/test_direction.py tests/test_loss_utils.py tests/test_hf_weights.py \
+		tests/test_direction.py tests/test_loss_utils.py tests/test_hf_weights.py tests/test_fused_cross_entropy.py \
 		tests/test_tokenizer.py tests/test_bpe_training.py tests/test_fast_encoding.py \
 		tests/test_muon.py::test_a_whole_matrix_is_updated_bit_for_bit_as_by_pytorchs_muon \
+		tests/test_compile.py::test_a_compiled_model_has_the_losses_and_gradients_of_eager_mode \
 		tests/test_gpt.py::test_gpt2_block_gives_the_logits_of_hugging_faces_gpt2 \
 		tests/test_gpt.py::test_llama_block_gives_the_logits_of_hugging_faces_llama \
 		tests/test_load_text_streaming.py::test_a_pass_predicts_each_training_token_exactly_once \
