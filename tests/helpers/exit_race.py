@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import warnings
+from contextlib import suppress
 
 from composer.utils import dist
 
@@ -26,7 +27,8 @@ def leave() -> None:
     before = os.listdir("/proc/self/task")
     join(LONG_S)
     for thread in {*os.listdir("/proc/self/task")}.difference(before):
-        os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))
+        with suppress(ProcessLookupError):  # some threads end by themselves once the group is made
+            os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))
     dist.all_gather_object("x")
     sys.exit(2)
 
