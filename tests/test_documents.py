@@ -12,7 +12,8 @@ import pytest
 import zstandard
 
 import make_corpus
-from hindsight.config.corpus import CorpusConfig, CorpusFormat, LineSeparators, MakeCorpusConfig, OnError
+from hindsight.config.corpus import CorpusConfig, CorpusFormat, LineSeparators, OnError
+from hindsight.config.made_corpus import MakeCorpusConfig
 from hindsight.errors import InputError
 from hindsight.text.digest import Digest, content_of
 from hindsight.text.documents import Corpus

@@ -1,4 +1,4 @@
-"""Keys of the commands that read or make a corpus."""
+"""Keys of the commands that read a corpus."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -39,18 +39,6 @@ class OnError(Enum):
 
     stop = "stop"
     skip = "skip"
-
-
-@dataclass
-class MakeCorpusConfig:
-    """Write the demo's corpus, an English text in the public domain that a Python package ships."""
-
-    out: str = MISSING
-    """File to write; chapters are separated by a blank line, as corpus_format=cc100 expects."""
-
-    def __post_init__(self) -> None:
-        require_no_credentials("", self)
-        require_text("", self, "out")
 
 
 @dataclass

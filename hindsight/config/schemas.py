@@ -13,10 +13,10 @@ from omegaconf import MISSING
 
 from hindsight.config.comparison import CompareConfig
 from hindsight.config.conversion import ConvertConfig, InspectConfig
-from hindsight.config.corpus import MakeCorpusConfig
 from hindsight.config.evaluation import EvaluateConfig
 from hindsight.config.export import ExportConfig
 from hindsight.config.generation import GenerateConfig
+from hindsight.config.made_corpus import MakeCorpusConfig
 from hindsight.config.model import GPTConfig, ModelConfig, RNNConfig
 from hindsight.config.plan import PlanConfig
 from hindsight.config.throughput import BenchmarkConfig

@@ -1,0 +1,132 @@
+"""A small hidden Markov model: symbols that a state emits, which itself is a Markov chain.
+
+Shapes: S states, V symbols, N texts. The entropy of a text has no closed form. It is summed over all texts up to a
+length; beyond, the entropy of each further symbol lies between two bounds that approach each other exponentially fast
+(Cover and Thomas, Elements of Information Theory, theorem 4.5.1).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hindsight.synthetic.chains import stationary
+from hindsight.synthetic.language import (
+    FIRST_LETTER,
+    Language,
+    Role,
+    choose,
+    drawn_rows,
+    entropy,
+    language_generator,
+)
+
+MAX_TEXTS = 1 << 18
+"""Texts over which the entropy is summed, at most."""
+
+
+class Bounds(NamedTuple):
+    """Entropy of a text in nats, and the most that it may be wrong by."""
+
+    nats: float
+    error: float
+    summed: int
+    """Symbols up to which it is exact."""
+    rate: float
+    """Entropy of each symbol behind them."""
+
+
+@dataclass(frozen=True)
+class HiddenChain:
+    """A stationary hidden Markov model.
+
+    Args:
+        moves: probability of each state behind each.
+        emits: probability of each symbol in each state.
+        start: stationary probability of each state.
+    """
+
+    moves: NDArray[np.float64]
+    emits: NDArray[np.float64]
+    start: NDArray[np.float64]
+
+    @property
+    def symbols(self) -> int:
+        """Number of different symbols."""
+        return self.emits.shape[1]
+
+    def extended(self, texts_NS: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Extend all texts by every symbol: (N, S) -> (N * V, S), with the probability of text and state behind it."""
+        emitted = np.einsum("ns,sv,st->nvt", texts_NS, self.emits, self.moves)
+        return emitted.reshape(-1, texts_NS.shape[1])
+
+    def bounds(self, length: int) -> Bounds:
+        """Entropy of a text of `length` symbols."""
+        summed = min(length, int(math.log(MAX_TEXTS) / math.log(self.symbols)))
+        states = len(self.start)
+        known = [start * row for start, row in zip(self.start, np.eye(states), strict=True)]
+        texts = [row[None] for row in known]  # by their first state, whose probability is included
+        nats, given = [0.0], [0.0]
+        for _ in range(summed):
+            texts = [self.extended(each) for each in texts]
+            nats.append(float(entropy(np.sum(texts, axis=0).sum(1))))
+            # of text and first state together; the difference of two is that given the first state
+            given.append(float(sum(entropy(each.sum(1)) for each in texts)))
+        upper, lower = nats[-1] - nats[-2], given[-1] - given[-2] if summed > 1 else 0.0
+        rest = length - summed
+        return Bounds(nats[-1] + rest * (upper + lower) / 2, rest * (upper - lower) / 2, summed, (upper + lower) / 2)
+
+    def twin_probability(self, length: int) -> float:
+        """Probability that two texts of `length` symbols are the same."""
+        pairs = np.outer(self.start, self.start)
+        same = self.emits @ self.emits.T
+        for _ in range(length):
+            pairs = self.moves.T @ (pairs * same) @ self.moves
+        return float(pairs.sum())
+
+    def draw(self, documents: int, length: int, generator: np.random.Generator) -> NDArray[np.int64]:
+        """Draw texts, (documents, length) symbols."""
+        moves, emits = np.cumsum(self.moves, 1), np.cumsum(self.emits, 1)
+        states = choose(np.broadcast_to(np.cumsum(self.start), (documents, len(self.start))), generator)
+        drawn = np.empty((documents, length), np.int64)
+        for place in range(length):
+            drawn[:, place] = choose(emits[states], generator)
+            states = choose(moves[states], generator)
+        return drawn
+
+
+def hidden_chain(symbols: int, states: int, seed: int) -> HiddenChain:
+    """Draw a model whose states mostly stay, and differ in what they emit."""
+    generator = language_generator(seed)
+    moves = 0.2 * drawn_rows((states, states), generator) + 0.8 * np.eye(states)
+    return HiddenChain(moves, drawn_rows((states, symbols), generator), stationary(moves))
+
+
+def hidden_markov(length: int, symbols: int, states: int, seed: int) -> Language:
+    """Texts of a hidden Markov model."""
+    chain = hidden_chain(symbols, states, seed)
+    bounds = chain.bounds(length)
+    rest = length - bounds.summed
+    derivation = (
+        f"A stationary hidden Markov model of {states} states. The entropy of its first {bounds.summed} symbols is "
+        f"summed over all {symbols}**{bounds.summed} texts"
+    )
+    if rest:
+        derivation += (
+            f"; that of each of the {rest} behind them is {bounds.rate:.9g} nats, between H(X_n | X_1..X_n-1) and the "
+            f"same given the first state, at n = {bounds.summed}, so that H is wrong by at most {bounds.error:.2g} nats"
+        )
+    return Language(
+        characters=length,
+        nats=bounds.nats,
+        twin_probability=chain.twin_probability(length),
+        possible_texts=symbols**length,
+        layout=f"{length} symbols, letters from a to {chr(FIRST_LETTER + symbols - 1)}",
+        derivation=f"{derivation}.",
+        role=Role.calibration,
+        is_calibration=True,
+        draw=lambda documents, generator: (chain.draw(documents, length, generator) + FIRST_LETTER).astype(np.uint8),
+        nats_error=bounds.error,
+    )
