@@ -11,6 +11,8 @@ import os
 import shutil
 import socket
 import stat
+import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,33 @@ from hindsight.errors import InputError
 LOCKED = (errno.EACCES, errno.EAGAIN)
 """Errors of a lock that another process holds; others mean that the file system has none, as some of NFS (ENOLCK)."""
 log = logging.getLogger("hindsight")
+
+
+FLOCK = "hhqqi4x" if sys.platform == "linux" else "qqihh"
+"""How C lays out its struct flock."""
+
+
+def is_locked(path: Path) -> bool | None:
+    """Tell whether another process holds the lock of a file, without taking it.
+
+    Not for a process that may hold it itself: it would neither see its own lock nor keep it.
+
+    Returns:
+        None where the file system does not say, or the file may not be read.
+    """
+    asked = (fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        packed = struct.pack(FLOCK, *(asked if sys.platform == "linux" else asked[2:] + asked[:2]))
+        told = struct.unpack(FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, packed))
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return told[0 if sys.platform == "linux" else 3] != fcntl.F_UNLCK
 
 
 def say_unlocked(folder: Path, error: OSError) -> None:

@@ -64,8 +64,13 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
                 raise InputError(f"{path}, line {number} is no JSON object; the file is damaged.")
 
 
-def read_backward(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a file from its end on, without what is none; nothing of a file that is missing."""
+def read_backward(path: Path, holding: bytes = b"") -> Iterator[dict[str, Any]]:
+    """Yield the objects of a file from its end on, without what is none; nothing of a file that is missing.
+
+    Args:
+        path: the file.
+        holding: only lines in which these bytes stand are parsed, and yielded.
+    """
     if not path.exists():
         return
     with _opened(path) as file:
@@ -75,8 +80,9 @@ def read_backward(path: Path) -> Iterator[dict[str, Any]]:
             file.seek(start)
             rest, *lines = (file.read(place - start) + rest).split(b"\n")
             place = start
-            yield from (record for line in reversed(lines) if (record := parse(line)) is not None)
-        if place == 0 and (record := parse(rest)) is not None:
+            found = (line for line in reversed(lines) if holding in line)
+            yield from (record for line in found if (record := parse(line)) is not None)
+        if place == 0 and holding in rest and (record := parse(rest)) is not None:
             yield record
 
 

@@ -39,14 +39,30 @@ def say(text: str) -> None:
     _write(sys.stdout, text)
 
 
+def redraw(text: str, lines_above: int) -> None:
+    """Write lines into a terminal in the place of those that were written last.
+
+    Args:
+        text: the lines.
+        lines_above: how many lines were.
+    """
+    up, end_of_line, below = f"\x1b[{lines_above}A" if lines_above else "", "\x1b[K\n", "\x1b[J"
+    lines = without_credentials(visible(text)).split("\n")
+    _write_raw(sys.stdout, up + "".join(f"{line}{end_of_line}" for line in lines) + below)
+
+
 def say_error(text: str) -> None:
     """Write a line to standard error."""
     _write(sys.stderr, text)
 
 
 def _write(stream: TextIO, text: str) -> None:
+    _write_raw(stream, without_credentials(visible(text)) + "\n")
+
+
+def _write_raw(stream: TextIO, text: str) -> None:
     try:
-        stream.write(without_credentials(visible(text)) + "\n")
+        stream.write(text)
         stream.flush()
     except OSError as error:
         lose(stream, error)

@@ -6,6 +6,7 @@ come from somebody else, and is data.
 """
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -23,6 +24,8 @@ METADATA = "metadata.json"
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
 CHECKPOINTS = "checkpoints"
+CHECKPOINT_NAME = re.compile(r"ep\d+-ba(\d+)-rank0\.pt")
+"""Name of a checkpoint: epochs and optimizer steps made."""
 BACKUPS = "backups"
 """Folder, inside that of the checkpoints, of those that are kept for ever."""
 WEIGHTS = "model.safetensors"
@@ -74,7 +77,7 @@ TOKENS_PER_SECOND = f"{TRAIN}tokens_per_second"
 
 def last_value(path: Path, key: str) -> float | None:
     """Last number that was logged under a key; None if none was."""
-    values = (record.get(key) for record in read_backward(path))
+    values = (record.get(key) for record in read_backward(path, f'"{key}"'.encode()))
     return next((value for value in values if is_number(value)), None)
 
 

@@ -5,6 +5,7 @@ value is taken as it stands in the file. Aliases are refused: eight lines of the
 """
 
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,27 +28,45 @@ except ImportError:  # PyYAML was built without libyaml: ten times slower
 
 SCHEME = "conf"
 MAX_DEPTH = 50
+SHALLOW = 20
+"""Spaces before a line, each of which may stand for a level."""
 SURROGATE = "\\uDC"
 """How YAML writes a byte of a file's name that is no UTF-8; libyaml writes it, and refuses to read it."""
 
 
 def parse_yaml(text: str) -> Any:
     """Parse YAML without aliases; ValueError or yaml.YAMLError for what is none."""
-    _checked_nodes(text)
+    _check_events(text)
     return yaml.load(text, Loader) if SURROGATE not in text else yaml.load(text, yaml.SafeLoader)
 
 
 def _checked_nodes(text: str) -> yaml.Node | None:
     """Compose the tree of YAML's nodes; ValueError if it has aliases or is nested too deeply."""
+    _check_events(text)
+    return yaml.compose(text, _loader_of(text))
+
+
+def _loader_of(text: str) -> type[Loader]:
+    return Loader if SURROGATE not in text else yaml.SafeLoader
+
+
+def _is_simple(text: str) -> bool:
+    """Tell whether YAML has too few signs and spaces for an alias, or for deep nesting; events take longer to count."""
+    n_signs = sum(map(text.count, "-?[{"))
+    return "*" not in text and n_signs + SHALLOW < MAX_DEPTH and re.search(f"^ {{{SHALLOW}}}", text, re.M) is None
+
+
+def _check_events(text: str) -> None:
+    """Raise ValueError for YAML with aliases, or that is nested too deeply."""
+    if _is_simple(text):
+        return
     depth = 0
-    loader = Loader if SURROGATE not in text else yaml.SafeLoader
-    for event in yaml.parse(text, loader):
+    for event in yaml.parse(text, _loader_of(text)):
         if isinstance(event, yaml.AliasEvent):
             raise ValueError(f"line {event.start_mark.line + 1} has an alias (*{event.anchor}), which is not read")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise ValueError(f"line {event.start_mark.line + 1} is nested more than {MAX_DEPTH} levels deep")
-    return yaml.compose(text, loader)
 
 
 def _texts(node: yaml.Node, key: str = "") -> Iterator[tuple[str, yaml.ScalarNode]]:

@@ -30,6 +30,7 @@ REQUIRED = {
     "generate_text": ["run=runs/a"],
     "export_hf": ["run=runs/a", "out=b"],
     "plan": [],
+    "list_runs": [],
     "make_corpus": ["out=a"],
     "throughput": [],
     "inspect_mds": ["path=a"],

@@ -129,7 +129,7 @@ def test_packages_have_empty_init_files():
 
 
 def test_the_top_level_has_few_modules():
-    assert len(list(ROOT.glob("*.py"))) <= 18
+    assert len(list(ROOT.glob("*.py"))) <= 20
 
 
 def test_no_module_is_named_like_a_dependency():

@@ -16,6 +16,7 @@ from hindsight.config.conversion import ConvertConfig, InspectConfig
 from hindsight.config.evaluation import EvaluateConfig
 from hindsight.config.export import ExportConfig
 from hindsight.config.generation import GenerateConfig
+from hindsight.config.listing import ListConfig
 from hindsight.config.made_corpus import MakeCorpusConfig
 from hindsight.config.model import GPTConfig, ModelConfig, RNNConfig
 from hindsight.config.plan import PlanConfig
@@ -36,6 +37,7 @@ SCHEMAS: dict[str, type] = {
     "generate_text": GenerateConfig,
     "export_hf": ExportConfig,
     "plan": PlanConfig,
+    "list_runs": ListConfig,
     "throughput": BenchmarkConfig,
 }
 MODEL_SCHEMAS: dict[str, type[ModelConfig]] = {"gpt": GPTConfig, "rnn": RNNConfig}

@@ -24,7 +24,6 @@ from hindsight.evaluation.trained_run import TrainedRun
 from hindsight.ranks import on_rank_0, send_weights
 from hindsight.training.checkpoint_content import plain_name
 from hindsight.training.checkpoint_files import (
-    NAME,
     checkpoints_in,
     read_checkpoint,
     remote_name,
@@ -130,7 +129,7 @@ def _candidates(run: TrainedRun) -> Iterator[Candidate]:
             yield Candidate(step_of(path.name), True, folder == place, path)
     for name in run.remote.sizes() if run.remote is not None else ():
         folder, _, file = name.rpartition("/")
-        if NAME.fullmatch(file) and folder in ("", runs.BACKUPS):
+        if runs.CHECKPOINT_NAME.fullmatch(file) and folder in ("", runs.BACKUPS):
             yield Candidate(step_of(file), False, folder == "", Path(folder, file))
 
 

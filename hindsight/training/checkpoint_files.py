@@ -7,7 +7,6 @@ which runs nothing that a file holds; `load_weights_only` sets that for the proc
 import errno
 import logging
 import os
-import re
 import struct
 import zipfile
 import zlib
@@ -38,8 +37,6 @@ from hindsight.training.setup import RunSetup, local_folder
 
 log = logging.getLogger("hindsight")
 
-NAME = re.compile(r"ep\d+-ba(\d+)-rank0\.pt")
-"""Name of a checkpoint: epochs and optimizer steps made."""
 SAVING = ".saving-"
 """Prefix of a checkpoint that is being written or downloaded."""
 DAMAGED = ".damaged"
@@ -74,12 +71,12 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 def newest_first(names: Iterable[str]) -> list[str]:
     """Select the names of checkpoints, and sort them by their step."""
-    return sorted((name for name in names if NAME.fullmatch(name)), key=step_of, reverse=True)
+    return sorted((name for name in names if runs.CHECKPOINT_NAME.fullmatch(name)), key=step_of, reverse=True)
 
 
 def step_of(name: str) -> int:
     """Step of a checkpoint, by its name."""
-    match = NAME.fullmatch(name)
+    match = runs.CHECKPOINT_NAME.fullmatch(name)
     assert match is not None
     return int(match[1])
 
@@ -254,8 +251,9 @@ def has_saved(config: TrainConfig, run_folder: Path) -> bool:
     folder, remote = local_folder(config, run_folder), remote_folder(config)
     names = [path.name for place in (folder, folder / runs.BACKUPS) for path in place.glob("ep*")]
     names += [name.rpartition("/")[2] for name in remote.sizes()] if remote is not None else []
+    is_any = any(runs.CHECKPOINT_NAME.match(name) for name in names)
     signs = (runs.NEWEST_CHECKPOINT, runs.FINISHED, runs.WEIGHTS)
-    return any(NAME.match(name) for name in names) or any(os.path.lexists(run_folder / sign) for sign in signs)
+    return is_any or any(os.path.lexists(run_folder / sign) for sign in signs)
 
 
 def _fetched(remote: S3Folder, path: Path, read: Callable[[Path], Checkpoint]) -> Checkpoint | None:
