@@ -15,7 +15,7 @@ from hindsight import output, runs
 from hindsight.config.listing import ListConfig, State
 from hindsight.errors import InputError
 from hindsight.studies.run_list import RunRow, describe_run, table_of_rows
-from hindsight.studies.run_state import MEANWHILE
+from hindsight.studies.run_state import is_empty
 
 SIGNS = (runs.CONFIG, runs.METADATA, runs.METRICS, runs.NEWEST_CHECKPOINT, runs.FINISHED, runs.LOCK)
 """Files of which a run's folder has two at least, however damaged it is; other folders are no runs."""
@@ -49,7 +49,7 @@ def is_run(folder: Path) -> bool:
     except OSError:
         return False
     signs = names & set(SIGNS)
-    return len(signs) > 1 or (runs.LOCK in signs and not names - {*runs.RECORDS, *MEANWHILE})
+    return len(signs) > 1 or (runs.LOCK in signs and is_empty(names))
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -21,13 +21,13 @@ from hindsight.errors import InputError
 from hindsight.json_lines import read_backward, step_of
 from hindsight.shown_numbers import size
 from hindsight.shown_text import one_line, visible
-from hindsight.studies.run_state import MEANWHILE, Content, add_files, content_of, judge, metrics_problem, relative
+from hindsight.studies.run_state import Content, add_files, content_of, is_empty, judge, metrics_problem, relative
 
 KEPT = 10_000
 """Runs whose records are kept while they are watched."""
 RIGHT = ("seed", "step", "train", "loss", "size", "age")
 """Columns of numbers, which are aligned to the right."""
-DROPPED = ("age", "size", "train", "model", "data")
+DROPPED = ("age", "size", "train", "model", "data", "order", "seed", "loss", "state", "step")
 """Columns that are left out, in this order, where the terminal has no room for all."""
 NARROWEST = 12
 """Characters to which names are shortened before a column is left out."""
@@ -116,7 +116,7 @@ def _records(folder: Path, content: Content) -> tuple[dict[str, Any], dict[str, 
             if name in content.names:
                 stamp = os.stat(folder / name)
                 values = read(folder, stamp.st_mtime_ns, stamp.st_size)
-            elif content.names - {*runs.RECORDS, *MEANWHILE}:
+            elif not is_empty(content.names):
                 problem = problem or f"{name} is missing"
         except InputError as error:
             problem = problem or relative(error, folder)
@@ -230,21 +230,21 @@ def _narrowed(widths: dict[str, int], columns: int) -> dict[str, int]:
     def excess() -> int:
         return sum(widths.values()) + len(GAP) * (len(widths) - 1) - columns
 
-    for dropped in (*DROPPED, None):
+    for dropped in DROPPED:
         while excess() > 0:
             names = [name for name in widths if name not in RIGHT and name != "state" and widths[name] > NARROWEST]
             if not names:
                 break
             widths[max(names, key=lambda name: widths[name])] -= 1
-        if excess() > 0 and dropped is not None:
+        if excess() > 0:
             del widths[dropped]
-    return widths
+    return widths | {"run": max(min(widths["run"], widths["run"] - excess()), 1)}
 
 
 def _padded(text: str, columns: int, is_right: bool) -> str:
     """Fill a text up to a width, or cut out its middle: names differ at their ends."""
     if width(text) > columns:
-        while width(text) > columns - 2:
+        while text and width(text) > columns - 2:
             middle = len(text) // 2
             text = text[:middle] + text[middle + 1 :]
         middle = len(text) // 2

@@ -28,8 +28,8 @@ END_OF_ZIP, END_OF_ZIP_BYTES = b"PK\x05\x06", 22
 """How the last bytes of a checkpoint, which is a zip archive without a comment, begin."""
 MAX_HEADER_BYTES = 1 << 26
 """Largest header of model.safetensors that is read."""
-MEANWHILE = (runs.LOCK, runs.STOP, runs.MORE)
-"""What may be in a folder whose run has not begun."""
+BEFORE = (*runs.RECORDS, runs.STOP, runs.MORE)
+"""What may be in a folder whose run has not begun, beside hidden files: what a start leaves that was killed at once."""
 
 
 @dataclass
@@ -56,6 +56,11 @@ def content_of(folder: Path) -> Content:
         content.names = {entry.name for entry in entries}
     add_files(content, folder)
     return content
+
+
+def is_empty(names: set[str]) -> bool:
+    """Tell whether a folder has nothing that a run has done; only then may one of its records be missing."""
+    return not {name for name in names if not name.startswith((".", runs.EARLIER))} - {*BEFORE}
 
 
 def add_files(content: Content, folder: Path | str) -> None:
