@@ -27,6 +27,8 @@ except ImportError:  # PyYAML was built without libyaml: ten times slower
     from yaml import SafeLoader as Loader
 
 SCHEME = "conf"
+NO_GROUPS = ("study",)
+"""Folders of conf/ whose files are no part of a command's config, so that study= is a key like others."""
 MAX_DEPTH = 50
 SHALLOW = 20
 """Spaces before a line, each of which may stand for a level."""
@@ -117,7 +119,7 @@ class ConfFiles(ConfigSource):
 
     def is_group(self, config_path: str) -> bool:
         """Whether this is a folder of configs, such as model."""
-        return Path(self.path, config_path).is_dir()
+        return config_path not in NO_GROUPS and Path(self.path, config_path).is_dir()
 
     def is_config(self, config_path: str) -> bool:
         """Whether this is a config, such as model/gpt2."""
