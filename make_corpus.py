@@ -20,7 +20,7 @@ def main(config: MakeCorpusConfig) -> None:
     """Write the corpus, unless it is there; with its floor, if it is synthetic."""
     out = local_path("out", config.out)
     if config.kind is CorpusKind.bible:
-        chapters = read_chapters(find_database())
+        chapters = read_chapters(find_database())[: int(config.settings["documents"])]
         content = "\n".join(chapters).encode()
         if write_corpus(out, iter([content])):
             log.info("%s: %d chapters, %.1f MB.", out, len(chapters), len(content) / 1e6)

@@ -394,6 +394,13 @@ def test_the_demo_corpus_has_one_document_a_chapter_and_is_written_once(tmp_path
     assert (tmp_path / "demo" / "corpus.txt").read_bytes() == b"mine"
 
 
+def test_the_first_chapters_are_a_small_corpus(tmp_path):
+    make_corpus.main(MakeCorpusConfig(out=str(tmp_path / "genesis.txt"), documents=50))
+    documents = read(tmp_path / "genesis.txt")
+    assert len(documents) == 50
+    assert b"he was put in a coffin in Egypt" in documents[-1]
+
+
 @pytest.mark.parametrize("corpus_format", [CorpusFormat.cc100, CorpusFormat.line])
 def test_the_last_end_of_a_separator_is_found_in_every_short_text(corpus_format):
     separator = SEPARATORS[corpus_format]

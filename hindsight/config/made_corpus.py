@@ -28,7 +28,7 @@ class CorpusKind(Enum):
 
 _DRAWN: dict[str, Setting] = {"documents": 20_000, "seed": 0}
 KEYS: dict[CorpusKind, dict[str, Setting]] = {
-    CorpusKind.bible: {},
+    CorpusKind.bible: {"documents": 1189},
     CorpusKind.excerpts: {"corpus": MISSING, "document_bytes": 100_000},
     CorpusKind.markov: {**_DRAWN, "length": 60, "symbols": 4, "markov_order": 1},
     CorpusKind.reversible_markov: {**_DRAWN, "length": 60, "symbols": 4},
@@ -60,7 +60,8 @@ class MakeCorpusConfig:
     """excerpts: bytes of a document; whole lines are taken while they do not exceed it, the first one always; null for
     100000."""
     documents: int | None = None
-    """Synthetic: number of documents, all equally long; null for 20000."""
+    """Synthetic: number of documents, all equally long; null for 20000. bible: number of chapters, the first ones; null
+    for 1189, which are all."""
     seed: int | None = None
     """Synthetic: seed of the language (probabilities, matrix, map) and of its documents; null for 0."""
     length: int | None = None
