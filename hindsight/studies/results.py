@@ -59,7 +59,7 @@ class StudyResult:
     floors: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     """Of each synthetic corpus, by its name in the study, what `floor.json` says; see hindsight/synthetic/floors.py."""
     data: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
-    """Of each dataset, by its folder: corpus, tokenizer, the commands that made it, documents and tokens of each split."""
+    """Of each dataset, by its folder: corpus, tokenizer, the commands that made it, documents and tokens by split."""
     rates: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     """Of each sweep of learning rates: `axes` (all but order and seed), `best` {order: rate}, `same` rate."""
     provenance: dict[str, Any] = field(default_factory=dict[str, Any])
