@@ -169,15 +169,16 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(folder: Path, doing: str) -> Iterator[None]:
+def locked(folder: Path, doing: str, is_shared: bool = False) -> Iterator[None]:
     """Lock a folder, made if it is missing, for this process; InputError that begins with `doing` if another holds it.
 
-    The lock ends with the process, however that ends, and forked children do not inherit it.
+    The lock ends with the process, however that ends, and forked children do not inherit it. Several processes may hold
+    it if all of them share it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a+") as file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in LOCKED:
                 say_unlocked(folder, error)

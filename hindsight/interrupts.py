@@ -200,6 +200,17 @@ def stop_with_launcher() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+def die_with_parent(parent: int) -> None:
+    """End with the process that started this one, by SIGKILL, at once.
+
+    Args:
+        parent: its number, by which is seen whether it has ended before.
+    """
+    _signal_at_end_of_parent(signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
 def _signal_at_end_of_parent(number: signal.Signals) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)

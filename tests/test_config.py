@@ -31,6 +31,7 @@ REQUIRED = {
     "export_hf": ["run=runs/a", "out=b"],
     "plan": [],
     "list_runs": [],
+    "run_study": ["study=a"],
     "make_corpus": ["out=a"],
     "throughput": [],
     "inspect_mds": ["path=a"],

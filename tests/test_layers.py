@@ -28,8 +28,8 @@ LAYERS = [
     {"text", "tokenization", "shards"},
     {"conversion", "synthetic", "orders", "ranks"},
     {"loading", "generation", "hf_weights", "document_attention", "fused_cross_entropy"},
-    {"training", "evaluation", "export", "analysis", "studies"},
-    {"planning"},
+    {"training", "evaluation", "export", "analysis"},
+    {"planning", "studies"},
 ]
 """Rooms of hindsight/; an import goes to the same layer or one above it in this list."""
 LAYER = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}

@@ -20,6 +20,7 @@ from hindsight.config.listing import ListConfig
 from hindsight.config.made_corpus import MakeCorpusConfig
 from hindsight.config.model import GPTConfig, ModelConfig, RNNConfig
 from hindsight.config.plan import PlanConfig
+from hindsight.config.study import StudyConfig
 from hindsight.config.throughput import BenchmarkConfig
 from hindsight.config.tokenizer import TokenizerConfig
 from hindsight.config.training import TrainConfig
@@ -38,6 +39,7 @@ SCHEMAS: dict[str, type] = {
     "export_hf": ExportConfig,
     "plan": PlanConfig,
     "list_runs": ListConfig,
+    "run_study": StudyConfig,
     "throughput": BenchmarkConfig,
 }
 MODEL_SCHEMAS: dict[str, type[ModelConfig]] = {"gpt": GPTConfig, "rnn": RNNConfig}

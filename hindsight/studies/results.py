@@ -77,4 +77,5 @@ def read_result(folder: Path) -> StudyResult:
         InputError: it is missing or damaged.
     """
     values = runs.read_object(folder / STUDY_JSON)
-    return StudyResult(**values | {"runs": [RunResult(**run) for run in values["runs"]]})
+    values["runs"] = [RunResult(**run) for run in values["runs"]]
+    return StudyResult(**values)

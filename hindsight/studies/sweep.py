@@ -3,6 +3,7 @@
 import itertools
 import os
 import statistics
+from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -68,18 +69,33 @@ def tokens_of(run: TrainConfig) -> int | None:
 
 def speed_of(run: TrainConfig) -> float | None:
     """Tokens/s of the newest run in runs_dir with the same settings, in either direction; None if there is none."""
-    wanted = speed_settings(flatten(asdict(run)))
-    folders = [path.parent for path in Path(run.runs_dir).glob(f"*/{runs.METRICS}")]
-    for folder in sorted(folders, key=lambda folder: (folder / runs.METRICS).stat().st_mtime, reverse=True):
-        try:
-            settings = speed_settings(with_defaults(runs.read_config(folder)))
-        except InputError:  # a neighbour that is damaged, or was killed before it had written its config
-            continue
-        if settings != wanted:
-            continue
-        if (speed := median_speed(folder)) is not None:
+    for folder in folders_by_age([Path(run.runs_dir)]):
+        if was_as_fast(folder, run) and (speed := median_speed(folder)) is not None:
             return speed
     return None
+
+
+def folders_by_age(places: Iterable[Path]) -> list[Path]:
+    """Folders of runs in any of these places, that which was trained last first."""
+    folders = [path.parent for place in places for path in place.glob(f"*/{runs.METRICS}")]
+    return sorted(folders, key=lambda folder: (folder / runs.METRICS).stat().st_mtime, reverse=True)
+
+
+def was_as_fast(folder: Path, run: TrainConfig, vocab_size: int | None = None) -> bool:
+    """Whether the run in a folder has all settings of another that change the speed of training.
+
+    Args:
+        folder: the folder.
+        run: the other.
+        vocab_size: its number of token ids, which must be equal too; None where it is not known.
+    """
+    try:
+        settings = speed_settings(with_defaults(runs.read_config(folder)))
+        if settings != speed_settings(flatten(asdict(run))):
+            return False
+        return vocab_size is None or runs.read_metadata(folder).get("vocab_size") == vocab_size
+    except InputError:  # a neighbour that is damaged, or was killed before it had written its config
+        return False
 
 
 def median_speed(folder: Path) -> float | None:

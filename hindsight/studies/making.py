@@ -1,0 +1,86 @@
+"""Making the data of a study: the commands whose results are missing, those that need nothing of each other at once."""
+
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hindsight.errors import InputError
+from hindsight.files import LOCKED, say_unlocked
+from hindsight.studies.made_data import Data, Step
+from hindsight.studies.processes import Processes, how_it_ended, last_line
+
+log = logging.getLogger("hindsight")
+
+WAIT_S = 0.5
+"""Seconds between two looks at whether another study has made its data."""
+
+
+def make_data(data: Data, processes: Processes, data_dir: Path, workers: int) -> None:
+    """Make what is missing of the data; a study that uses the same waits meanwhile.
+
+    Args:
+        data: the data.
+        processes: starts the commands.
+        data_dir: folder of the data.
+        workers: commands at once.
+
+    Raises:
+        InputError: a command failed.
+    """
+    if all(step.is_done for dataset in data.datasets for step in dataset.steps):
+        return
+    with _alone(data_dir):
+        needs: dict[Step, set[Step]] = {}
+        for dataset in data.datasets:
+            for number, step in enumerate(dataset.steps):
+                if not step.is_done:
+                    before = {each for each in dataset.steps[:number] if not each.is_done}
+                    needs[step] = needs.get(step, set()) | before
+        _make(needs, processes, workers)
+
+
+def _make(needs: dict[Step, set[Step]], processes: Processes, workers: int) -> None:
+    waiting, running = [*needs], dict[str, Step]()
+    while waiting or running:
+        for step in [each for each in waiting if not needs[each] & {*waiting, *running.values()}]:
+            if len(running) < workers:
+                waiting.remove(step)
+                name = f"{step.command.script.rpartition('.')[2]}-{step.makes[0].parent.name}-{step.makes[0].name}"
+                running[name] = step
+                log.info("%s", step.command.typed)
+                processes.start(name, step.command)
+        for ended in processes.wait():
+            step, path = running.pop(ended.name), processes.log_of(ended.name)
+            if ended.status != 0 or not step.is_done:
+                raise InputError(
+                    f"the data cannot be made: `{step.command.typed}` {how_it_ended(ended.status)}: {last_line(path)} "
+                    f"(log: {path})"
+                )
+
+
+@contextmanager
+def _alone(data_dir: Path) -> Iterator[None]:
+    """Wait until no other study makes data here."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(data_dir / ".making", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
+    try:
+        is_told = False
+        while True:
+            try:
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if error.errno not in LOCKED:
+                    say_unlocked(data_dir, error)
+                    break
+            if not is_told:
+                log.info("data_dir=%s: another study makes data there, and this one waits for it.", data_dir)
+                is_told = True
+            time.sleep(WAIT_S)
+        yield
+    finally:
+        os.close(descriptor)

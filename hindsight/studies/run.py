@@ -1,0 +1,209 @@
+"""A study from its file to its report: data, table, runs, evaluations, comparison; what is there is not made again.
+
+Everything is done by the project's commands (processes.py), and all that is known of a study can be found again in the
+folders of its data and its runs: that is why a study that was killed goes on, and ends in the same report.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from hindsight import interrupts, output
+from hindsight.config.study import Only, Scale, StudyConfig
+from hindsight.conversion.workers import available_cores
+from hindsight.errors import InputError
+from hindsight.files import locked
+from hindsight.shards.manifest import FEW_DOCUMENTS
+from hindsight.studies.commands import Command, arguments_of
+from hindsight.studies.made_data import Data
+from hindsight.studies.making import make_data
+from hindsight.studies.plan_table import require_room, rows_of, table_of
+from hindsight.studies.planned_runs import PlannedRun, best_rates, plan_runs
+from hindsight.studies.processes import Processes, how_it_ended, last_line
+from hindsight.studies.results import COMPARISON
+from hindsight.studies.run_states import DONE, RunState, check_runs, state_of
+from hindsight.studies.speeds import speeds_of
+from hindsight.studies.study_file import Study, read_study
+from hindsight.studies.study_records import result_of_study, write_records
+from hindsight.studies.study_report import write_study_report
+from hindsight.studies.training import Outcome, evaluated, gpus, train_all
+
+log = logging.getLogger("hindsight")
+
+LOCK = ".study"
+GOES_ON = "what is done stays, and the same command goes on."
+
+
+class StudyWork:
+    """A study that is worked on.
+
+    Args:
+        config: the keys of the command.
+    """
+
+    def __init__(self, config: StudyConfig) -> None:
+        self.config = config
+        self.study: Study = read_study(config.study, config.scale, config.seeds)
+        self.out = Path(config.out or f"results/{self.study.name}/{config.scale.name}")
+        self.data = Data(self.study, config)
+        self.planned = plan_runs(self.study, config, self.data)
+        self.rates: list[dict[str, object]] = []
+        self.outcome = Outcome()
+        n_slots = len(gpus()) // config.devices or available_cores()
+        self.workers = config.workers or max(n_slots, 1)
+        if config.task is not None and config.task >= len(self.planned):
+            raise InputError(
+                f"task={config.task}: study={self.study.name} scale={config.scale.name} has {len(self.planned)} runs; "
+                f"give at most {len(self.planned) - 1}."
+            )
+
+    def run(self) -> int:
+        """Do what is asked for; the exit status.
+
+        Raises:
+            InputError: something cannot be, or another process works on the study.
+        """
+        # What is there already is checked before anything is made.
+        there = [run for run in self.planned if run.dataset.is_there]
+        self._require_documents(there)
+        states = dict(zip([run.name for run in there], self._states(there), strict=True))
+        if self.config.only is Only.table:
+            self._show_table([states.get(run.name) for run in self.planned], {})
+            return output.exit_status()
+        doing = f"study={self.study.name}: another process works on it in {self.out}"
+        with ExitStack() as stack:
+            stack.enter_context(locked(self.out / LOCK, doing, is_shared=self.config.task is not None))
+            processes = stack.enter_context(closing(self._processes(states)))
+            try:
+                with interrupts.giving_up_after(0):
+                    return self._work(processes)
+            except interrupts.GaveUp as reason:
+                log.info("Interrupted by %s: runs save their last step ...", reason)
+                processes.stop()
+                log.info("Interrupted by %s: %s", reason, GOES_ON)
+                interrupts.ignore_signals()
+                return interrupts.EXIT_INTERRUPTED
+
+    def _work(self, processes: Processes) -> int:
+        if self.config.only is not Only.report:
+            make_data(self.data, processes, Path(self.config.data_dir), self.workers)
+            self._require_documents(self.planned)
+            if self.config.only is Only.data:
+                return output.exit_status()
+            if (status := self._train(processes)) is not None:
+                return status
+        self._find_rates()
+        self._compare(processes)
+        result = result_of_study(self.study, self.config, self.planned, self.data, self.rates, self.outcome)
+        write_records(self.out, result, self._comparing())
+        for path in write_study_report(self.out, result):
+            log.info("Report: %s", path)
+        return self._tell()
+
+    def _train(self, processes: Processes) -> int | None:
+        """Train and evaluate what is missing; the exit status where that was all."""
+        states = self._states(self.planned)
+        require_room([*{state.setup.folder: state for state in states}.values()], self.workers)
+        tries = self.config.tried_steps if self.config.task is None else 0
+        speeds = speeds_of(self.planned, states, processes, self.out, tries, self.workers)
+        self._show_table(states, speeds)
+        if (task := self.config.task) is not None:
+            return self._train_task(task, processes)
+        known = [run for run in self.planned if not run.waits]
+        self.outcome.add(
+            train_all(known, self._states(known), self.study, processes, self.workers, self.config.devices)
+        )
+        self._find_rates()
+        later = [run for run in self.planned if run not in known and not run.waits]
+        if later:
+            states = self._states(later)
+            require_room([*{state.setup.folder: state for state in states}.values()], self.workers)
+            self.outcome.add(train_all(later, states, self.study, processes, self.workers, self.config.devices))
+        return None
+
+    def _train_task(self, task: int, processes: Processes) -> int:
+        self._find_rates()
+        run = self.planned[task]
+        if run.waits:
+            n_sweep = sum(each.is_sweep for each in self.planned)
+            raise InputError(
+                f"task={task}: the learning rate of {run.name} is not found yet; runs 0 to {n_sweep - 1} of the table "
+                "are the sweep that finds it, and come first."
+            )
+        if any(each.folder == run.folder for each in self.planned[:task]):
+            log.info("%s is the same run as one before it in the table; nothing to do.", run.name)
+            return output.exit_status()
+        self.outcome.add(train_all([run], self._states([run]), self.study, processes, 1, self.config.devices))
+        return self._tell()
+
+    def _states(self, planned: Sequence[PlannedRun]) -> list[RunState]:
+        return [state_of(setup) for setup in check_runs(planned)]
+
+    def _require_documents(self, planned: Sequence[PlannedRun]) -> None:
+        """Refuse a study on text that validates on few documents: what is special about one of them moves a gap."""
+        if self.study.may_have_few_documents:
+            return
+        for dataset in {run.dataset.folder: run.dataset for run in planned}.values():
+            n_documents = dataset.val_documents
+            if dataset.floor is None and n_documents is not None and n_documents < FEW_DOCUMENTS:
+                raise InputError(
+                    f"study={self.study.name}: {dataset.folder} has few documents to validate on ({n_documents}); a "
+                    f"study asks for {FEW_DOCUMENTS}. Hold out more (convert: {{val_share: ...}}), or take a corpus "
+                    "with more documents; at scale=tiny, few_documents: true takes them."
+                )
+
+    def _processes(self, states: dict[str, RunState]) -> Processes:
+        is_all_done = len(states) == len(self.planned) and all(state.state == DONE for state in states.values())
+        with_training = self.config.only is None and not is_all_done
+        threads = str(max(1, available_cores() // self.workers))
+        environment = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": threads}
+        # Threads that wait in a busy loop take the core of another run.
+        environment |= {} if "OMP_WAIT_POLICY" in os.environ else {"OMP_WAIT_POLICY": "passive"}
+        return Processes(self.out / "logs", environment, with_training)
+
+    def _show_table(self, states: Sequence[RunState | None], speeds: dict[str, float]) -> None:
+        n_tasks = f" ({len(self.planned)} tasks)" if self.config.task is not None else ""
+        output.say(f"study={self.study.name} scale={self.study.scale.name}{n_tasks}: {self.study.question}")
+        output.say(table_of(rows_of(self.planned, states, speeds), self.workers))
+
+    def _find_rates(self) -> None:
+        """Take the learning rates that the sweep has found, as far as its runs are done."""
+        if self.study.lr_sweep is None or self.rates:
+            return
+        losses = {run.name: evaluated(run) for run in self.planned if run.is_sweep}
+        rates, self.rates = best_rates(self.planned, losses)
+        if rates:
+            self.planned = plan_runs(self.study, self.config, self.data, rates)
+            for each in self.rates:
+                log.info("Learning rates: %s", each)
+
+    def _comparing(self) -> Command | None:
+        done = [run for run in self.planned if not run.is_sweep and not run.waits and evaluated(run) is not None]
+        folders = [*dict.fromkeys(run.typed_folder for run in done)]
+        if len({run.axes["order"] for run in done}) < 2 and len(folders) < 2:
+            return None
+        # Figures, and cuts by what losses of tokens say, take longer than the tiny runs themselves.
+        given = {"out": str(self.out / COMPARISON), **({"report": False} if self.study.scale is Scale.tiny else {})}
+        return Command("compare_directions", (*folders, *arguments_of(given)))
+
+    def _compare(self, processes: Processes) -> None:
+        command = self._comparing()
+        if command is None:
+            return
+        log.info("Comparing %d runs.", len(command.arguments) - 1)
+        status = processes.run(COMPARISON, command)
+        if status != 0:
+            path = processes.log_of(COMPARISON)
+            self.outcome.failed[COMPARISON] = f"{how_it_ended(status)}: {last_line(path)} (log: {path})"
+
+    def _tell(self) -> int:
+        """Say what has failed; the exit status."""
+        for name, error in self.outcome.failed.items():
+            log.error("%s failed, %s", name, error)
+        for name in self.outcome.interrupted:
+            log.warning("%s was interrupted; the same command goes on.", name)
+        if self.outcome.failed:
+            return 1
+        return interrupts.EXIT_INTERRUPTED if self.outcome.interrupted else output.exit_status()

@@ -1,0 +1,148 @@
+"""How far the runs of a study are, by what is in their folders."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from hindsight import runs
+from hindsight.analysis.token_losses import TokenLosses
+from hindsight.config.evaluation import EvaluateConfig
+from hindsight.config.order import BOTH, order_of
+from hindsight.errors import InputError
+from hindsight.evaluation.output import Output
+from hindsight.evaluation.trained_run import read_run
+from hindsight.json_lines import read_backward, read_records
+from hindsight.studies.planned_runs import PlannedRun
+from hindsight.studies.results import RunResult
+from hindsight.studies.sweep import check_paths, median_speed
+from hindsight.training.run_settings import is_finished
+from hindsight.training.setup import RunSetup, check_setup, locate_data
+
+MISSING, DONE, INTERRUPTED, FAILED = "missing", "done", "interrupted", "failed"
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How far a run is.
+
+    Args:
+        setup: the run, checked against its data.
+        state: missing, interrupted or done.
+        step: its last step that is logged.
+        tokens: tokens that it has made.
+    """
+
+    setup: RunSetup
+    state: str
+    step: int
+    tokens: int
+
+
+def check_runs(planned: Sequence[PlannedRun]) -> list[RunSetup]:
+    """Check all runs against their data, and against what was begun in their folders; nothing is written.
+
+    Raises:
+        InputError: something does not fit.
+    """
+    setups: dict[tuple[Any, ...], RunSetup] = {}
+    found: list[RunSetup] = []
+    for run in planned:
+        plain = replace(run.config, seed=0, run_name="any")
+        key = run.dataset.folder, json.dumps(_plain(plain), sort_keys=True)
+        if key not in setups:
+            setups[key] = check_setup(plain, locate_data(plain))
+        of = setups[key]
+        config = replace(run.config, data=replace(run.config.data, context_length=of.config.data.context_length))
+        setup = replace(of, config=config, run_name=config.name_of_run(), folder=run.folder)
+        if (run.folder / runs.CONFIG).exists():
+            check_paths(run.config)
+        found.append(setup)
+    return found
+
+
+def _plain(config: Any) -> Any:
+    from dataclasses import asdict
+
+    return json.loads(json.dumps(asdict(config), default=str))
+
+
+def state_of(setup: RunSetup) -> RunState:
+    """Look at the folder of a run; InputError if it was begun with other settings."""
+    if not all((setup.folder / name).is_file() for name in runs.RECORDS):
+        return RunState(setup, MISSING, 0, 0)
+    last = last_record(setup.folder)
+    step, tokens = int(last.get("step", 0)), int(last.get("tokens", 0))
+    return RunState(setup, DONE if is_finished(setup) else INTERRUPTED, step, tokens)
+
+
+def last_record(folder: Path) -> dict[str, Any]:
+    """The last whole line of metrics.jsonl; empty if there is none."""
+    return next(iter(islice(read_backward(folder / runs.METRICS), 1)), {}) if (folder / runs.METRICS).exists() else {}
+
+
+def is_evaluated(folder: Path, order: str, given: dict[str, Any]) -> bool:
+    """Whether the losses of all tokens, at the last step of a run that is done, are there.
+
+    Args:
+        folder: the run's folder.
+        order: its order.
+        given: keys of evaluate_tokens.py.
+    """
+    step = runs.finished_step(folder)
+    if step is None:
+        return False
+    config = EvaluateConfig(run=str(folder), **given)
+    output = Output.of(read_run(str(folder)), config, step)
+    for name in ("forward", "backward") if order == BOTH else ("",):
+        path = Path(output.of_pass(name).name)
+        try:
+            if not path.is_file() or TokenLosses.open(path).metadata.get("step") != step:
+                return False
+        except InputError:  # damaged: evaluate_tokens.py says so
+            return False
+    return True
+
+
+def result_of(planned: PlannedRun, commands: list[str], tokens_planned: int | None, error: str | None) -> RunResult:
+    """Say all that is known of a run.
+
+    Args:
+        planned: the run.
+        commands: what makes it from its data, as typed.
+        tokens_planned: tokens that it trains on.
+        error: why it failed, if it did.
+    """
+    folder = planned.folder
+    is_begun = all((folder / name).is_file() for name in runs.RECORDS)
+    evaluations: list[dict[str, float]] = []
+    if is_begun and (folder / runs.METRICS).exists():
+        for line in read_records(folder / runs.METRICS):
+            if runs.EVAL_LOSS in line:
+                metrics = {name: line[runs.EVAL + name] for name in runs.METRIC_NAMES if runs.EVAL + name in line}
+                evaluations.append({"step": line["step"], "tokens": line["tokens"]} | metrics)
+    finished = runs.finished_step(folder)
+    state = MISSING if not is_begun else DONE if finished is not None else INTERRUPTED
+    if error is not None:
+        state = FAILED
+    return RunResult(
+        name=planned.name,
+        axes=planned.axes,
+        folder=planned.typed_folder,
+        commands=commands,
+        state=state,
+        error=error,
+        is_sweep=planned.is_sweep,
+        settings=runs.read_config(folder) if is_begun else {},
+        metadata=runs.read_metadata(folder) if is_begun else {},
+        evaluations=evaluations,
+        tokens_planned=tokens_planned,
+        tokens_per_second=median_speed(folder) if (folder / runs.METRICS).exists() else None,
+    )
+
+
+def order_of_run(run: PlannedRun) -> str:
+    """Name of the order of a run."""
+    return order_of(run.config)

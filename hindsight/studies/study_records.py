@@ -1,0 +1,158 @@
+"""What a study writes down beside its report: study.json, runs.csv, and the commands by which a stranger repeats it."""
+
+import csv
+import io
+import json
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hindsight import runs
+from hindsight.config.study import StudyConfig
+from hindsight.errors import InputError
+from hindsight.files import write_atomically
+from hindsight.provenance import git_commit, versions
+from hindsight.shards.manifest import Manifest
+from hindsight.studies.commands import Command
+from hindsight.studies.made_data import Data
+from hindsight.studies.planned_runs import PlannedRun
+from hindsight.studies.results import RUNS_CSV, STUDY_JSON, StudyResult
+from hindsight.studies.run_states import check_runs, result_of
+from hindsight.studies.study_file import Study
+from hindsight.studies.training import FAILED, Outcome, evaluation_of
+
+COMMANDS = "commands.sh"
+"""All commands of a study, in order."""
+
+
+def result_of_study(
+    study: Study,
+    config: StudyConfig,
+    planned: Sequence[PlannedRun],
+    data: Data,
+    rates: list[dict[str, Any]],
+    outcome: Outcome,
+) -> StudyResult:
+    """Put together all that is known of a study.
+
+    Args:
+        study: the study.
+        config: the keys of the command.
+        planned: its runs.
+        data: its data.
+        rates: what its sweep of learning rates has found.
+        outcome: what became of the runs of this start.
+    """
+    found = []
+    there = [run for run in planned if run.dataset.is_there]
+    tokens = {run.name: setup.course.tokens for run, setup in zip(there, check_runs(there), strict=True)}
+    logs = Path(config.out or f"results/{study.name}/{study.scale.name}") / "logs"
+    for run in planned:
+        evaluation = evaluation_of(run, study)
+        commands = [run.command.typed, *([evaluation.typed] if evaluation is not None else [])]
+        error = outcome.failed.get(run.name) or _earlier_error(logs / f"{run.config.run_name}{FAILED}")
+        if run.waits:
+            commands, error = [], "its learning rate is not known: a run of the sweep is missing"
+        found.append(result_of(run, commands, tokens.get(run.name), error))
+    corpora = {dataset.corpus: dataset.floor for dataset in data.datasets if dataset.floor is not None}
+    floors = {name: runs.read_object(path) for name, path in corpora.items() if path.exists()}
+    return StudyResult(
+        name=study.name,
+        scale=study.scale.name,
+        question=study.question,
+        study=study.content,
+        runs=found,
+        floors=floors,
+        data={dataset.folder: _data_of(dataset) for dataset in data.datasets},
+        rates=rates,
+        provenance={
+            "command": shlex.join(["python", *sys.argv]),
+            "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+            "git_commit": git_commit(),
+            "versions": versions(),
+            "machine": f"{platform.machine()}, {platform.system()} {platform.release()}",
+        },
+    )
+
+
+def _earlier_error(path: Path) -> str | None:
+    try:
+        return str(runs.read_object(path)["error"]) if path.exists() else None
+    except (InputError, KeyError):
+        return None
+
+
+def _data_of(dataset: Any) -> dict[str, Any]:
+    commands = [step.command.typed for step in dataset.steps]
+    told: dict[str, Any] = {"corpus": dataset.corpus, "tokenizer": dataset.tokenizer, "commands": commands}
+    if dataset.is_there:
+        manifest = Manifest.load(dataset.folder)
+        told |= {"fingerprint": manifest.fingerprint}
+        told |= {
+            split: {"documents": counts.documents, "tokens": counts.tokens, "bytes": counts.bytes}
+            for split, counts in manifest.splits.items()
+        }
+    return told
+
+
+def write_records(out: Path, result: StudyResult, comparing: Command | None) -> None:
+    """Write study.json, runs.csv and commands.sh into the folder of a study."""
+    write_atomically(out / STUDY_JSON, json.dumps(result.as_json(), indent=1, default=str) + "\n")
+    write_atomically(out / RUNS_CSV, _csv(result))
+    write_atomically(out / COMMANDS, _script(result, comparing))
+
+
+def _csv(result: StudyResult) -> str:
+    axes = [*dict.fromkeys(key for run in result.runs for key in run.axes)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        [
+            "run",
+            *axes,
+            "sweep",
+            "state",
+            "tokens",
+            *runs.METRIC_NAMES,
+            "tokens_per_second",
+            "git_commit",
+            "folder",
+            "error",
+        ]
+    )
+    for run in result.runs:
+        last: Mapping[str, Any] = run.evaluations[-1] if run.evaluations else {}
+        writer.writerow(
+            [
+                run.name,
+                *(run.axes.get(key, "") for key in axes),
+                run.is_sweep,
+                run.state,
+                last.get("tokens", ""),
+                *(last.get(name, "") for name in runs.METRIC_NAMES),
+                run.tokens_per_second if run.tokens_per_second is not None else "",
+                run.metadata.get("git_commit", ""),
+                run.folder,
+                run.error or "",
+            ]
+        )
+    return text.getvalue()
+
+
+def _script(result: StudyResult, comparing: Command | None) -> str:
+    """Write all commands of a study as a script, each once."""
+    made = [command for each in result.data.values() for command in each["commands"]]
+    trained = [command for run in result.runs for command in run.commands]
+    compared = [comparing.typed] if comparing is not None else []
+    commit = result.provenance.get("git_commit")
+    lines = [
+        f"# Study {result.name}, scale={result.scale}: what run_study.py has run, from the repository's root.",
+        f"# Commit {commit or 'unknown'}. Each command does nothing where its result is there.",
+        "set -e",
+        *dict.fromkeys([*made, *trained, *compared]),
+    ]
+    return "\n".join(lines) + "\n"

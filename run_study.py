@@ -1,0 +1,38 @@
+"""Run a study: many runs that answer a question, from their corpora to a report, as far as they are missing.
+
+    python run_study.py study=demo scale=tiny
+    python run_study.py study=paper_main scale=cpu corpus_dir=../shared/data
+    python run_study.py -m study=paper_main scale=gpu 'task=range(0,20)'
+
+What a study is stands in conf/study/NAME.yaml; docs/studies.md explains it. It prints its table of runs first, and may
+be interrupted or killed at any moment: the same command goes on.
+"""
+
+import hindsight.installed  # noqa: F401 - says `make setup` before an import below fails
+
+# isort: split
+import sys
+
+from hindsight import interrupts
+from hindsight.command_line import run_script
+from hindsight.config.study import StudyConfig
+from hindsight.studies.run import GOES_ON, StudyWork
+
+
+def main(config: StudyConfig) -> None:
+    """Run the study, and end with its status: 1 if a run has failed, 75 if it was interrupted."""
+    interrupts.handle_signals()
+    try:
+        with interrupts.giving_up_after(0):
+            work = StudyWork(config)
+        status = work.run()
+    except interrupts.GaveUp as reason:
+        interrupts.leave_at_once(reason)
+    if status:
+        sys.exit(status)
+
+
+if __name__ == "__main__":
+    interrupts.handle_signals()
+    interrupts.leave_while_starting(f": {GOES_ON}")
+    run_script("run_study", main, alone="study")
