@@ -8,9 +8,10 @@ signals one, {"signal": 15, "number": number}. Lines on standard output say how 
 "status": exit status, or -9 after SIGKILL}.
 
 A command has its own process group, and ends with this process, which ends with the study: by SIGKILL, at once. It is
-the same that a person types: its file is run as __main__, and the interpreter ends as usual.
+the same that a person types: its file is run as __main__, and its exit handlers are called.
 """
 
+import atexit
 import gc
 import importlib
 import json
@@ -58,6 +59,23 @@ def import_all(names: list[str]) -> None:
         asking.join()
     gc.freeze()
     gc.enable()
+
+
+class _End:
+    """The exit status of this process."""
+
+    status = 0
+
+
+def leave() -> None:
+    """End this process as the last of its exit handlers, without freeing the objects of all modules one by one.
+
+    That would copy most of the pages that a forked process shares: half of the time of a small command.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(_End.status)
 
 
 class Server:
@@ -154,7 +172,14 @@ def become(job: dict[str, Any]) -> None:
     if job["script"] is None or not _may_use_gpu():
         os.execv(job["program"][0], job["program"])  # noqa: S606 - words, no shell
     sys.argv = [job["script"], *job["arguments"]]
-    runpy.run_path(job["script"], run_name="__main__")
+    _End.status = 1  # of a traceback
+    try:
+        runpy.run_path(job["script"], run_name="__main__")
+        _End.status = 0
+    except SystemExit as leaving:
+        code = leaving.code
+        _End.status = code if isinstance(code, int) else int(code is not None)
+        raise
 
 
 def _may_use_gpu() -> bool:
@@ -166,6 +191,7 @@ def _may_use_gpu() -> bool:
 def main() -> None:
     """Serve, and be a command in each forked process."""
     die_with_parent(int(sys.argv[1]))
+    atexit.register(leave)  # before any import does: handlers are called in reverse order
     let_threads_run_before_forks()
     answers = os.dup(1)
     os.dup2(2, 1)  # what an import prints is no answer

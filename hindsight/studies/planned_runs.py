@@ -10,7 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hindsight.command_line import configuration_of
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from hindsight.command_line import configuration_of, explain
 from hindsight.config.study import StudyConfig
 from hindsight.config.training import TrainConfig
 from hindsight.durations import parse_duration
@@ -169,7 +172,7 @@ class _Composer:
         data_config = replace(plain.data, path=dataset.folder)
         order, seed = str(axes[ORDER]), axes[SEED]
         config = replace(plain, data=data_config, direction=None, order=order, seed=seed, run_name=run_name)
-        require_a_step(config)
+        require_a_step(config, self.study.name)
         first = {ORDER: order, SEED: seed, "data.path": dataset.folder, "run_name": run_name}
         arguments = tuple(arguments_of(first | settings))
         command = Command("train_composer", arguments, self.config.devices)
@@ -187,18 +190,21 @@ class _Composer:
 
     def _config(self, arguments: tuple[str, ...]) -> TrainConfig:
         if arguments not in self.composed:
-            self.composed[arguments] = configuration_of("train_composer", [*arguments, "order=forward"])
+            try:
+                self.composed[arguments] = configuration_of("train_composer", [*arguments, "order=forward"])
+            except (HydraException, OmegaConfBaseException, InputError) as error:
+                raise InputError(f"study={self.study.name}: {explain(error, TrainConfig)}") from None
         return self.composed[arguments]
 
 
-def require_a_step(config: TrainConfig) -> None:
+def require_a_step(config: TrainConfig, study: str) -> None:
     """Raise InputError for a budget of less than an optimizer step."""
     number, unit = parse_duration(config.max_duration)
     batch_tokens = config.batch_size * context_length_of(config)
     if unit == "tok" and number < batch_tokens:
         raise InputError(
-            f"max_duration={config.max_duration} is no step: one has batch_size={config.batch_size} windows of "
-            f"{context_length_of(config)} tokens, {batch_tokens:,} in all; give more."
+            f"study={study}: max_duration={config.max_duration} is no step: one has batch_size={config.batch_size} "
+            f"windows of {context_length_of(config)} tokens, {batch_tokens:,} in all; give more."
         )
 
 

@@ -192,7 +192,7 @@ class StudyWork:
         command = self._comparing()
         if command is None:
             return
-        log.info("Comparing %d runs.", len(command.arguments) - 1)
+        log.info("Comparing %d runs.", sum("=" not in each for each in command.arguments))
         status = processes.run(COMPARISON, command)
         if status != 0:
             path = processes.log_of(COMPARISON)

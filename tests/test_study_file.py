@@ -1,0 +1,263 @@
+"""What a study's file may say, which runs that makes, and how what cannot be is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.small_data import make_text
+from helpers.small_study_file import write_study
+
+from hindsight.config.study import Scale, StudyConfig
+from hindsight.errors import InputError
+from hindsight.studies.made_data import Data
+from hindsight.studies.planned_runs import PlannedRun, best_rates, combination_of, plan_runs
+from hindsight.studies.study_file import Study, read_study
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "corpus.txt").write_text(make_text(n_documents=30, seed=1), encoding="utf-8")
+    return tmp_path
+
+
+def planned(folder: Path, scale: Scale = Scale.tiny, seeds: int | None = None, **changes: Any) -> list[PlannedRun]:
+    study, config, data = opened(folder, scale, seeds, **changes)
+    return plan_runs(study, config, data)
+
+
+def opened(folder: Path, scale: Scale, seeds: int | None, **changes: Any) -> tuple[Study, StudyConfig, Data]:
+    path = str(write_study(folder, **changes))
+    study = read_study(path, scale, seeds)
+    config = StudyConfig(study=path, corpus_dir=str(folder), data_dir=str(folder / "data"))
+    return study, config, Data(study, config)
+
+
+def names(runs: list[PlannedRun]) -> list[str]:
+    return [run.name for run in runs]
+
+
+def test_every_combination_of_the_axes_is_a_run_named_by_the_axes_with_several_values(folder: Path):
+    runs = planned(folder, axes={"data.context_length": [16, 32], "optim.lr": ["1e-3"], "seed": [0]})
+    assert names(runs) == [
+        "forward-context_length16",
+        "forward-context_length32",
+        "backward-context_length16",
+        "backward-context_length32",
+    ]
+    assert [run.config.data.context_length for run in runs] == [16, 32, 16, 32]
+    assert runs[0].axes == {
+        "order": "forward",
+        "seed": 0,
+        "data.context_length": 16,
+        "optim.lr": 0.001,
+        "corpus": "words",
+        "tokenizer": "own",
+    }
+    assert {run.config.optim.lr for run in runs} == {0.001}
+    assert names(planned(folder, axes={"order": ["forward", "random_chunk:3"], "seed": [0]}, report=["null"])) == [
+        "forward",
+        "random_chunk3",
+    ]
+
+
+def test_direction_is_the_axis_order(folder: Path):
+    changes = {"axes": {"order": None, "direction": ["forward", "backward"]}}
+    assert names(planned(folder, **changes)) == [
+        f"seed{i}-{order}" for i in (0, 1) for order in ("forward", "backward")
+    ]
+
+
+@pytest.mark.parametrize(("seeds", "expected"), [(None, [7, 3]), (1, [7]), (2, [7, 3]), (4, [7, 3, 0, 1])], ids=str)
+def test_seeds_are_the_first_of_the_axis_and_then_the_next_numbers(folder: Path, seeds: int, expected: list[int]):
+    runs = planned(folder, seeds=seeds, axes={"seed": [7, 3]})
+    assert [run.axes["seed"] for run in runs if run.axes["order"] == "forward"] == expected
+    assert names(runs)[0] == "forward-seed7"  # also where only one is left: the run of a longer study
+
+
+def test_a_scale_is_merged_key_by_key_and_null_removes(folder: Path):
+    changes = {
+        "convert": {"seed": 3},
+        "where": [{"if": {"order": "backward"}, "settings": {"batch_size": 2}}],
+        "scales": {
+            "tiny": {
+                "settings": {"max_duration": "2ba", "model.d_model": 8, "samples": {"interval": None}},
+                "axes": {"seed": [5]},
+                "where": None,
+            },
+            "cpu": {"evaluation": None},
+        },
+    }
+    tiny, cpu = planned(folder, **changes), planned(folder, Scale.cpu, **changes)
+    assert [(run.config.max_duration, run.config.model.d_model, run.config.seed) for run in tiny] == 2 * [("2ba", 8, 5)]
+    assert {run.config.samples.interval for run in tiny} == {None}
+    assert [run.config.batch_size for run in tiny + cpu] == [4, 4, 4, 4, 2, 2]
+    assert read_study(str(folder / "small.yaml"), Scale.tiny).evaluation == {}
+    assert read_study(str(folder / "small.yaml"), Scale.cpu).evaluation is None
+
+
+def test_settings_of_where_hold_for_runs_with_these_values_and_axes_win(folder: Path):
+    where = [{"if": {"corpus": "words", "order": ["backward"]}, "settings": {"batch_size": 2, "optim.lr": "2e-3"}}]
+    runs = planned(folder, where=where, axes={"seed": [0]}, settings={"optim.lr": 1e-3})
+    assert [(run.config.batch_size, run.config.optim.lr) for run in runs] == [(4, 1e-3), (2, 2e-3)]
+    runs = planned(folder, where=where, axes={"seed": [0], "optim.lr": [0.1, 0.2]})
+    assert [run.config.optim.lr for run in runs] == [0.1, 0.2, 0.1, 0.2]
+
+
+def test_combinations_are_left_out_and_a_corpus_may_have_a_tokenizer_of_its_own(folder: Path):
+    changes = {
+        "corpora": {"fixed": {"corpus": "corpus.txt", "tokenizer": "bytes"}},
+        "tokenizers": {"bytes": {"vocab_size": "bytes"}},
+        "axes": {"corpus": ["words", "fixed"], "tokenizer": ["own", "bytes"], "seed": [0]},
+    }
+    runs = planned(folder, **changes)
+    assert [(run.axes["corpus"], run.axes["tokenizer"]) for run in runs if run.axes["order"] == "forward"] == [
+        ("words", "own"),
+        ("words", "bytes"),
+        ("fixed", "bytes"),
+    ]
+    runs = planned(folder, without=[{"corpus": "words", "tokenizer": "bytes"}], **changes)
+    assert [(run.axes["corpus"], run.axes["tokenizer"]) for run in runs if run.axes["order"] == "forward"] == [
+        ("words", "own"),
+        ("fixed", "bytes"),
+    ]
+
+
+def test_what_is_the_same_is_made_once_and_what_is_not_is_never_mixed(folder: Path):
+    runs = planned(folder, axes={"seed": [0]})
+    again = planned(folder, name="other", axes={"seed": [1]}, settings={"batch_size": 8})
+    assert {run.dataset.folder for run in runs} == {run.dataset.folder for run in again}
+    for changes in (
+        {"convert": {"val_share": 0.3}},
+        {"tokenizers": {"own": {"vocab_size": 301}}},
+        {"corpora": {"words": {"text_order": "reversed"}}},
+        {"corpora": {"words": {"convert": {"seed": 1}}}},
+    ):
+        assert planned(folder, **changes)[0].dataset.folder != runs[0].dataset.folder
+    with (folder / "corpus.txt").open("a") as file:
+        file.write("\nmore\n")
+    assert planned(folder)[0].dataset.folder != runs[0].dataset.folder
+
+
+LR = {"lr_sweep": {"rates": ["1e-3", 2e-3], "max_duration": "2ba"}, "axes": {"optim.lr": ["same", "best"], "seed": [0]}}
+
+
+def test_a_sweep_comes_first_and_its_rates_are_those_of_the_runs_that_wait_for_it(folder: Path):
+    study, config, data = opened(folder, Scale.tiny, None, **LR)
+    runs = plan_runs(study, config, data)
+    assert names(runs)[:4] == [
+        "sweep-forward-lr0.001",
+        "sweep-forward-lr0.002",
+        "sweep-backward-lr0.001",
+        "sweep-backward-lr0.002",
+    ]
+    assert [run.config.max_duration for run in runs] == 4 * ["2ba"] + 4 * ["4ba"]
+    assert [run.waits for run in runs] == 4 * [False] + 4 * [True]
+    losses: dict[str, float | None] = dict(zip(names(runs)[:4], (3.0, 2.9, 3.0, 3.2), strict=True))
+    rates, told = best_rates(runs, losses)
+    assert told == [
+        {"axes": {"corpus": "words", "tokenizer": "own"}, "best": {"forward": 2e-3, "backward": 1e-3}, "same": 1e-3}
+    ]
+    known = plan_runs(study, config, data, rates)
+    assert [(run.name, run.config.run_name, run.config.optim.lr) for run in known[4:]] == [
+        ("forward-lrsame", "forward-lr0.001", 1e-3),
+        ("forward-lrbest", "forward-lr0.002", 2e-3),
+        ("backward-lrsame", "backward-lr0.001", 1e-3),
+        ("backward-lrbest", "backward-lr0.001", 1e-3),
+    ]
+    assert known[6].folder == known[7].folder
+    assert best_rates(runs, losses | {names(runs)[3]: None}) == ({}, [])
+    assert combination_of(runs[0].axes) == combination_of(known[4].axes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"axes": {"optim.learning_rate": [1]}}, "axes: optim.learning_rate is no axis.*did you mean optim.lr?"),
+        ({"axes": {"corpuss": ["words"]}}, "did you mean corpus?"),
+        ({"axes": {"colour": ["red"]}}, "axes: colour is no axis: neither corpus nor tokenizer, nor a key"),
+        ({"axes": {"order": ["backward", "both"]}}, "a study without forward: axes.order is"),
+        ({"axes": {"order": None}}, "a study without forward"),
+        ({"axes": {"order": ["forward"]}}, "gap needs two orders"),
+        ({"axes": {"order": ["forward", "bakward"]}}, "did you mean order=backward?"),
+        ({"axes": {"seed": []}}, "axes.seed must be a list"),
+        ({"axes": {"seed": [0, 0]}}, "axes.seed has a value twice"),
+        ({"axes": {"seed": ["a"]}}, "must be whole numbers"),
+        ({"axes": {"corpus": ["word"]}}, "axes.corpus: word is not in corpora; did you mean words?"),
+        ({"axes": {"tokenizer": ["owm"]}}, "did you mean own?"),
+        ({"axes": {"run_name": ["a", "b"]}}, "run_name is the study's own"),
+        ({"settings": {"optim.lrr": 1}}, "settings: optim.lrr is no key of train_composer.py; did you mean optim.lr?"),
+        ({"settings": {"data.path": "x"}}, "data.path is the study's own; name a corpus"),
+        ({"settings": {"max_duration": "0ba"}}, "max_duration=0ba must be greater than 0"),
+        ({"settings": {"max_duration": "100tok"}}, "max_duration=100tok is no step: .* 128 in all"),
+        ({"settings": {"batch_size": -1}}, "batch_size=-1 must be greater than 0"),
+        ({"settings": {"model": "gtp_nano"}}, "model=gtp_nano does not exist; choose one of .*gpt_nano"),
+        ({"settings": 3}, "settings must be keys and values"),
+        ({"convert": {"valshare": 0.1}}, "convert: there is no key valshare; did you mean val_share?"),
+        ({"convert": {"out": "x"}}, "convert: out is the study's own"),
+        ({"evaluation": {"contextt": "windows"}}, "did you mean context?"),
+        (
+            {"tokenizers": {"own": {"vocabsize": 3}}},
+            "tokenizers.own: there is no key vocabsize; did you mean vocab_size",
+        ),
+        ({"tokenizers": {"own": {"corpora": ["wordz"]}}}, "wordz is not in corpora; did you mean words?"),
+        ({"corpora": {"words": {"kind": "x"}}}, "corpora.words: there is no key kind"),
+        ({"corpora": {"words": {"corpus": None}}}, "needs one of corpus, make and turned; it has none"),
+        ({"corpora": {"words": {"make": {"out": "x"}}}}, "corpus and make"),
+        ({"corpora": {"b": {"make": {"outt": "x"}}}}, "corpora.b.make: there is no key outt"),
+        ({"corpora": {"b": {"turned": "wordz"}}}, "corpora.b.turned: wordz is not in corpora"),
+        ({"corpora": {"a/b": {"corpus": "x"}}}, "names folders"),
+        ({"corpora": {"other": {"corpus": "x"}}}, "axes.corpus is missing"),
+        ({"where": [{"iff": {}}]}, "where.0.: there is no key iff; did you mean if?"),
+        ({"where": [{"if": {"sed": 1}}]}, "sed is no axis"),
+        ({"where": [{"if": {}, "settings": {"batchsize": 1}}]}, "did you mean batch_size?"),
+        ({"without": [{"order": "both"}]}, "order=both is not on its axis"),
+        ({"without": [{"order": "forward"}]}, "leaves out every run forward"),
+        ({"without": [{"corpus": "words"}]}, "has no runs"),
+        ({"lr_sweep": {"rate": [1]}}, "there is no key rate; did you mean rates?"),
+        ({"lr_sweep": {"rates": [1e-3]}}, "two or more learning rates"),
+        ({"lr_sweep": {"rates": [1e-3, 1], "max_duration": "0ba"}}, "must be greater than 0"),
+        ({"axes": {"optim.lr": ["same", "best"]}}, "same and best needs lr_sweep"),
+        ({"axes": {"optim.lr": ["fastest"]}}, "must be numbers, or same and best"),
+        ({"report": ["gaps"]}, "report: there is no key gaps; did you mean gap?"),
+        ({"reprot": ["gap"]}, "there is no key reprot; did you mean report?"),
+        ({"published": [{"lable": "x"}]}, "did you mean label?"),
+        ({"scales": {"huge": {}}}, "scales: there is no key huge"),
+        ({"scales": {"tiny": {"axis": {}}}}, "there is no key axis; did you mean axes?"),
+        (
+            {"corpora": {"words": {"corpus": "missing.txt", "source": "www.a.b"}}},
+            "corpus_dir=, .*It comes from www.a.b",
+        ),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_refused_by_its_key(folder: Path, changes: dict[str, Any], words: str):
+    with pytest.raises(InputError, match=words) as raised:
+        planned(folder, **changes)
+    assert str(raised.value).startswith("study=")
+
+
+def test_few_documents_are_for_the_scale_tiny(folder: Path):
+    assert planned(folder, few_documents=True)
+    with pytest.raises(InputError, match="few_documents: true is for scale=tiny"):
+        planned(folder, Scale.cpu, few_documents=True)
+
+
+def test_a_study_that_is_not_there_is_named_with_those_that_are(tmp_path: Path):
+    with pytest.raises(InputError, match="study=nowhere is not known"):
+        read_study("nowhere", Scale.tiny)
+    with pytest.raises(InputError, match="does not exist"):
+        read_study(str(tmp_path / "a.yaml"), Scale.tiny)
+    (tmp_path / "b.yaml").write_text("a: [1\n")
+    with pytest.raises(InputError, match="is no study"):
+        read_study(str(tmp_path / "b.yaml"), Scale.tiny)
+    (tmp_path / "c.yaml").write_text("- a\n")
+    with pytest.raises(InputError, match="must be keys and values"):
+        read_study(str(tmp_path / "c.yaml"), Scale.tiny)
+
+
+def test_a_value_is_typed_so_that_a_shell_and_hydra_give_it_back(folder: Path):
+    prompts = ["The", "And it came, to $HOME", "${a}"]
+    (run, *_) = planned(folder, settings={"samples.prompts": prompts, "optim.grad_clip": None})
+    assert run.config.samples.prompts == prompts
+    assert run.config.optim.grad_clip is None
+    assert "optim.grad_clip=null" in run.command.typed
