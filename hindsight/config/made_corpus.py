@@ -32,7 +32,7 @@ KEYS: dict[CorpusKind, dict[str, Setting]] = {
     CorpusKind.excerpts: {"corpus": MISSING, "document_bytes": 100_000},
     CorpusKind.markov: {**_DRAWN, "length": 60, "symbols": 4, "markov_order": 1},
     CorpusKind.reversible_markov: {**_DRAWN, "length": 60, "symbols": 4},
-    CorpusKind.hidden_markov: {**_DRAWN, "length": 60, "symbols": 3, "states": 2},
+    CorpusKind.hidden_markov: {**_DRAWN, "length": 60, "symbols": 3, "states": 3},
     CorpusKind.code: {**_DRAWN, "samples": 8, "symbols": 8, "letters": 2},
     CorpusKind.many_to_one: {**_DRAWN, "samples": 12, "values": 64, "multiplicity": 8},
     CorpusKind.linear_map: {**_DRAWN, "samples": 1, "bits": 20, "nonzeros": 2, "flips": 0.0},
@@ -71,7 +71,7 @@ class MakeCorpusConfig:
     markov_order: int | None = None
     """markov: how many earlier symbols the next one depends on, 1 to 3; null for 1."""
     states: int | None = None
-    """hidden_markov: hidden states; null for 2."""
+    """hidden_markov: hidden states; null for 3. With 2, a text and its reverse are equally likely."""
     samples: int | None = None
     """code, many_to_one, linear_map, primes: independent samples in a document; null for 8 of code, 12 of many_to_one,
     otherwise 1."""

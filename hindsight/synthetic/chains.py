@@ -86,7 +86,7 @@ def stationary(transitions: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def markov_chain(symbols: int, order: int, seed: int) -> Chain:
-    """Draw a chain; of more than two symbols it is not reversible."""
+    """Draw a chain; it is reversible only if it has two symbols and order 1 or 2."""
     next_CV = drawn_rows((symbols**order, symbols), language_generator(seed))
     chain = Chain(next_CV, np.empty(0), order)
     transitions = np.zeros((len(next_CV), len(next_CV)))
@@ -128,7 +128,9 @@ def _language(chain: Chain, length: int, role: Role, about: str) -> Language:
 def markov(length: int, symbols: int, markov_order: int, seed: int) -> Language:
     """Texts of a Markov chain."""
     chain = markov_chain(symbols, markov_order, seed)
-    return _language(chain, length, Role.calibration, f"A stationary Markov chain of order {markov_order}.")
+    # Any stationary law of two symbols gives a text of up to three and its reverse the same probability.
+    role = Role.null if symbols == 2 and markov_order <= 2 else Role.calibration
+    return _language(chain, length, role, f"A stationary Markov chain of order {markov_order}.")
 
 
 def reversible_markov(length: int, symbols: int, seed: int) -> Language:

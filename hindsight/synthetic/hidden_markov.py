@@ -5,13 +5,13 @@ length; beyond, the entropy of each further symbol lies between two bounds that 
 (Cover and Thomas, Elements of Information Theory, theorem 4.5.1).
 """
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hindsight.errors import InputError
 from hindsight.synthetic.chains import stationary
 from hindsight.synthetic.language import (
     FIRST_LETTER,
@@ -25,6 +25,8 @@ from hindsight.synthetic.language import (
 
 MAX_TEXTS = 1 << 18
 """Texts over which the entropy is summed, at most."""
+MAX_ERROR = 1e-3
+"""Share of the entropy by which it may be wrong."""
 
 
 class Bounds(NamedTuple):
@@ -62,19 +64,21 @@ class HiddenChain:
         emitted = np.einsum("ns,sv,st->nvt", texts_NS, self.emits, self.moves)
         return emitted.reshape(-1, texts_NS.shape[1])
 
-    def bounds(self, length: int) -> Bounds:
-        """Entropy of a text of `length` symbols."""
-        summed = min(length, int(math.log(MAX_TEXTS) / math.log(self.symbols)))
+    def bounds(self, length: int, max_texts: int = MAX_TEXTS) -> Bounds:
+        """Entropy of a text of `length` symbols, summed over so many texts at most."""
+        summed = 2
+        while summed < length and self.symbols ** (summed + 1) <= max_texts:
+            summed += 1
         states = len(self.start)
-        known = [start * row for start, row in zip(self.start, np.eye(states), strict=True)]
-        texts = [row[None] for row in known]  # by their first state, whose probability is included
+        # by their first state, whose probability is included
+        texts = [start * row[None] for start, row in zip(self.start, np.eye(states), strict=True)]
         nats, given = [0.0], [0.0]
         for _ in range(summed):
             texts = [self.extended(each) for each in texts]
             nats.append(float(entropy(np.sum(texts, axis=0).sum(1))))
             # of text and first state together; the difference of two is that given the first state
             given.append(float(sum(entropy(each.sum(1)) for each in texts)))
-        upper, lower = nats[-1] - nats[-2], given[-1] - given[-2] if summed > 1 else 0.0
+        upper, lower = nats[-1] - nats[-2], given[-1] - given[-2]
         rest = length - summed
         return Bounds(nats[-1] + rest * (upper + lower) / 2, rest * (upper - lower) / 2, summed, (upper + lower) / 2)
 
@@ -108,6 +112,11 @@ def hidden_markov(length: int, symbols: int, states: int, seed: int) -> Language
     """Texts of a hidden Markov model."""
     chain = hidden_chain(symbols, states, seed)
     bounds = chain.bounds(length)
+    if bounds.error > MAX_ERROR * bounds.nats:
+        raise InputError(
+            f"symbols={symbols}, states={states} and seed={seed} make a language whose entropy is known to "
+            f"{bounds.error / bounds.nats:.1%} only; choose fewer symbols or states, or another seed."
+        )
     rest = length - bounds.summed
     derivation = (
         f"A stationary hidden Markov model of {states} states. The entropy of its first {bounds.summed} symbols is "
@@ -125,7 +134,8 @@ def hidden_markov(length: int, symbols: int, states: int, seed: int) -> Language
         possible_texts=symbols**length,
         layout=f"{length} symbols, letters from a to {chr(FIRST_LETTER + symbols - 1)}",
         derivation=f"{derivation}.",
-        role=Role.calibration,
+        # Two states are visited in the same way in both directions of time, as by any chain of two.
+        role=Role.null if states == 2 else Role.calibration,
         is_calibration=True,
         draw=lambda documents, generator: (chain.draw(documents, length, generator) + FIRST_LETTER).astype(np.uint8),
         nats_error=bounds.error,
