@@ -6,7 +6,7 @@ import logging
 import lzma
 import math
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 import numpy as np
@@ -94,7 +94,7 @@ def law_of_reversible(length: int, symbols: int, seed: int) -> Law:
 
 def law_of_hidden(length: int, symbols: int, states: int, seed: int) -> Law:
     """Summed over all ways through the states."""
-    chain, law = hidden_chain(symbols, states, seed), Counter()
+    chain, law = hidden_chain(symbols, states, seed), defaultdict[str, float](float)
     for way in itertools.product(range(states), repeat=length):
         walked = chain.start[way[0]] * math.prod(chain.moves[a, b] for a, b in itertools.pairwise(way))
         for text in itertools.product(range(symbols), repeat=length):
@@ -125,7 +125,7 @@ def law_of_many(samples: int, values: int, multiplicity: int, seed: int) -> Law:
 
 def law_of_linear(bits: int, nonzeros: int, flips: float, samples: int, seed: int) -> Law:
     matrix = sparse_matrix(bits, nonzeros, np.random.default_rng([seed, 0]))
-    law = Counter()
+    law: dict[str, float] = defaultdict(float)
     for x in itertools.product((0, 1), repeat=bits):
         y = [sum(int(a) * b for a, b in zip(row, x, strict=True)) % 2 for row in matrix]
         for flipped in itertools.product((0, 1), repeat=bits):
@@ -187,7 +187,7 @@ def test_what_the_best_reader_pays_is_the_floor_in_every_order(name, order):
     language = small(name)
     law = {f"<:{text}\n$": p for text, p in law_of(name).items()}  # $ for EOS
     places = open_order(order, language.tokens).permutation(np.arange(language.tokens)).tolist()
-    seen = [Counter() for _ in range(language.tokens + 1)]
+    seen = [defaultdict[str, float](float) for _ in range(language.tokens + 1)]
     for text, p in law.items():
         read = "".join(text[place] for place in places)
         for end, counts in enumerate(seen):

@@ -104,7 +104,7 @@ class HiddenChain:
 def hidden_chain(symbols: int, states: int, seed: int) -> HiddenChain:
     """Draw a model whose states mostly stay, and differ in what they emit."""
     generator = language_generator(seed)
-    moves = 0.2 * drawn_rows((states, states), generator) + 0.8 * np.eye(states)
+    moves = 0.3 * drawn_rows((states, states), generator) + 0.7 * np.eye(states)
     return HiddenChain(moves, drawn_rows((states, symbols), generator), stationary(moves))
 
 
