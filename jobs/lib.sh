@@ -5,6 +5,7 @@
 #   train_on_nodes KEY=VALUE...   the same on all nodes of the job
 #   train_pair LIST KEY=VALUE...  as a task of an array: one direction of one line of a list
 #   convert [LIST] KEY=VALUE...   convert_to_mds.py; as a task of an array, with the arguments of one line of a list
+#   study KEY=VALUE...            run_study.py; as a task of an array, one run of it
 #   compare FOLDER KEY=VALUE...   compare_directions.py for the runs of a folder
 #   run COMMAND.py KEY=VALUE...   any command of the project
 #
@@ -188,6 +189,14 @@ convert() {
     fi
     # shellcheck disable=SC2086 # the line is split into its arguments
     run convert_to_mds.py "workers=$CPUS" $line "$@"
+}
+
+# A task of an array trains and evaluates one run of a study, by its number in the study's table, which begins with 0.
+# Arrays of Grid Engine begin with 1.
+study() {
+    local first=0
+    [ "$SCHEDULER" = slurm ] || first=1
+    run run_study.py ${TASK:+"task=$((TASK - first))"} "$@"
 }
 
 compare() {

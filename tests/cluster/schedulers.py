@@ -56,6 +56,10 @@ class Scheduler(ABC):
     """Whether its nodes are one host to it, which it does not clear of a requeued job that was there twice."""
     first_node: tuple[str, ...] = ()
     """Options of a job that runs on the first node."""
+    first_run = 0
+    """Number of the first task of an array that trains the runs of a study."""
+    without_gpus: tuple[str, ...] = ()
+    """Options of a job that needs no GPUs, though its script asks for some."""
     short_of_time: tuple[str, ...] = ()
     """Options of a job that is soon warned because its time is up."""
 
@@ -151,8 +155,8 @@ class Scheduler(ABC):
         """Submit jobs/<script> as a user does; give its number."""
 
     @abstractmethod
-    def array(self, tasks: int) -> list[str]:
-        """Options that make an array of a job."""
+    def array(self, tasks: int, first: int = 1) -> list[str]:
+        """Options that make an array of a job, whose tasks are numbered from the first on."""
 
     @abstractmethod
     def after(self, job: str) -> list[str]:
@@ -217,6 +221,7 @@ class Slurm(Scheduler):
     suffix = engine = "slurm"
     programs = ("munged", "slurmctld", "slurmd", "sbatch")
     first_node = ("--nodelist=node1",)
+    without_gpus = ("--gpus-per-node=0",)
     short_of_time = (
         "--time=3",
         "--nodelist=node2",
@@ -291,8 +296,8 @@ class Slurm(Scheduler):
         path = f"jobs/{script}.{self.suffix}"
         return self.call("sbatch", "--parsable", f"--export={exported}", *options, path, *arguments).strip()
 
-    def array(self, tasks: int) -> list[str]:
-        return [f"--array=1-{tasks}"]
+    def array(self, tasks: int, first: int = 1) -> list[str]:
+        return [f"--array={first}-{first + tasks - 1}"]
 
     def after(self, job: str) -> list[str]:
         return [f"--dependency=afterok:{job}"]
@@ -351,6 +356,8 @@ class GridEngine(Scheduler):
     suffix = "sh"
     engine = "sge"
     programs = ("sge_qmaster", "sge_execd", "qconf", "qsub", "qacct")
+    first_run = 1
+    without_gpus = ("-l", "gpu=0")
     short_of_time = ("-l", "s_rt=00:00:10")
     is_one_host = True
 
@@ -446,8 +453,8 @@ class GridEngine(Scheduler):
         self.tasks[job] = int(tasks.split("-")[1].split(":")[0]) if tasks else 1
         return job
 
-    def array(self, tasks: int) -> list[str]:
-        return ["-t", f"1-{tasks}"]
+    def array(self, tasks: int, first: int = 1) -> list[str]:
+        return ["-t", f"{first}-{first + tasks - 1}"]
 
     def after(self, job: str) -> list[str]:
         return ["-hold_jid", job]

@@ -14,6 +14,9 @@ from helpers.training_runs import TINY, by_step, losses
 from omegaconf import OmegaConf
 from schedulers import GridEngine, Scheduler, Slurm
 
+from hindsight.config.listing import ListConfig
+from hindsight.studies.listing import list_runs
+
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.dist, pytest.mark.timeout(600)]
 
 # What makes GPT-2's job small enough for a test.
@@ -244,6 +247,57 @@ def test_an_array_of_both_directions_and_two_seeds_is_compared_when_it_is_done(s
             assert list((checkout / "logs").glob(f"{run}-{pairs}.*/job.log"))
     compared = json.loads((checkout / "runs" / "seeds-comparison" / "comparison.json").read_text())
     assert len(compared["pairs"]) == 2
+
+
+def study_file(*settings: str) -> str:
+    """A study of both directions that is small enough for a test, at every scale."""
+    values = OmegaConf.to_container(OmegaConf.from_dotlist([*TINY, *settings]))
+    study = {
+        "question": "Does an array train what one process does?",
+        "corpora": {"words": {"corpus": "corpus.txt"}},
+        "tokenizers": {"own": {"vocab_size": 300}},
+        "convert": {"block_length": 64, "val_share": 0.2},
+        "settings": values,
+        "axes": {"order": ["forward", "backward"], "seed": [0]},
+        "evaluation": None,
+        "report": ["gap"],
+    }
+    return OmegaConf.to_yaml(study)
+
+
+def test_a_study_is_an_array_between_its_data_and_its_report(scheduler: Scheduler, checkout: Path, corpus: Path):
+    (checkout / "words.yaml").write_text(study_file("max_duration=10ba"))
+    asked = ["study=words.yaml", "scale=tiny", f"corpus_dir={corpus.parent}", "data_dir=studied"]
+
+    def submit(*more: str, options: list[str]) -> str:
+        return scheduler.submit("study", *asked, *more, options=options, CPU_PROCESSES="1")
+
+    data = submit("only=data", options=[*scheduler.without_gpus])
+    runs = submit(options=[*scheduler.array(2, scheduler.first_run), *scheduler.after(data)])
+    report = submit("only=report", options=[*scheduler.without_gpus, *scheduler.after(runs)])
+    assert scheduler.wait(data, STARTS_S) == [0]
+    assert scheduler.wait(runs, STARTS_S) == [0, 0]
+    assert scheduler.wait(report, STARTS_S) == [0]
+    done = list_runs(ListConfig(runs_dir=str(checkout / "runs" / "words-tiny")))
+    assert {row.name: (row.state.name, row.step) for row in done} == {"forward": ("done", 10), "backward": ("done", 10)}
+    told = [(checkout / "logs" / f"study-{runs}.{scheduler.first_run + task}" / "job.log") for task in (0, 1)]
+    assert all(f"task={task}" in log.read_text() for task, log in enumerate(told))
+    assert (checkout / "results" / "words" / "tiny" / "report.md").is_file()
+
+
+def test_a_task_of_a_study_that_is_warned_saves_and_goes_on(scheduler: Scheduler, checkout: Path, corpus: Path):
+    (checkout / "long.yaml").write_text(study_file(f"max_duration={LONG_STEPS}ba"))
+    asked = ["study=long.yaml", "scale=tiny", f"corpus_dir={corpus.parent}", "data_dir=studied"]
+    options = [*scheduler.array(1, scheduler.first_run), *scheduler.first_node]
+    job = scheduler.submit("study", *asked, options=options, CPU_PROCESSES="1")
+    wait_until("it trains", lambda: steps(checkout, "long-tiny/forward"), STARTS_S)
+    scheduler.warn(job)
+    log = checkout / "logs" / f"study-{job}.{scheduler.first_run}" / "job.log"
+    wait_until("the requeue", lambda: scheduler.hurry(job) or log.read_text().count(" starts on ") == 2, 60)
+    assert scheduler.wait(job, STARTS_S) == [0]
+    assert "status 75" in log.read_text()
+    found = losses(checkout / "runs" / "long-tiny" / "forward")
+    assert [line.step for line in found] == [*range(1, LONG_STEPS + 1)]
 
 
 def test_tokenizer_and_an_array_of_conversions_write_what_one_call_writes(
