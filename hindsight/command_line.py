@@ -20,6 +20,7 @@ from typing import Any, cast
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -80,12 +81,24 @@ def configuration_of(script: str, arguments: Sequence[str]) -> Any:
     """Compose the configuration of a script from conf/ and key=value arguments, and check it."""
     register_schemas(script)
     typed = as_typed(arguments, keys_of_texts(script), is_sweep=False)
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    with _outside_of_sweeps(), initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         try:
             composed = compose(script, typed)
         except ValueError as error:  # of hydra's, such as for model=null
             raise error if isinstance(error, InputError) else InputError(f"{error} See --help.") from error
     return to_dataclass(composed)
+
+
+@contextmanager
+def _outside_of_sweeps() -> Generator[None, None, None]:
+    """Let a task of a sweep compose the configuration of another script: hydra has one state for the whole process."""
+    there = GlobalHydra.instance()
+    sweeping = there.hydra
+    there.clear()
+    try:
+        yield
+    finally:
+        there.hydra = sweeping
 
 
 def to_dataclass(composed: Any) -> Any:

@@ -289,13 +289,25 @@ def test_a_task_of_a_study_that_is_warned_saves_and_goes_on(scheduler: Scheduler
     (checkout / "long.yaml").write_text(study_file(f"max_duration={LONG_STEPS}ba"))
     asked = ["study=long.yaml", "scale=tiny", f"corpus_dir={corpus.parent}", "data_dir=studied"]
     options = [*scheduler.array(1, scheduler.first_run), *scheduler.first_node]
-    job = scheduler.submit("study", *asked, options=options, CPU_PROCESSES="1")
+
+    def submit() -> tuple[str, Path]:
+        job = scheduler.submit("study", *asked, options=options, CPU_PROCESSES="1")
+        return job, checkout / "logs" / f"study-{job}.{scheduler.first_run}" / "job.log"
+
+    job, log = submit()
     wait_until("it trains", lambda: steps(checkout, "long-tiny/forward"), STARTS_S)
     scheduler.warn(job)
-    log = checkout / "logs" / f"study-{job}.{scheduler.first_run}" / "job.log"
-    wait_until("the requeue", lambda: scheduler.hurry(job) or log.read_text().count(" starts on ") == 2, 60)
-    assert scheduler.wait(job, STARTS_S) == [0]
+    wait_until("the requeue", lambda: "back into the queue" in log.read_text(), 60)
     assert "status 75" in log.read_text()
+    wait_until("its place in the queue", lambda: scheduler.waits_again(job), 60)
+    if (
+        scheduler.is_one_host
+    ):  # where Grid Engine at times waits for ever to clean up after a task that was the only job
+        scheduler.cancel(job)
+        job, log = submit()
+    else:
+        wait_until("it starts", lambda: scheduler.hurry(job) or log.read_text().count(" starts on ") == 2, 60)
+    assert scheduler.wait(job, STARTS_S) == [0]
     found = losses(checkout / "runs" / "long-tiny" / "forward")
     assert [line.step for line in found] == [*range(1, LONG_STEPS + 1)]
 
