@@ -14,13 +14,18 @@ import hindsight.installed  # noqa: F401 - says `make setup` before an import be
 import sys
 
 from hindsight import interrupts
-from hindsight.command_line import run_script
+from hindsight.command_line import is_sweep, run_script
 from hindsight.config.study import StudyConfig
+from hindsight.errors import InputError
 from hindsight.studies.run import GOES_ON, StudyWork
 
 
 def main(config: StudyConfig) -> None:
-    """Run the study, and end with its status: 1 if a run has failed, 75 if it was interrupted."""
+    """Run the study, and end with its status: 1 if a run has failed, 75 if it was interrupted.
+
+    Raises:
+        InputError: a run has failed that is one of several tasks (-m), the others of which go on.
+    """
     interrupts.handle_signals()
     try:
         with interrupts.giving_up_after(0):
@@ -28,6 +33,8 @@ def main(config: StudyConfig) -> None:
         status = work.run()
     except interrupts.GaveUp as reason:
         interrupts.leave_at_once(reason)
+    if status and status != interrupts.EXIT_INTERRUPTED and is_sweep():
+        raise InputError(f"task={config.task} has failed, as its lines above say; the same command tries it again.")
     if status:
         sys.exit(status)
 

@@ -128,7 +128,7 @@ def run_script(script: str, main: Callable[[Any], None], alone: str = "") -> Non
         try:
             main(to_dataclass(composed))
         except (InputError, OmegaConfBaseException) as error:
-            if HydraConfig.get().mode is RunMode.MULTIRUN:
+            if is_sweep():
                 raise  # hydra names the run, goes on with the others, and raises it at the end
             refused.append(error)  # raised below: hydra would print its own lines first
 
@@ -142,6 +142,11 @@ def run_script(script: str, main: Callable[[Any], None], alone: str = "") -> Non
             raise refused[0]
     if output.exit_status():
         sys.exit(output.exit_status())
+
+
+def is_sweep() -> bool:
+    """Whether this is one of several tasks that hydra starts (-m): one that raises an error keeps no other."""
+    return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
 
 
 def check_arguments(script: str, alone: str = "") -> Any:
