@@ -14,15 +14,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+import numpy as np
+
 from hindsight.files import write_atomically
+from hindsight.shown_numbers import short
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK = "#010203"
 """Near black, as no other thing is, so that it is found and replaced."""
 REFERENCE, ORDER, GAP, MUTED = "#2e7fd0", "#d2601a", "#8c62d0", "#808080"
 """Colours of the order that is compared with, of the other one, of their gap, and of the null."""
+PALETTE = (REFERENCE, ORDER, "#1f9160", GAP, "#c2499b", "#8f7a12", "#0f8a96", "#c9453f")
+"""Colours of lines where there are more than two; of more than these, markers and dashes tell them apart."""
+MARKERS, DASHES = "osD^vP*X", ("-", "--", "-.", ":")
+MOST_POINTS = 200
+"""Evaluations of a curve that are drawn."""
 WIDTH_INCHES = 4.6
 """On a phone of 390 pixels a point of the figure then is about a pixel of the page."""
 FONT_POINTS = 10
@@ -153,3 +162,49 @@ def _attribute(key: str, value: str, name: str) -> str:
     # The page's own font, which no other than the size matters for: labels are anchored where they belong.
     value = re.sub(r"font: [^;]*?([\d.]+px)[^;]*", r"font-size: \1", value)
     return re.sub(r"font-family: [^;]*;? ?", "", value)
+
+
+def banded(axes: "Axes", x: Sequence[float], values_SX: Any, color: str, dashes: str, label: str) -> None:
+    """Draw the mean of curves, and a band of one standard deviation on either side.
+
+    Args:
+        axes: where to.
+        x: places of the values.
+        values_SX: curves of S seeds.
+        color: of the line and its band.
+        dashes: style of the line.
+        label: what the legend says of it.
+    """
+    mean_X = values_SX.mean(0)
+    axes.plot(x, mean_X, dashes, color=color, label=label, marker="o" if len(x) == 1 else None)
+    if len(values_SX) > 1:
+        std_X = values_SX.std(0, ddof=1)
+        axes.fill_between(x, mean_X - std_X, mean_X + std_X, color=color, alpha=0.25, linewidth=0)
+
+
+def scale_to_the_end(axes: "Axes", values: Any) -> None:
+    """Let the first evaluations leave the axes where they would hide what comes later.
+
+    Args:
+        axes: where the curves are.
+        values: (S, X) of all of them.
+    """
+    low, late = float(np.nanmin(values)), float(np.nanmax(values[:, values.shape[1] // 10 :]))
+    if late > low:
+        axes.set_ylim(low - 0.06 * (late - low), late + 0.06 * (late - low))
+
+
+def thinned(steps: Sequence[int]) -> list[int]:
+    """Leave out steps of a curve evenly, down to MOST_POINTS of them."""
+    return [steps[i] for i in np.unique(np.linspace(0, len(steps) - 1, MOST_POINTS).astype(int))]
+
+
+def ticks_at(axes: "Axes", values: Sequence[float]) -> None:
+    """Name values below a logarithmic axis, but those that stand too close to the one before."""
+    kept: list[float] = []
+    span = np.log(max(values) / min(values)) or 1
+    for value in sorted({*values}):
+        if not kept or np.log(value / kept[-1]) > 0.07 * span:
+            kept.append(value)
+    axes.set_xticks(kept, [short(value) if value >= 1 else f"{value:g}" for value in kept], minor=False)
+    axes.minorticks_off()

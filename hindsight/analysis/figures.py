@@ -6,7 +6,7 @@ where something is drawn. A `group` is one of comparison.json.
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,24 +14,22 @@ from hindsight.analysis.figure_style import (
     GAP,
     GAP_LABEL,
     INK,
-    MUTED,
     ORDER,
     REFERENCE,
     Drawing,
+    banded,
     lay_out,
     new_figure,
+    scale_to_the_end,
     styled,
+    thinned,
 )
+from hindsight.analysis.gap_figures import GapPoint, draw_against, null_of
 from hindsight.runs import EVAL_LOSS
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 Group = Mapping[str, Any]
 Runs = Mapping[tuple[str, str], Mapping[str, Any]]
 """The runs of comparison.json by folder and order: one of both orders is there twice."""
-MOST_POINTS = 200
-"""Evaluations of a curve that are drawn."""
 
 
 def draw_group(group: Group, runs: Runs) -> list[Drawing]:
@@ -119,7 +117,7 @@ def _curves(group: Group, runs: Runs) -> Drawing | None:
     steps = sorted(set.intersection(*({*curve} for of in curves.values() for curve in of)))
     if not steps:
         return None
-    steps = [steps[i] for i in np.unique(np.linspace(0, len(steps) - 1, MOST_POINTS).astype(int))]
+    steps = thinned(steps)
     # Short windows come at other steps with another seed: of the same step, the tokens differ by a few.
     first = runs_of(group, group["reference"], runs)[0]["evaluations"]
     tokens_of = {line["step"]: line["tokens"] for line in first}
@@ -128,13 +126,13 @@ def _curves(group: Group, runs: Runs) -> Drawing | None:
     losses, gaps = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     loss_of = {order: np.array([[curve[step] for step in steps] for curve in of]) for order, of in curves.items()}
     for order, color, dashes in ((group["reference"], REFERENCE, "-"), (group["order"], ORDER, "--")):
-        _banded(losses, x, loss_of[order], color, dashes, order)
+        banded(losses, x, loss_of[order], color, dashes, order)
     of_order, of_reference = (_compared(group, each, loss_of[each]) for each in (group["order"], group["reference"]))
     # Runs that are not paired have no gap each, and so no band.
     gaps_SX = of_order - of_reference if group["is_paired"] else [of_order.mean(0) - of_reference.mean(0)]
-    _banded(gaps, x, np.array(gaps_SX), GAP, "-", "")
+    banded(gaps, x, np.array(gaps_SX), GAP, "-", "")
     gaps.axhline(0, color=INK, linewidth=0.8)
-    _scale_to_the_end(losses, np.concatenate([*loss_of.values()]))
+    scale_to_the_end(losses, np.concatenate([*loss_of.values()]))
     losses.set(ylabel="loss (nats/token)")
     losses.legend()
     gaps.set(xlabel="training tokens", ylabel=GAP_LABEL)
@@ -155,46 +153,11 @@ def _loss_curve(run: Mapping[str, Any]) -> dict[int, float]:
     return {line["step"]: line[EVAL_LOSS] for line in run["evaluations"] if line.get(EVAL_LOSS) is not None}
 
 
-def _banded(axes: "Axes", x: Sequence[float], values_SX: Any, color: str, dashes: str, label: str) -> None:
-    mean_X = values_SX.mean(0)
-    axes.plot(x, mean_X, dashes, color=color, label=label, marker="o" if len(x) == 1 else None)
-    if len(values_SX) > 1:
-        std_X = values_SX.std(0, ddof=1)
-        axes.fill_between(x, mean_X - std_X, mean_X + std_X, color=color, alpha=0.25, linewidth=0)
-
-
-def _scale_to_the_end(axes: "Axes", values: Any) -> None:
-    """Let the first evaluations leave the axes where they would hide what comes later."""
-    low, late = float(np.nanmin(values)), float(np.nanmax(values[:, values.shape[1] // 10 :]))
-    if late > low:
-        axes.set_ylim(low - 0.06 * (late - low), late + 0.06 * (late - low))
-
-
 def _against(groups: Sequence[Group], values: Sequence[Any], name: str, label: str, what: str) -> Drawing:
-    """Draw the relative gap of each group against what the groups differ in, and the null below it."""
-    from matplotlib.ticker import EngFormatter
-
-    figure = new_figure(2.8)
-    axes = figure.subplots()
-    points = sorted(((v, g) for v, g in zip(values, groups, strict=True) if v is not None), key=lambda point: point[0])
-    x = [value for value, _ in points]
-    percent = np.array([group["gap"]["relative_percent"] for _, group in points])
-    intervals = [
-        group["gap"]["relative_interval_percent"] or [p, p] for p, (_, group) in zip(percent, points, strict=True)
+    """Draw the relative gap of each group against what the groups differ in, and the null around 0."""
+    points = [
+        GapPoint(value, group["gap"]["relative_percent"], group["gap"]["relative_interval_percent"], null_of(group))
+        for value, group in zip(values, groups, strict=True)
+        if value is not None
     ]
-    errors = np.abs(np.array(intervals).T - percent)
-    axes.errorbar(x, percent, errors, fmt="o", color=GAP, elinewidth=1.6, label="gap, 95% interval over seeds")
-    nulls = [(value, group["null"]["mean_absolute_percent"]) for value, group in points if group["null"]]
-    if nulls:
-        axes.plot(
-            *zip(*nulls, strict=True), "_", color=MUTED, markersize=14, markeredgewidth=2, label="null: other seeds"
-        )
-    axes.axhline(0, color=INK, linewidth=0.8)
-    axes.set_xscale("log")
-    axes.set(xlabel=label, ylabel="gap (%)")
-    axes.set_xticks(sorted({*x}), minor=False)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.minorticks_off()
-    axes.margins(x=0.12)
-    axes.legend()
-    return Drawing(f"gap_against_{name}", f"The gap of each group against {what}.", figure)
+    return draw_against({"": points}, f"gap_against_{name}", label, f"The gap of each group against {what}.")

@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from hindsight.analysis import report_views as views
-from hindsight.analysis.figure_style import Drawing, save, svg_of
 from hindsight.analysis.figures import Runs, draw_across, draw_group, runs_of
 from hindsight.analysis.figures_of_cuts import draw_cuts
+from hindsight.analysis.rendering import FIGURES, render, stored, template_text
 from hindsight.analysis.report_tables import TOKENIZER_COLUMNS, TOKENIZER_GAP_COLUMNS, tables_of
 from hindsight.analysis.tables import shown, write_tables
-from hindsight.analysis.verdict import ONE_PAIR
+from hindsight.analysis.verdict import ONE_PAIR, summary_of
 from hindsight.files import write_atomically
 from hindsight.provenance import VERSION, git_commit
 from hindsight.shown_text import visible
 
 REPORT = "report.html"
-FIGURES, TABLES = "figures", "tables"
-"""Folders beside the page."""
+TABLES = "tables"
+"""Folder beside the page, as that of the figures is."""
 OURS = {
     FIGURES: re.compile(
         r"(all|gap|group\d+)-(seeds|curves|gap_against_(size|context_length)|context|window_place|document_place|class|"
@@ -36,7 +36,6 @@ OURS = {
     ),
 }
 """Names that files of a report have, by their folder: of no others is anything removed."""
-TEMPLATES = Path(__file__).parent / "templates"
 MAX_BYTES = 5_000_000
 """Largest page; of many groups, the last ones then have their cuts in the tables and figures beside it alone."""
 RUN_COLUMNS = {
@@ -80,16 +79,16 @@ def write_report(out: Path, report: Json, cuts: Mapping[int, Json] | None = None
     tables, columns = tables_of(report, cuts)
     written = write_tables(out / TABLES, tables, columns)
     (out / FIGURES).mkdir(exist_ok=True)
-    across = _stored(draw_across(report["groups"], runs), out, "all", written)
+    across = stored(draw_across(report["groups"], runs), out, "all", written)
     groups = []
     for number, (group, row) in enumerate(zip(report["groups"], tables["groups"], strict=True)):
         prefix = f"group{number}" if len(report["groups"]) > 1 else "gap"
         of_group = cuts.get(number)
         view = _group_view(report, group, row, runs) | {"id": f"group{number}", "row": row, "cuts": None}
-        view["figures"] = _stored(draw_group(group, runs), out, prefix, written)
+        view["figures"] = stored(draw_group(group, runs), out, prefix, written)
         if of_group is not None:
             view |= _cuts_view(of_group)
-            view["cut_figures"] = _stored(draw_cuts(of_group), out, prefix, written)
+            view["cut_figures"] = stored(draw_cuts(of_group), out, prefix, written)
         groups.append(view)
     n_whole = len(groups)
     while len((page := _page(report, tables, groups, across, n_whole)).encode()) > MAX_BYTES and n_whole:
@@ -114,19 +113,6 @@ def remove_report(out: Path, but: Sequence[Path] = ()) -> None:
     for path in found:
         if path not in kept:
             path.unlink(missing_ok=True)
-
-
-def _stored(drawings: Sequence[Drawing], out: Path, prefix: str, written: list[Path]) -> list[dict[str, Any]]:
-    """Write figures, and give them as the page shows them; `written` gets the files."""
-    from markupsafe import Markup
-
-    shown_figures = []
-    for drawing in drawings:
-        name = f"{prefix}-{drawing.name}"
-        written += save(drawing.figure, out / FIGURES / name)
-        svg = Markup(svg_of(drawing.figure, name, drawing.caption))  # noqa: S704 - matplotlib escapes text in SVG
-        shown_figures.append({"svg": svg, "caption": drawing.caption, "path": f"{FIGURES}/{name}"})
-    return shown_figures
 
 
 def _group_view(report: Json, group: Json, row: Json, runs: Runs) -> dict[str, Any]:
@@ -158,14 +144,9 @@ def _cuts_view(cuts: Json) -> dict[str, Any]:
 
 def _page(report: Json, tables: Json, groups: Sequence[Json], across: Sequence[Json], n_whole: int) -> str:
     """Render the page, with the cuts of the first groups."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters["shown"] = shown
-    script, css = ((TEMPLATES / name).read_text("utf-8").strip() for name in ("report.js", "report.css"))
+    script = template_text("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     orders = {(group["order"], group["reference"]) for group in report["groups"]}
     differing = _differing(report)
@@ -173,11 +154,12 @@ def _page(report: Json, tables: Json, groups: Sequence[Json], across: Sequence[J
         {**row, "commit": (row["git_commit"] or "")[:10], **{key: of[number] for key, of in differing.items()}}
         for number, row in enumerate(tables["runs"])
     ]
-    return environment.get_template("report.html.jinja").render(
+    return render(
+        "report.html.jinja",
         title="How much harder is it to predict text in another order?"
         if len(orders) != 1
         else "How much harder is it to predict text {} than {}?".format(*next(iter(orders))),
-        summary=_summary(report),
+        summary=summary_of(report["groups"]),
         groups=[*groups[:n_whole], *map(_without_cuts, groups[n_whole:])],
         across=across,
         random_effects=[{**m, "model": visible(m["model"])} for m in report["table"]["random_effects"]],
@@ -190,9 +172,8 @@ def _page(report: Json, tables: Json, groups: Sequence[Json], across: Sequence[J
         run_columns=RUN_COLUMNS | {key: key for key in differing} | {"commit": "commit"},
         left_out=[*map(visible, report["left_out"])],
         text_columns=LEFT_ALIGNED,
-        script=Markup(script),  # noqa: S704 - files of ours, as is the next
+        script=Markup(script),  # noqa: S704 - a file of ours
         script_hash=f"sha256-{digest}",
-        css=Markup(css),  # noqa: S704
         version=VERSION,
         commit=git_commit(),
     )
@@ -202,21 +183,6 @@ def _without_cuts(group: Json) -> dict[str, Any]:
     """Leave out of a group what is large."""
     full = f"This page is full: where the gap of this group lives is in {FIGURES}/ and {TABLES}/ beside it."
     return {**group, "cuts": None} | ({"without_cuts": full, "commands": []} if group["cuts"] else {})
-
-
-def _summary(report: Json) -> str:
-    """Say of several groups in how many of them the order is harder, by the intervals over seeds."""
-    groups = report["groups"]
-    gaps = [group["gap"] for group in groups]
-    found = [gap["mean_nats"] for gap in gaps if gap["is_significant"]]
-    harder, easier = sum(gap > 0 for gap in found), sum(gap < 0 for gap in found)
-    few = sum(gap["paired_interval_nats"] is None and gap["welch_interval_nats"] is None for gap in gaps)
-    orders = {group["order"] for group in groups}
-    order = orders.pop() if len(orders) == 1 else "the other order"
-    said = f"{order[:1].upper()}{order[1:]} is harder in {harder} of {len(groups)} groups, easier in {easier}"
-    n_open = len(groups) - harder - easier - few
-    said += f", not told apart in {n_open}" if n_open else ""
-    return f"{said}; too few seeds in {few}." if few else f"{said}."
 
 
 def _differing(report: Json) -> dict[str, list[str]]:

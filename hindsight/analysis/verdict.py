@@ -1,7 +1,7 @@
 """The verdict about an order, in one sentence."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hindsight.config.evaluation import WINDOWS
@@ -55,6 +55,20 @@ def verdict_of(group: dict[str, Any]) -> str:
         what = f"No difference beyond {gap['equivalence']['margin_nats']:g} nats"
         return f"{what}: {against} is {measured} ({seeds}), equivalent within the margin; {_null(group, digits)}."
     return f"No difference was found: {against} is {measured} ({seeds}); {_null(group, digits)}."
+
+
+def summary_of(groups: Sequence[Mapping[str, Any]]) -> str:
+    """Say of several groups in how many of them the order is harder, by the intervals over seeds."""
+    gaps = [group["gap"] for group in groups]
+    found = [gap["mean_nats"] for gap in gaps if gap["is_significant"]]
+    harder, easier = sum(gap > 0 for gap in found), sum(gap < 0 for gap in found)
+    few = sum(gap["paired_interval_nats"] is None and gap["welch_interval_nats"] is None for gap in gaps)
+    orders = {group["order"] for group in groups}
+    order = orders.pop() if len(orders) == 1 else "the other order"
+    said = f"{order[:1].upper()}{order[1:]} is harder in {harder} of {len(groups)} groups, easier in {easier}"
+    n_open = len(groups) - harder - easier - few
+    said += f", not told apart in {n_open}" if n_open else ""
+    return f"{said}; too few seeds in {few}." if few else f"{said}."
 
 
 def _no_verdict(group: dict[str, Any]) -> str:

@@ -1,23 +1,126 @@
-"""The report of a study."""
+"""The report of a study: a page, the same as Markdown, its figures, and the table of its runs.
 
+Everything is computed from the result of the study and from comparison.json, so that the same results give the same
+files, byte for byte, but for the footer of the page, which says when and where the study was run.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+from hindsight.analysis.page import Block, Bullets, Figures, Links, Page, Section, Text, write_page
+from hindsight.analysis.rendering import FIGURES
+from hindsight.errors import InputError
 from hindsight.files import write_atomically
-from hindsight.studies.results import REPORT_MD, StudyResult
+from hindsight.provenance import VERSION, git_commit
+from hindsight.studies.report_exact import exact_section
+from hindsight.studies.report_floors import floors_section
+from hindsight.studies.report_gaps import curves_section, gap_section, null_section, tokenizers_section
+from hindsight.studies.report_groups import StudyGroups, group_study
+from hindsight.studies.report_parts import Part
+from hindsight.studies.report_rates import learning_rate_section
+from hindsight.studies.report_runs import made_section, provenance_lines, runs_csv, runs_section, told_of_state
+from hindsight.studies.results import COMPARISON, REPORT_HTML, REPORT_MD, RUNS_CSV, StudyResult
+
+COMPARISON_JSON = "comparison.json"
+SECTIONS: dict[str, tuple[str, Callable[[StudyGroups], Part]]] = {
+    "gap": ("The gap beside its null", gap_section),
+    "curves": ("Losses over training", curves_section),
+    "floors": ("Losses beside their floors", floors_section),
+    "learning_rate": ("Is it the learning rate?", learning_rate_section),
+    "tokenizers": ("Is it the tokenizer?", tokenizers_section),
+    "null": ("The null: the same order, other seeds", null_section),
+    "exact": ("What must be equal bit for bit", exact_section),
+}
+"""Sections that a study may ask for, by the words of its `report:`."""
+OURS = re.compile(r"(gap(_against_\w+)?|curves\d*|floors\d*|learning_rate\d*|tokenizers|null)\.(png|pdf)")
+"""Names of our figures: of no others is any removed."""
 
 
 def write_study_report(out: Path, result: StudyResult) -> list[Path]:
-    """Write the report of a study into its folder; the files that were written."""
-    lines = [
-        f"# {result.name}, scale={result.scale}",
-        "",
-        result.question,
-        "",
-        "| run | state | loss |",
-        "|---|---|---|",
-    ]
-    for run in result.runs:
-        loss = "" if run.loss_nats is None else f"{run.loss_nats:.4f}"
-        lines.append(f"| {run.name} | {run.state} | {loss} |")
-    write_atomically(out / REPORT_MD, "\n".join(lines) + "\n")
-    return [out / REPORT_MD]
+    """Write report.html, report.md, figures/ and runs.csv of a study into its folder, which is made if it is missing.
+
+    Args:
+        out: the folder; of comparison/ in it, comparison.json is read if it is there.
+        result: what the study has found; of runs that are missing or failed, the report says so.
+
+    Returns:
+        The files, the page first.
+
+    Raises:
+        InputError: comparison.json is damaged, or `report:` asks for a section that there is none of.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    groups = group_study(result, _comparison(out))
+    written = write_page(out, _page(out, groups), REPORT_HTML, REPORT_MD)
+    write_atomically(out / RUNS_CSV, runs_csv(result))
+    for path in (out / FIGURES).iterdir():
+        if OURS.fullmatch(path.name) and path not in written:
+            path.unlink()
+    return [*written, out / RUNS_CSV]
+
+
+def _comparison(out: Path) -> dict[str, Any] | None:
+    path = out / COMPARISON / COMPARISON_JSON
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); remove it, and the study compares its runs anew.") from None
+
+
+def _page(out: Path, groups: StudyGroups) -> Page:
+    result = groups.result
+    asked = [str(name) for name in result.study.get("report") or ["gap", "curves"]]
+    unknown = [name for name in asked if name not in SECTIONS]
+    if unknown:
+        raise InputError(f"report: {unknown[0]} is no section; choose from {', '.join(SECTIONS)}.")
+    parts = {name: SECTIONS[name][1](groups) for name in asked}
+    verdict, answers = _answers([*parts.values()])
+    head: list[Block] = [*told_of_state(result), *([Bullets(answers)] if answers else []), *_main_figure(parts)]
+    sections = [Section("runs", "Runs", [*runs_section(result), _links(out)])]
+    sections += [Section(name.replace("_", "-"), SECTIONS[name][0], part.blocks) for name, part in parts.items()]
+    sections.append(Section("made", "How it was made", made_section(result)))
+    return Page(result.question, verdict, head, sections, _footer(result))
+
+
+def _answers(parts: Sequence[Part]) -> tuple[str, list[tuple[str, str]]]:
+    """Give what is said first and large, that of the first section that says anything, and what stands below it."""
+    headlines = [(part, part.headline) for part in parts if part.headline]
+    answers: list[tuple[str, str]] = []
+    for place, part in enumerate(part for part in parts if part.headline or part.answers):
+        if place and part.headline:
+            answers.append(("", part.headline))
+        answers += part.answers
+    if headlines:
+        return headlines[0][1], answers
+    return "There is no answer yet: no two runs that can be compared are done.", answers
+
+
+def _main_figure(parts: dict[str, Part]) -> list[Block]:
+    """Take the first figure from its section: it stands at the head of the page."""
+    for part in parts.values():
+        for place, block in enumerate(part.blocks):
+            if isinstance(block, Figures) and block.drawings:
+                part.blocks[place] = Figures(block.drawings[1:])
+                if len(block.drawings) == 1:
+                    part.blocks[place] = Text("The figure is at the top of the page.", "note")
+                return [Figures(block.drawings[:1])]
+    return []
+
+
+def _links(out: Path) -> Links:
+    found = [("runs.csv: all runs with all digits and commands", RUNS_CSV)]
+    page = f"{COMPARISON}/report.html"
+    return Links([*found, *([("comparison of all groups", page)] if (out / page).exists() else [])])
+
+
+def _footer(result: StudyResult) -> list[str]:
+    commit = git_commit()
+    of_commit = f", commit {commit}" if commit else ""
+    made = f"Made by run_study.py {VERSION}{of_commit}: study={result.name} scale={result.scale}."
+    units = "Losses are nats per token; 1 nat is 1.443 bits. Gaps are the order minus its reference."
+    return [f"{made} {units}", *provenance_lines(result)]

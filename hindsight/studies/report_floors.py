@@ -1,0 +1,241 @@
+"""Section of a study's report: synthetic languages, whose loss can be no lower than a floor that is known."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hindsight.analysis import inference
+from hindsight.analysis.figure_style import lay_out, styled
+from hindsight.analysis.inference import TTest
+from hindsight.analysis.page import Bullets, Figures, Table, Text
+from hindsight.studies.report_figures import draw_above, draw_panels, looks_of
+from hindsight.studies.report_groups import Family, StudyGroups
+from hindsight.studies.report_parts import FEW, Part, ends, estimate, mean, percent
+from hindsight.studies.results import RunResult
+
+CALIBRATED_PERCENT = 2.0
+"""A model is calibrated whose loss is no further from the floor."""
+NEAR = 0.05
+"""Share of the floor above it that is called near."""
+COLUMNS = {
+    "name": "group",
+    "role": "role",
+    "order": "order",
+    "seeds": "seeds",
+    "loss": "loss (nats/token)",
+    "floor": "floor (nats/token)",
+    "percent": "above the floor (%), 95% interval",
+    "within": "within 2%",
+    "near": "tokens to within 5%",
+    "n_near": "seeds within 5%",
+}
+TEXT = {"name": "wide", "role": "", "order": ""}
+NULL, CALIBRATION, POSITIVE = "null", "calibration", "positive"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What runs of one language and order have reached."""
+
+    family: Family
+    order: str
+    floor: float
+    losses: dict[int, float]
+    """By seed, nats per token."""
+    above: TTest | None
+    """(loss - floor) / floor over seeds."""
+    near_tokens: dict[int, float]
+    """By seed, training tokens at the first evaluation within NEAR of the floor; of seeds that came there."""
+    n_runs: int
+    """Runs that were evaluated."""
+
+    @property
+    def is_calibrated(self) -> bool | None:
+        """Whether the mean is within CALIBRATED_PERCENT; None without a run that is done."""
+        return None if self.above is None else abs(100 * self.above.mean) <= CALIBRATED_PERCENT
+
+    @property
+    def near_mean(self) -> float | None:
+        """Mean of `near_tokens`; None unless all runs came near."""
+        return mean([*self.near_tokens.values()]) if len(self.near_tokens) == self.n_runs else None
+
+
+def floors_section(groups: StudyGroups) -> Part:
+    """Hold losses beside the floors of their languages."""
+    families = [family for family in groups.families if floor_of(groups, family)]
+    measured = {family.name: _measured(groups, family) for family in families}
+    if not any(measured.values()):
+        return Part([Text("No run of a language whose floor is known has been evaluated yet.")])
+    part = Part([Text(_intro())])
+    shown_families = [family for family in families if measured[family.name]]
+    looks = looks_of(groups.orders)
+    caption = (
+        f"How far the validation loss is above the floor, in % of it, over training; a line for each seed. The dashed "
+        f"grey line is {100 * NEAR:g}% above."
+    )
+    with styled():
+        drawings = draw_panels(
+            shown_families,
+            lambda axes, family: draw_above(axes, family, looks, floor_of(groups, family) or 1.0, NEAR),
+            "floors",
+            caption,
+            "training tokens",
+            "loss above the floor (%)",
+        )
+        lay_out(drawings)
+    rows = [_row(groups, each) for family in shown_families for each in measured[family.name]]
+    part.blocks += [Figures(drawings), Table(COLUMNS, rows, TEXT)]
+    if any(each.above and not each.above.interval for of in measured.values() for each in of):
+        part.blocks.append(Text(FEW))
+    part.answers = _answers(groups, measured, shown_families)
+    part.headline = _headline(groups, measured, shown_families)
+    languages = dict.fromkeys(str(family.axes.get("corpus")) for family in shown_families)
+    part.blocks.append(Text("How each floor is derived:"))
+    part.blocks.append(Bullets([(name, str(groups.result.floors[name].get("derivation") or "")) for name in languages]))
+    return part
+
+
+def floor_of(groups: StudyGroups, family: Family) -> float | None:
+    """Give the floor of a family's language in nats per token; None where it is none, or 0."""
+    return groups.result.floors.get(str(family.axes.get("corpus")), {}).get("nats_per_token") or None
+
+
+def _intro() -> str:
+    return (
+        "The text of each of these languages has a floor, its entropy in nats per token, below which no loss can lie "
+        "in the long run. By the chain rule it is the same in every order: what may differ is what a model has learned "
+        f"within its budget. Calibration: the loss at the end is within {CALIBRATED_PERCENT:g}% of the floor. Null: no "
+        "order is harder. Tokens to within 5% are those at the first evaluation that near, the mean over seeds."
+    )
+
+
+def _measured(groups: StudyGroups, family: Family) -> list[Measured]:
+    floor = floor_of(groups, family) or 1.0
+    found: list[Measured] = []
+    for order in groups.orders:
+        runs = {seed: run for seed, run in sorted(family.runs.get(order, {}).items()) if run.evaluations}
+        losses = family.losses(order)
+        above = inference.paired_t(np.array([*losses.values()]) / floor - 1) if losses else None
+        near = {seed: _tokens_to(run, (1 + NEAR) * floor) for seed, run in runs.items()}
+        near_tokens = {seed: tokens for seed, tokens in near.items() if tokens is not None}
+        if runs:
+            found.append(Measured(family, order, floor, losses, above, near_tokens, len(runs)))
+    return found
+
+
+def _tokens_to(run: RunResult, loss_nats: float) -> float | None:
+    """Training tokens at the first evaluation with a loss no larger; None if there is none."""
+    return next((line["tokens"] for line in run.evaluations if line["loss_nats"] <= loss_nats), None)
+
+
+def _role(groups: StudyGroups, family: Family) -> str:
+    return str(groups.result.floors[str(family.axes.get("corpus"))].get("role") or "")
+
+
+def _row(groups: StudyGroups, each: Measured) -> dict[str, Any]:
+    above = each.above
+    interval = [100 * end for end in above.interval] if above and above.interval else None
+    return {
+        "name": each.family.name,
+        "role": _role(groups, each.family),
+        "order": each.order,
+        "seeds": len(each.losses),
+        "loss": mean([*each.losses.values()]),
+        "floor": each.floor,
+        "percent": None if above is None else estimate(100 * above.mean, interval),
+        "within": each.is_calibrated,
+        "near": None if each.near_mean is None else round(each.near_mean),
+        "n_near": f"{len(each.near_tokens)} of {each.n_runs}",
+    }
+
+
+def _answers(
+    groups: StudyGroups, measured: Mapping[str, list[Measured]], families: list[Family]
+) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for family in families:
+        role = _role(groups, family)
+        lines: list[str] = []
+        if _is(groups, family, CALIBRATION):
+            lines.append(_calibration(measured[family.name]))
+        if _is(groups, family, NULL):
+            lines.append(_null(groups, family))
+        if role == POSITIVE:
+            lines.append(_speed(measured[family.name]))
+        found.append((f"{family.name} ({role})" if role else family.name, " ".join(lines)))
+    return [(name, said) for name, said in found if said]
+
+
+def _headline(groups: StudyGroups, measured: Mapping[str, list[Measured]], families: list[Family]) -> str:
+    """Count the languages that are calibrated, and the nulls whose interval contains 0."""
+    said: list[str] = []
+    calibrated = [
+        all(each.is_calibrated for each in measured[family.name])
+        for family in families
+        if _is(groups, family, CALIBRATION)
+    ]
+    if calibrated:
+        said.append(
+            f"{sum(calibrated)} of {len(calibrated)} languages for calibration are within {CALIBRATED_PERCENT:g}% of "
+            "their floor in every order"
+        )
+    gaps = [gap for gap in groups.gaps if floor_of(groups, gap.family) and _is(groups, gap.family, NULL)]
+    if gaps:
+        intervals = [gap.interval_nats for gap in gaps]
+        n = sum(interval is not None and interval[0] <= 0 <= interval[1] for interval in intervals)
+        said.append(f"the 95% interval contains 0 in {n} of {len(gaps)} nulls")
+    sentence = "; ".join(said)
+    return f"{sentence[:1].upper()}{sentence[1:]}." if sentence else ""
+
+
+def _is(groups: StudyGroups, family: Family, role: str) -> bool:
+    """Whether a language has a role; one may have several."""
+    about = groups.result.floors[str(family.axes.get("corpus"))]
+    return about.get("role") == role or bool(about.get(f"is_{role}"))
+
+
+def _calibration(measured: list[Measured]) -> str:
+    known = [each for each in measured if each.above is not None]
+    if not known:
+        return "No run is done."
+    beyond = [
+        f"{each.order} {percent(100 * (each.above.mean if each.above else 0))}"
+        for each in known
+        if not each.is_calibrated
+    ]
+    if beyond:
+        return f"The loss is not within {CALIBRATED_PERCENT:g}% of the floor in every order: {', '.join(beyond)}."
+    largest = max((100 * each.above.mean for each in known if each.above), key=abs)
+    return (
+        f"In every order the loss is within {CALIBRATED_PERCENT:g}% of the floor; the furthest is {percent(largest)}."
+    )
+
+
+def _null(groups: StudyGroups, family: Family) -> str:
+    """Say whether the interval of each gap contains 0."""
+    gaps = [gap for gap in groups.gaps if gap.family is family]
+    said: list[str] = []
+    for gap in gaps:
+        what = f"{gap.order} against {gap.found['reference']}"
+        if gap.interval_nats is None:
+            said.append(f"Whether the gap is 0 cannot be told of {what}: there are fewer than 3 seeds.")
+            continue
+        low, high = gap.interval_nats
+        contains = "contains 0" if low <= 0 <= high else "does not contain 0"
+        said.append(f"The 95% interval of the gap ({what}) {contains}: {ends(gap.interval_nats)} nats/token.")
+    return " ".join(said) or "No two orders have runs to compare."
+
+
+def _speed(measured: list[Measured]) -> str:
+    """Say after how many tokens each order came near the floor."""
+    said: list[str] = []
+    for each in measured:
+        if each.near_mean is not None:
+            said.append(f"{each.order} after {round(each.near_mean):,} tokens")
+        elif each.near_tokens:
+            said.append(f"{each.order} in {len(each.near_tokens)} of {each.n_runs} runs")
+        else:
+            said.append(f"{each.order} not within its budget")
+    return f"Within {100 * NEAR:g}% of the floor: {'; '.join(said)}."

@@ -1,0 +1,315 @@
+"""Sections of a study's report: gaps beside their nulls, curves, the null by itself, and gaps across tokenizers."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hindsight.analysis import inference
+from hindsight.analysis.across_tokenizers import gap_name
+from hindsight.analysis.figure_style import Drawing, lay_out, styled
+from hindsight.analysis.gap_figures import GapPoint, GapRow, Published, draw_against, draw_rows
+from hindsight.analysis.page import Figures, Table, Text
+from hindsight.analysis.report_tables import TOKENIZER_COLUMNS
+from hindsight.analysis.verdict import summary_of
+from hindsight.studies.report_figures import draw_curves, draw_null, draw_panels, looks_of
+from hindsight.studies.report_groups import Gap, NumberAxis, StudyGroups, line_of, number_axes
+from hindsight.studies.report_parts import FEW, Part, estimate, mean, signed
+
+GAP_COLUMNS = {
+    "name": "group",
+    "seeds": "seeds",
+    "of_reference": "reference (nats/token)",
+    "of_order": "order (nats/token)",
+    "nats": "gap (nats/token), 95% interval",
+    "percent": "gap (%), 95% interval",
+    "null": "null (%)",
+    "p": "p",
+    "p_holm": "p (Holm)",
+}
+NULL_COLUMNS = {
+    "name": "group",
+    "order": "order",
+    "seeds": "seeds",
+    "loss": "loss (nats/token)",
+    "apart": "null (nats/token)",
+    "std": "std over pairs",
+    "percent": "null (%)",
+    "largest": "largest (%)",
+}
+TOKENIZER_UNITS = {"nats_per_document": 1, "bits_per_byte": 4}
+"""Units that do not depend on the tokenizer, with digits after the point."""
+TOKENIZER_COLUMNS_OF_GAPS = {
+    "name": "gap",
+    "seeds": "seeds",
+    "nats_per_document": "nats/document, 95% interval",
+    "bits_per_byte": "bits/byte, 95% interval",
+}
+PUBLISHED_COLUMNS = {
+    "label": "published",
+    "percent": "published gap (%)",
+    "name": "held beside",
+    "ours": "our gap (%), 95% interval",
+}
+TEXT = {"name": "wide", "order": "", "label": "wide"}
+MOST_NULLS = 16
+"""Groups in the figure of the null."""
+NULL_WORDS = (
+    "A gap is the loss of an order minus that of its reference, above 0 where the order is harder. The null is how far "
+    "runs of one order lie apart that differ in the seed alone, in the mean over pairs of seeds."
+)
+NO_COMPARISON = "There is no comparison of these runs yet: no two orders of a group have runs that are done."
+
+
+def gap_section(groups: StudyGroups) -> Part:
+    """Show every gap with its interval beside its null; against an axis of numbers where there is one."""
+    if not groups.gaps:
+        return Part([Text(NO_COMPARISON)])
+    published = groups.result.study.get("published") or []
+    with styled():
+        drawings = [_against(groups, axis, published) for axis in number_axes(groups)]
+        drawings = [drawing for drawing in drawings if drawing is not None]
+        if len(drawings) != 1 or len(groups.gaps) <= 12:
+            drawings.append(_gap_rows(groups, published))
+        lay_out(drawings)
+    orders = {(gap.found["reference"], gap.order) for gap in groups.gaps}
+    columns = dict(GAP_COLUMNS)
+    if len(orders) == 1:
+        reference, order = next(iter(orders))
+        columns |= {"of_reference": f"{reference} (nats/token)", "of_order": f"{order} (nats/token)"}
+    holm = {row["name"]: row["p_holm"] for row in (groups.comparison or {})["table"]["holm"]}
+    rows = [_gap_row(gap, holm) for gap in groups.gaps]
+    part = Part([Text(NULL_WORDS), Figures(drawings), Table(columns, rows, TEXT)])
+    part.headline = groups.gaps[0].found["verdict"]
+    if len(groups.gaps) > 1:
+        part.headline = summary_of([gap.found for gap in groups.gaps])
+        part.answers = [(gap.name, gap.found["verdict"]) for gap in groups.gaps]
+    if any(gap.interval_nats is None for gap in groups.gaps):
+        part.blocks.append(Text(FEW))
+    if len(groups.gaps) > 1:
+        part.blocks.append(Text("p (Holm): corrected for as many tests as there are groups.", "note"))
+    if published:
+        part.blocks += _published_blocks(groups, published)
+    part.blocks += [
+        Text(f"{gap.name}: {warning}", "warning") for gap in groups.gaps for warning in gap.found["warnings"]
+    ]
+    return part
+
+
+def _gap_row(gap: Gap, holm: Mapping[str, float]) -> dict[str, Any]:
+    found = gap.found["gap"]
+    losses = {order: _compared_losses(gap, order) for order in (gap.found["reference"], gap.order)}
+    seeds = len(gap.found["seeds"]) if gap.found["is_paired"] else " and ".join(str(len(of)) for of in losses.values())
+    return {
+        "name": gap.name,
+        "seeds": seeds,
+        "of_reference": mean(losses[gap.found["reference"]]),
+        "of_order": mean(losses[gap.order]),
+        "nats": estimate(found["mean_nats"], gap.interval_nats, least=4),
+        "percent": estimate(gap.percent, gap.interval_percent),
+        "null": gap.null_percent,
+        "p": found["p"] if gap.interval_nats else None,
+        "p_holm": holm.get(gap.found["name"]) if gap.interval_nats else None,
+    }
+
+
+def _compared_losses(gap: Gap, order: str) -> list[float]:
+    losses = gap.found["losses_nats"][order]
+    return [losses[str(seed)] for seed in gap.found["seeds"]] if gap.found["is_paired"] else [*losses.values()]
+
+
+def _against(groups: StudyGroups, axis: NumberAxis, published: list[dict[str, Any]]) -> Drawing | None:
+    """Draw gaps against an axis of numbers, a line for each setting of the others."""
+    lines: dict[str, list[GapPoint]] = {}
+    for gap in groups.gaps:
+        if gap.family.name in axis.values:
+            point = GapPoint(axis.values[gap.family.name], gap.percent, gap.interval_percent, gap.null_percent)
+            lines.setdefault(line_of(gap, axis, groups), []).append(point)
+    if len({point.x for of in lines.values() for point in of}) < 2:
+        return None
+    beside: list[Published] = []
+    for label, of in _published_series(published, axis.key).items():
+        placed = [(_place_of(each["if"][axis.key], axis, groups), float(each["percent"])) for each in of]
+        points = [(x, percent) for x, percent in placed if x is not None]
+        line = next((line_of(gap, axis, groups) for gap in groups.gaps if _is_beside(of[0], gap, axis.key)), "")
+        beside += [Published(label, line, points)] if points else []
+    caption = f"The gap against {axis.what}."
+    return draw_against(lines, f"gap_against_{axis.name}", axis.label, caption, beside)
+
+
+def _place_of(value: Any, axis: NumberAxis, groups: StudyGroups) -> float | None:
+    """Where on the axis a published value stands; None where its place is not known, as of a model that is not ours."""
+    if value is None:
+        return None
+    alike = [family.name for family in groups.families if str(family.axes.get(axis.key)) == str(value)]
+    known = next((axis.values[name] for name in alike if name in axis.values), None)
+    return float(value) if known is None and isinstance(value, int | float) else known
+
+
+def _published_series(published: list[dict[str, Any]], key: str) -> dict[str, list[dict[str, Any]]]:
+    """Group published values that differ in one key, by what their labels have in common."""
+    alike: dict[str, list[dict[str, Any]]] = {}
+    for each in published:
+        rest = {of: value for of, value in (each.get("if") or {}).items() if of != key}
+        if key in (each.get("if") or {}):
+            alike.setdefault(repr(sorted(rest.items())), []).append(each)
+    return {_common_label([each["label"] for each in of]): of for of in alike.values()}
+
+
+def _common_label(labels: list[str]) -> str:
+    """Give the parts, by commas, that labels have in common."""
+    parts = [label.split(", ") for label in labels]
+    common = [part for part in parts[0] if all(part in other for other in parts)]
+    return ", ".join(common) or labels[0]
+
+
+def _is_beside(each: Mapping[str, Any], gap: Gap, but: str = "") -> bool:
+    """Whether a published value is held beside a gap: it has what the value asks for on all axes but one."""
+    has = gap.family.axes | {"order": gap.order, "direction": gap.order}
+    return all(str(has.get(key)) == str(value) for key, value in (each.get("if") or {}).items() if key != but)
+
+
+def _gap_rows(groups: StudyGroups, published: list[dict[str, Any]]) -> Drawing:
+    rows = [
+        GapRow(
+            gap.name,
+            gap.percent,
+            gap.interval_percent,
+            gap.null_percent,
+            [float(each["percent"]) for each in published if _is_beside(each, gap)],
+        )
+        for gap in groups.gaps
+    ]
+    return draw_rows(rows, "gap", "gap (%)", "The gap of each group.")
+
+
+def _published_blocks(groups: StudyGroups, published: list[dict[str, Any]]) -> list[Table | Text]:
+    rows: list[dict[str, Any]] = []
+    for each in published:
+        beside = [gap for gap in groups.gaps if _is_beside(each, gap)] or [None]
+        rows += [
+            {"label": each["label"], "percent": signed(float(each["percent"])), "name": gap.name if gap else None}
+            | {"ours": estimate(gap.percent, gap.interval_percent) if gap else None}
+            for gap in beside
+        ]
+    text = "Values that others published stand beside ours. Their models, data and budgets are other ones."
+    return [Text(text), Table(PUBLISHED_COLUMNS, rows, TEXT)]
+
+
+def curves_section(groups: StudyGroups) -> Part:
+    """Show validation losses over training."""
+    families = [
+        family for family in groups.families if any(r.evaluations for of in family.runs.values() for r in of.values())
+    ]
+    if not families:
+        return Part([Text("No run has been evaluated yet.")])
+    looks = looks_of(groups.orders)
+    floors = {name: of.get("nats_per_token") for name, of in groups.result.floors.items()}
+    caption = "Validation loss over training, the mean over seeds. Bands: ± one standard deviation over seeds."
+    with styled():
+        drawings = draw_panels(
+            families,
+            lambda axes, family: draw_curves(axes, family, looks, floors.get(family.axes.get("corpus", ""))),
+            "curves",
+            caption,
+            "training tokens",
+            "loss (nats/token)",
+        )
+        lay_out(drawings)
+    return Part([Figures(drawings)])
+
+
+def null_section(groups: StudyGroups) -> Part:
+    """Show how far runs of one order lie apart that differ in the seed alone, beside the gap."""
+    rows: list[dict[str, Any]] = []
+    nulls: list[tuple[str, float]] = []
+    for family in groups.families:
+        losses = {order: np.array([*family.losses(order).values()]) for order in groups.orders}
+        found, whole = inference.null_of(losses)
+        level = mean([float(of.mean()) for of in losses.values() if len(of)])
+        if whole is not None and level:
+            nulls.append((family.name, 100 * whole / level))
+        for order, null in found.items():
+            of, loss = losses[order], float(losses[order].mean())
+            largest = max(abs(float(a - b)) for a, b in itertools.combinations(of, 2))
+            row = {"name": family.name, "order": order, "seeds": len(of), "loss": loss, "apart": null.mean_absolute}
+            row |= {"std": null.std, "percent": 100 * null.mean_absolute / loss, "largest": 100 * largest / loss}
+            rows.append(row)
+    if not rows:
+        return Part([Text("No order of a group has two runs that are done, and so the null is not known.")])
+    with styled():
+        drawings = [draw_null(groups.families[:MOST_NULLS], groups.gaps, looks_of(groups.orders))]
+        lay_out(drawings)
+    text = "Each line is of runs that differ in nothing but their seeds: what they differ by is chance."
+    part = Part([Text(text), Figures(drawings), Table(NULL_COLUMNS, rows, TEXT)])
+    if len(groups.families) > MOST_NULLS:
+        part.blocks.append(Text(f"The figure shows the first {MOST_NULLS} groups.", "note"))
+    apart = [
+        (name, f"runs of one order with other seeds lie {percent:.2g}% apart in the mean.") for name, percent in nulls
+    ]
+    if not groups.gaps:  # where there are any, each verdict names its null
+        part.answers = apart if len(apart) > 1 else []
+    low, high = (f"{of(percent for _, percent in nulls):.2g}" for of in (min, max))
+    span = f"{low}%" if low == high else f"{low} to {high}%"
+    part.headline = f"Runs of one order that differ in the seed alone lie {span} apart in the mean."
+    return part
+
+
+def tokenizers_section(groups: StudyGroups) -> Part:
+    """Show the gap in tokens of each kind, in units that do not depend on the tokenizer."""
+    texts = (groups.comparison or {}).get("across_tokenizers") or []
+    if not texts:
+        return Part([Text("No documents were compared in tokens of more than one kind.")])
+    rows = [row | {"seeds": len(row["seeds"])} for text in texts for row in text["rows"]]
+    gaps = [gap for text in texts for gap in text["gaps"]]
+    text = (
+        "The same documents in tokens of several kinds. Nats per token cannot be compared between these; nats per "
+        "document and bits per byte can. If the tokens made the gap, it would change with them."
+    )
+    part = Part([Text(text)])
+    if gaps:
+        named = [(_name_of_kind(groups, texts, gap), gap) for gap in gaps]
+        found = [GapRow(name, gap["bits_per_byte"], gap["bits_per_byte_interval"]) for name, gap in named]
+        with styled():
+            drawings = [draw_rows(found, "tokenizers", "gap (bits/byte)", "The gap in tokens of each kind.")]
+            lay_out(drawings)
+        of_gaps = [
+            {"name": name, "seeds": len(gap["seeds"]) or "not paired"}
+            | {unit: estimate(gap[unit], gap[f"{unit}_interval"], digits) for unit, digits in TOKENIZER_UNITS.items()}
+            for name, gap in named
+        ]
+        part.blocks += [Figures(drawings), Table(TOKENIZER_COLUMNS_OF_GAPS, of_gaps, TEXT)]
+        part.headline = _said_of_kinds(gaps)
+        if any(gap["bits_per_byte_interval"] is None for gap in gaps):
+            part.blocks.append(Text(FEW))
+    part.blocks.append(Table(TOKENIZER_COLUMNS, rows, TEXT | dict.fromkeys(("data", "model", "text_order"), "")))
+    return part
+
+
+def _name_of_kind(groups: StudyGroups, texts: Sequence[Mapping[str, Any]], gap: Mapping[str, Any]) -> str:
+    """Name a gap by the axes of the study; one between two kinds of tokens as the comparison does."""
+    if gap["reads"] is not None:
+        return gap_name(gap)
+    keys = ("data", "model", "order", "vocab_size", "text_order", "is_both")
+    alike = [row for text in texts for row in text["rows"] if all(row[key] == gap[key] for key in keys)]
+    names = {Path(folder).name for row in alike for folder in row["runs"].values()}
+    family = next(
+        (each for each in groups.families if names & {run.name for of in each.runs.values() for run in of.values()}),
+        None,
+    )
+    return gap_name(gap) if family is None else f"{family.name}: {gap['order']} against {gap['against']['order']}"
+
+
+def _said_of_kinds(gaps: Sequence[Mapping[str, Any]]) -> str:
+    """Say in tokens of how many kinds an order is harder, by the intervals over seeds."""
+    of_orders = [gap for gap in gaps if gap["reads"] is None]
+    intervals = [gap["bits_per_byte_interval"] for gap in of_orders if gap["bits_per_byte_interval"]]
+    harder, easier = sum(low > 0 for low, _ in intervals), sum(high < 0 for _, high in intervals)
+    orders = {gap["order"] for gap in of_orders}
+    order = next(iter(orders)) if len(orders) == 1 else "the other order"
+    few, n_open = len(of_orders) - len(intervals), len(intervals) - harder - easier
+    said = f"In bits a byte, {order} is harder in {harder} of {len(of_orders)} kinds of tokens, easier in {easier}"
+    said += f", not told apart in {n_open}" if n_open else ""
+    return f"{said}; too few seeds in {few}." if few else f"{said}."

@@ -1,0 +1,101 @@
+"""What the sections of a study's report are made of, and the words that they share."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from hindsight.analysis import inference
+from hindsight.analysis.inference import FEWEST_SEEDS, TTest
+from hindsight.analysis.page import Block
+from hindsight.analysis.tables import MISSING, shown
+from hindsight.analysis.verdict import digits_of
+
+FEW = (
+    f"There is no interval for fewer than {FEWEST_SEEDS} seeds: what one or two pairs of runs differ by says nothing "
+    "about the order."
+)
+
+
+@dataclass
+class Part:
+    """What a section has found."""
+
+    blocks: list[Block]
+    answers: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    """What it answers, in a sentence for each thing that is named first."""
+    headline: str = ""
+    """All that in one sentence."""
+
+
+def signed(value: float | None) -> str:
+    """Write a number with its sign."""
+    return shown(value, "+")
+
+
+def ends(interval: Sequence[float] | None) -> str:
+    """Write an interval: +0.1 to +0.3."""
+    return MISSING if interval is None else f"{shown(interval[0], '+')} to {shown(interval[1], '+')}"
+
+
+def estimate(value: float | None, interval: Sequence[float] | None, least: int = 2) -> str:
+    """Write a value with its interval, in as many digits as half of the interval needs: +0.97 (+0.28 to +1.66).
+
+    Args:
+        value: an estimate; None for none.
+        interval: of it; None where there is none.
+        least: digits after the point at least.
+    """
+    if value is None:
+        return MISSING
+    if interval is None:
+        return signed(value)
+    digits = digits_of((interval[1] - interval[0]) / 2, least)
+    texts = [f"{each:+.{digits}f}".replace("-", "\u2212") for each in (value, *interval)]
+    return f"{texts[0]} ({texts[1]} to {texts[2]})"
+
+
+def percent(value: float | None) -> str:
+    """Write a share in % as it stands in a sentence."""
+    return MISSING if value is None else f"{shown(value, '+')}%"
+
+
+def compared(reference: Mapping[int, float], other: Mapping[int, float]) -> tuple[TTest, TTest] | None:
+    """Test the gap of losses by seed, paired: in nats, and relative to the reference; None where no seed has both."""
+    seeds = sorted({*reference} & {*other})
+    if not seeds:
+        return None
+    reference_S, other_S = (np.array([of[seed] for seed in seeds]) for of in (reference, other))
+    return inference.paired_t(other_S - reference_S), inference.relative_gap(reference_S, other_S)
+
+
+def percents(relative: TTest) -> tuple[float, tuple[float, float] | None]:
+    """Give a relative gap and its interval in %."""
+    interval = relative.interval
+    return 100 * relative.mean, None if interval is None else (100 * interval[0], 100 * interval[1])
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """Mean of values; None for none."""
+    return float(np.mean(values)) if values else None
+
+
+def said_of_gap(order: str, reference: str, relative: TTest, n_seeds: int) -> str:
+    """Say in a sentence what a relative gap over seeds is, and whether it is one."""
+    value, interval = percents(relative)
+    seeds = "1 seed" if n_seeds == 1 else f"{n_seeds} seeds"
+    if interval is None:
+        return f"{order} against {reference} is {percent(value)} ({seeds}: no interval, and so no verdict)."
+    half = (interval[1] - interval[0]) / 2
+    digits = digits_of(half)
+    if not relative.is_significant:
+        measured = f"{value:+.{digits}f}% \u00b1 {half:.{digits}f}".replace("-", "\u2212")
+        return f"no difference was found: {order} against {reference} is {measured} ({seeds})."
+    how = "harder" if value > 0 else "easier"
+    return f"{order} is {how} than {reference} by {abs(value):.{digits}f}% \u00b1 {half:.{digits}f} ({seeds})."
+
+
+def rows_of(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Give every row every column."""
+    return [{key: row.get(key) for key in columns} for row in rows]
