@@ -137,7 +137,8 @@ class Data:
         folder = os.path.join(self.data_dir, f"{corpus}-{tokenizer}-{mark}")
         given = {"corpus": text.path, "tokenizer": of_tokenizer.path, "out": folder, **settings}
         step = _step("convert_to_mds", given, Path(folder, MANIFEST_NAME))
-        return Dataset(corpus, tokenizer, folder, (*text.steps, *of_tokenizer.steps, step), text.floor)
+        steps = dict.fromkeys((*text.steps, *of_tokenizer.steps, step))  # both may begin with the corpus
+        return Dataset(corpus, tokenizer, folder, tuple(steps), text.floor)
 
     def _turned(self, corpus: str, tokenizer: str, context_length: int) -> Dataset:
         of = self.dataset(self.study.corpora[corpus]["turned"], tokenizer, context_length)

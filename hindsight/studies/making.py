@@ -53,6 +53,7 @@ def _make(needs: dict[Step, set[Step]], processes: Processes, workers: int) -> N
                 running[name] = step
                 log.info("%s", step.command.typed)
                 processes.start(name, step.command)
+        assert running, "a step needs itself"
         for ended in processes.wait():
             step, path = running.pop(ended.name), processes.log_of(ended.name)
             if ended.status != 0 or not step.is_done:

@@ -10,8 +10,8 @@ from hindsight.config.optim import OptimizerName
 from hindsight.errors import InputError
 from hindsight.planning.parameters import n_by_muon, n_parameters, n_trained
 from hindsight.shown_numbers import short, size
+from hindsight.studies.known_runs import DONE, RunState
 from hindsight.studies.planned_runs import PlannedRun
-from hindsight.studies.run_states import DONE, RunState
 from hindsight.training.disk import LINE_BYTES, added, free_bytes, state_bytes, weights_bytes
 from hindsight.training.setup import local_folder
 

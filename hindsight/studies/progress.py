@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from hindsight.studies.run_states import DONE, RunState
+from hindsight.studies.known_runs import DONE, RunState
 
 log = logging.getLogger("hindsight")
 

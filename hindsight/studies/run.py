@@ -17,18 +17,18 @@ from hindsight.errors import InputError
 from hindsight.files import locked
 from hindsight.shards.manifest import FEW_DOCUMENTS
 from hindsight.studies.commands import Command, arguments_of
+from hindsight.studies.known_runs import DONE, RunState, check_runs, state_of
 from hindsight.studies.made_data import Data
 from hindsight.studies.making import make_data
 from hindsight.studies.plan_table import require_room, rows_of, table_of
 from hindsight.studies.planned_runs import PlannedRun, best_rates, plan_runs
 from hindsight.studies.processes import Processes, how_it_ended, last_line
 from hindsight.studies.results import COMPARISON
-from hindsight.studies.run_states import DONE, RunState, check_runs, state_of
 from hindsight.studies.speeds import speeds_of
 from hindsight.studies.study_file import Study, read_study
 from hindsight.studies.study_records import result_of_study, write_records
 from hindsight.studies.study_report import write_study_report
-from hindsight.studies.training import Outcome, evaluated, gpus, train_all
+from hindsight.studies.training import LOGS, Outcome, evaluated, gpus, train_all
 
 log = logging.getLogger("hindsight")
 
@@ -96,7 +96,7 @@ class StudyWork:
                 return status
         self._find_rates()
         self._compare(processes)
-        result = result_of_study(self.study, self.config, self.planned, self.data, self.rates, self.outcome)
+        result = result_of_study(self.study, self.out, self.planned, self.data, self.rates, self.outcome)
         write_records(self.out, result, self._comparing())
         for path in write_study_report(self.out, result):
             log.info("Report: %s", path)
@@ -161,7 +161,7 @@ class StudyWork:
         environment = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": threads}
         # Threads that wait in a busy loop take the core of another run.
         environment |= {} if "OMP_WAIT_POLICY" in os.environ else {"OMP_WAIT_POLICY": "passive"}
-        return Processes(self.out / "logs", environment, with_training)
+        return Processes(self.out / LOGS, environment, with_training)
 
     def _show_table(self, states: Sequence[RunState | None], speeds: dict[str, float]) -> None:
         n_tasks = f" ({len(self.planned)} tasks)" if self.config.task is not None else ""

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from hindsight.config.keys import flatten
 from hindsight.studies.commands import Command, arguments_of
+from hindsight.studies.known_runs import DONE, RunState
 from hindsight.studies.planned_runs import PlannedRun
 from hindsight.studies.processes import Processes
-from hindsight.studies.run_states import DONE, RunState
 from hindsight.studies.sweep import folders_by_age, median_speed, speed_settings, was_as_fast
 
 log = logging.getLogger("hindsight")

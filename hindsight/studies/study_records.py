@@ -12,18 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from hindsight import runs
-from hindsight.config.study import StudyConfig
 from hindsight.errors import InputError
 from hindsight.files import write_atomically
 from hindsight.provenance import git_commit, versions
 from hindsight.shards.manifest import Manifest
 from hindsight.studies.commands import Command
+from hindsight.studies.known_runs import DONE, check_runs, result_of, state_of
 from hindsight.studies.made_data import Data
 from hindsight.studies.planned_runs import PlannedRun
 from hindsight.studies.results import RUNS_CSV, STUDY_JSON, StudyResult
-from hindsight.studies.run_states import check_runs, result_of
 from hindsight.studies.study_file import Study
-from hindsight.studies.training import FAILED, Outcome, evaluation_of
+from hindsight.studies.training import FAILED, LOGS, Outcome, evaluation_of
 
 COMMANDS = "commands.sh"
 """All commands of a study, in order."""
@@ -31,7 +30,7 @@ COMMANDS = "commands.sh"
 
 def result_of_study(
     study: Study,
-    config: StudyConfig,
+    out: Path,
     planned: Sequence[PlannedRun],
     data: Data,
     rates: list[dict[str, Any]],
@@ -41,7 +40,7 @@ def result_of_study(
 
     Args:
         study: the study.
-        config: the keys of the command.
+        out: its folder.
         planned: its runs.
         data: its data.
         rates: what its sweep of learning rates has found.
@@ -49,15 +48,15 @@ def result_of_study(
     """
     found = []
     there = [run for run in planned if run.dataset.is_there]
-    tokens = {run.name: setup.course.tokens for run, setup in zip(there, check_runs(there), strict=True)}
-    logs = Path(config.out or f"results/{study.name}/{study.scale.name}") / "logs"
+    states = {run.name: state_of(setup) for run, setup in zip(there, check_runs(there), strict=True)}
     for run in planned:
         evaluation = evaluation_of(run, study)
         commands = [run.command.typed, *([evaluation.typed] if evaluation is not None else [])]
-        error = outcome.failed.get(run.name) or _earlier_error(logs / f"{run.config.run_name}{FAILED}")
+        is_done = run.name in states and states[run.name].state == DONE
+        error = outcome.failed.get(run.name) or (None if is_done else _earlier_error(out, run))
         if run.waits:
             commands, error = [], "its learning rate is not known: a run of the sweep is missing"
-        found.append(result_of(run, commands, tokens.get(run.name), error))
+        found.append(result_of(run, commands, states.get(run.name), error))
     corpora = {dataset.corpus: dataset.floor for dataset in data.datasets if dataset.floor is not None}
     floors = {name: runs.read_object(path) for name, path in corpora.items() if path.exists()}
     return StudyResult(
@@ -79,7 +78,8 @@ def result_of_study(
     )
 
 
-def _earlier_error(path: Path) -> str | None:
+def _earlier_error(out: Path, run: PlannedRun) -> str | None:
+    path = out / LOGS / f"{run.config.run_name}{FAILED}"
     try:
         return str(runs.read_object(path)["error"]) if path.exists() else None
     except (InputError, KeyError):

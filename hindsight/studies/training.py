@@ -11,16 +11,18 @@ from pathlib import Path
 from hindsight import interrupts, runs
 from hindsight.files import write_atomically
 from hindsight.studies.commands import Command, arguments_of
+from hindsight.studies.known_runs import DONE, RunState, is_evaluated, last_record, order_of_run
 from hindsight.studies.planned_runs import PlannedRun
 from hindsight.studies.processes import Ended, Processes, how_it_ended, last_line
 from hindsight.studies.progress import Progress
-from hindsight.studies.run_states import DONE, RunState, is_evaluated, last_record, order_of_run
 from hindsight.studies.study_file import Study
 
 log = logging.getLogger("hindsight")
 
 FAILED = ".failed.json"
 """What is behind the name of a run in that of the file, among the logs, that says why it failed."""
+LOGS = "logs"
+"""Folder of what commands say, in that of a study."""
 LOOK_S = 0.5
 """Seconds between two looks at how far the runs are."""
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from hindsight import runs
 from hindsight.analysis.token_losses import TokenLosses
 from hindsight.config.evaluation import EvaluateConfig
+from hindsight.config.listing import State
 from hindsight.config.order import BOTH, order_of
 from hindsight.errors import InputError
 from hindsight.evaluation.output import Output
@@ -17,11 +18,14 @@ from hindsight.evaluation.trained_run import read_run
 from hindsight.json_lines import read_backward, read_records
 from hindsight.studies.planned_runs import PlannedRun
 from hindsight.studies.results import RunResult
+from hindsight.studies.run_list import describe_run
 from hindsight.studies.sweep import check_paths, median_speed
 from hindsight.training.run_settings import is_finished
 from hindsight.training.setup import RunSetup, check_setup, locate_data
 
-MISSING, DONE, INTERRUPTED, FAILED = "missing", "done", "interrupted", "failed"
+MISSING, FAILED = "missing", "failed"
+"""States of runs of a study beside those of list_runs.py."""
+DONE, INTERRUPTED = State.done.name, State.interrupted.name
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class RunState:
 
     Args:
         setup: the run, checked against its data.
-        state: missing, interrupted or done.
+        state: missing, or as list_runs.py names it; done only if it is as long as the study has it.
         step: its last step that is logged.
         tokens: tokens that it has made.
     """
@@ -51,7 +55,7 @@ def check_runs(planned: Sequence[PlannedRun]) -> list[RunSetup]:
     found: list[RunSetup] = []
     for run in planned:
         plain = replace(run.config, seed=0, run_name="any")
-        key = run.dataset.folder, json.dumps(_plain(plain), sort_keys=True)
+        key = run.dataset.folder, json.dumps(asdict(plain), sort_keys=True, default=str)
         if key not in setups:
             setups[key] = check_setup(plain, locate_data(plain))
         of = setups[key]
@@ -63,19 +67,16 @@ def check_runs(planned: Sequence[PlannedRun]) -> list[RunSetup]:
     return found
 
 
-def _plain(config: Any) -> Any:
-    from dataclasses import asdict
-
-    return json.loads(json.dumps(asdict(config), default=str))
-
-
 def state_of(setup: RunSetup) -> RunState:
     """Look at the folder of a run; InputError if it was begun with other settings."""
     if not all((setup.folder / name).is_file() for name in runs.RECORDS):
         return RunState(setup, MISSING, 0, 0)
     last = last_record(setup.folder)
     step, tokens = int(last.get("step", 0)), int(last.get("tokens", 0))
-    return RunState(setup, DONE if is_finished(setup) else INTERRUPTED, step, tokens)
+    if is_finished(setup):
+        return RunState(setup, DONE, step, tokens)
+    state = describe_run(setup.folder).state.name
+    return RunState(setup, INTERRUPTED if state == DONE else state, step, tokens)
 
 
 def last_record(folder: Path) -> dict[str, Any]:
@@ -106,40 +107,36 @@ def is_evaluated(folder: Path, order: str, given: dict[str, Any]) -> bool:
     return True
 
 
-def result_of(planned: PlannedRun, commands: list[str], tokens_planned: int | None, error: str | None) -> RunResult:
+def result_of(planned: PlannedRun, commands: list[str], state: RunState | None, error: str | None) -> RunResult:
     """Say all that is known of a run.
 
     Args:
         planned: the run.
         commands: what makes it from its data, as typed.
-        tokens_planned: tokens that it trains on.
+        state: how far it is; None where its data is not made.
         error: why it failed, if it did.
     """
     folder = planned.folder
-    is_begun = all((folder / name).is_file() for name in runs.RECORDS)
+    is_begun = state is not None and state.state != MISSING
+    metrics = folder / runs.METRICS
     evaluations: list[dict[str, float]] = []
-    if is_begun and (folder / runs.METRICS).exists():
-        for line in read_records(folder / runs.METRICS):
-            if runs.EVAL_LOSS in line:
-                metrics = {name: line[runs.EVAL + name] for name in runs.METRIC_NAMES if runs.EVAL + name in line}
-                evaluations.append({"step": line["step"], "tokens": line["tokens"]} | metrics)
-    finished = runs.finished_step(folder)
-    state = MISSING if not is_begun else DONE if finished is not None else INTERRUPTED
-    if error is not None:
-        state = FAILED
+    for line in read_records(metrics) if is_begun and metrics.exists() else ():
+        if runs.EVAL_LOSS in line:
+            values = {name: line[runs.EVAL + name] for name in runs.METRIC_NAMES if runs.EVAL + name in line}
+            evaluations.append({"step": line["step"], "tokens": line["tokens"]} | values)
     return RunResult(
         name=planned.name,
         axes=planned.axes,
         folder=planned.typed_folder,
         commands=commands,
-        state=state,
+        state=FAILED if error is not None else MISSING if state is None else state.state,
         error=error,
         is_sweep=planned.is_sweep,
         settings=runs.read_config(folder) if is_begun else {},
         metadata=runs.read_metadata(folder) if is_begun else {},
         evaluations=evaluations,
-        tokens_planned=tokens_planned,
-        tokens_per_second=median_speed(folder) if (folder / runs.METRICS).exists() else None,
+        tokens_planned=None if state is None else state.setup.course.tokens,
+        tokens_per_second=median_speed(folder) if metrics.exists() else None,
     )
 
 
