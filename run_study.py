@@ -1,7 +1,7 @@
 """Run a study: many runs that answer a question, from their corpora to a report, as far as they are missing.
 
     python run_study.py study=demo scale=tiny
-    python run_study.py study=paper_main scale=cpu corpus_dir=../shared/data
+    python run_study.py study=paper_main scale=cpu corpus_dir=texts
     python run_study.py -m study=paper_main scale=gpu 'task=range(0,20)'
 
 What a study is stands in conf/study/NAME.yaml; docs/studies.md explains it. It prints its table of runs first, and may

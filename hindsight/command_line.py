@@ -81,7 +81,7 @@ def configuration_of(script: str, arguments: Sequence[str]) -> Any:
     """Compose the configuration of a script from conf/ and key=value arguments, and check it."""
     register_schemas(script)
     typed = as_typed(arguments, keys_of_texts(script), is_sweep=False)
-    with _outside_of_sweeps(), initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    with _composing():
         try:
             composed = compose(script, typed)
         except ValueError as error:  # of hydra's, such as for model=null
@@ -90,15 +90,18 @@ def configuration_of(script: str, arguments: Sequence[str]) -> Any:
 
 
 @contextmanager
-def _outside_of_sweeps() -> Generator[None, None, None]:
-    """Let a task of a sweep compose the configuration of another script: hydra has one state for the whole process."""
-    there = GlobalHydra.instance()
-    sweeping = there.hydra
-    there.clear()
+def _composing() -> Generator[None, None, None]:
+    """Let hydra compose from conf/, also within a task of a sweep, which hydra itself has composed."""
+    instance = GlobalHydra.instance()
+    of_task = instance.hydra
+    instance.clear()
     try:
-        yield
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            yield
     finally:
-        there.hydra = sweeping
+        instance.clear()
+        if of_task is not None:
+            instance.initialize(of_task)
 
 
 def to_dataclass(composed: Any) -> Any:
@@ -167,16 +170,16 @@ def check_arguments(script: str, alone: str = "") -> Any:
         keys = keys_of_texts(script)
         options, rest = take_options(sys.argv[1:])
         rest = with_keys(rest, alone, keys)
-        is_sweep = bool({"-m", "--multirun"} & set(options))
+        is_multirun = bool({"-m", "--multirun"} & set(options))
         if {"--help", "-h"} & set(rest):
             given = [each for each in rest if "=" in each and each[0].isalpha() and not each.startswith("hydra")]
-            output.say(help_text(script, without_sweeps(as_typed(given, keys, True)) if is_sweep else given))
+            output.say(help_text(script, without_sweeps(as_typed(given, keys, True)) if is_multirun else given))
             sys.exit(output.exit_status())
         check_keys(rest, [row[0] for row in describe(SCHEMAS[script])])
         if not options and not any(argument.lstrip("+~").startswith("hydra") for argument in rest):
             return configuration_of(script, rest)
         register_schemas(script)
-        sys.argv[1:] = [*options, *as_typed(rest, keys, is_sweep)]
+        sys.argv[1:] = [*options, *as_typed(rest, keys, is_multirun)]
         return None
 
 

@@ -1,0 +1,331 @@
+"""run_study.py: a study runs whole, goes on after whatever ended it, and refuses what cannot be before it begins."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.processes import ROOT, is_alive, run_command, wait_until
+from helpers.small_data import make_text
+from helpers.small_study_file import write_study
+
+from hindsight import interrupts, runs
+from hindsight.config.study import Only, Scale, StudyConfig
+from hindsight.errors import InputError
+from hindsight.studies.results import StudyResult, read_result
+from hindsight.studies.run import StudyWork
+
+NAMES = ["forward-seed0", "forward-seed1", "backward-seed0", "backward-seed1"]
+WAIT_S = 300.0
+
+
+def keys_of(folder: Path, study: Path, **changes: Any) -> dict[str, str]:
+    places = {"out": "out", "runs_dir": "runs", "data_dir": "data", "corpus_dir": "."}
+    given = {"study": str(study), "scale": "tiny"} | {key: str(folder / name) for key, name in places.items()}
+    return given | {key: str(value) for key, value in changes.items()}
+
+
+def command(folder: Path, study: Path, **changes: Any) -> list[str]:
+    return ["run_study.py", *(f"{key}={value}" for key, value in keys_of(folder, study, **changes).items())]
+
+
+def opened(folder: Path, study: Path, **changes: Any) -> StudyWork:
+    given: dict[str, Any] = keys_of(folder, study) | {"scale": Scale.tiny}
+    return StudyWork(StudyConfig(**given | changes))
+
+
+def make(folder: Path, n_documents: int = 120, **changes: Any) -> Path:
+    """Write a study and its corpus."""
+    study = write_study(folder, **changes)
+    (folder / "corpus.txt").write_text(make_text(n_documents, seed=1), encoding="utf-8")
+    return study
+
+
+def lasting(result: StudyResult) -> Any:
+    """What a study has found, without what differs from start to start: when it was, and how fast."""
+    values = result.as_json()
+    del values["provenance"]
+    for run in values["runs"]:
+        del run["tokens_per_second"]
+    return json.loads(json.dumps(values))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study that has run, by the command."""
+    folder = tmp_path_factory.mktemp("whole")
+    done = run_command("python", *command(folder, make(folder)), timeout_s=WAIT_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.index("4 runs, ") < done.stdout.index("is trained")  # the table stands first
+    return folder
+
+
+@pytest.fixture
+def copied(whole: Path, tmp_path: Path) -> Path:
+    """A copy of it, the data only."""
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for name in ("corpus.txt", "small.yaml"):
+        shutil.copy(whole / name, folder)
+    shutil.copytree(whole / "data", folder / "data")
+    return folder
+
+
+def test_a_study_makes_its_data_trains_evaluates_compares_and_says_what_was_done(whole: Path):
+    out = whole / "out"
+    result = read_result(out)
+    assert [(run.name, run.state, run.error) for run in result.runs] == [(name, "done", None) for name in NAMES]
+    for run in result.runs:
+        assert run.loss_nats == run.evaluations[-1]["loss_nats"] < 6
+        assert run.settings["seed"] == run.axes["seed"]
+        assert run.metadata["git_commit"] == result.provenance["git_commit"]
+        assert (Path(run.folder) / runs.TOKEN_LOSSES).is_file()
+        assert [each.split()[1] for each in run.commands] == ["train_composer.py", "evaluate_tokens.py"]
+    (data,) = result.data.values()
+    assert (data["corpus"], data["tokenizer"]) == ("words", "own")
+    assert data["train"]["documents"] + data["val"]["documents"] == 120
+    compared = json.loads((out / "comparison" / "comparison.json").read_text())
+    assert len(compared["pairs"]) == 2
+    assert (out / "runs.csv").read_text().count("\n") == 5
+    script = (out / "commands.sh").read_text()
+    assert script.index("train_tokenizer.py") < script.index("convert_to_mds.py") < script.index("train_composer.py")
+    assert all(run.commands[0] in script for run in result.runs)
+    assert (out / "report.md").is_file()
+
+
+def test_its_commands_are_what_a_person_types_and_find_all_done(whole: Path):
+    (_, run, *_) = read_result(whole / "out").runs
+    for typed in run.commands:
+        done = subprocess.run(
+            ["bash", "-c", f'python() {{ "{sys.executable}" "$@"; }}; {typed}'],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "nothing to do" in done.stdout or "already there" in done.stdout
+
+
+def test_a_study_that_is_done_trains_nothing_and_finds_the_same(whole: Path, capsys: pytest.CaptureFixture[str]):
+    before = lasting(read_result(whole / "out"))
+    logs = {path.name: path.stat().st_size for path in (whole / "out" / "logs").glob("*seed*.log")}
+    assert opened(whole, whole / "small.yaml").run() == 0
+    assert {path.name: path.stat().st_size for path in (whole / "out" / "logs").glob("*seed*.log")} == logs
+    assert lasting(read_result(whole / "out")) == before
+    assert capsys.readouterr().out.count("done") == 4
+
+
+def test_only_a_part_is_done(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    study = make(tmp_path)
+    assert opened(tmp_path, study, only=Only.table).run() == 0
+    assert capsys.readouterr().out.count("no data yet") == 4
+    assert not (tmp_path / "data").exists()
+    assert not (tmp_path / "out").exists()
+    assert opened(tmp_path, study, only=Only.data).run() == 0
+    assert not (tmp_path / "runs").exists()
+    assert opened(tmp_path, study, only=Only.report).run() == 0
+    assert {run.state for run in read_result(tmp_path / "out").runs} == {"missing"}
+
+
+def test_a_run_that_was_trained_by_hand_on_the_same_data_elsewhere_is_taken_as_it_is(
+    whole: Path, copied: Path, capsys: pytest.CaptureFixture[str]
+):
+    (moved,) = [path for path in (copied / "data").iterdir() if (path / "manifest.json").exists()]
+    shutil.copytree(moved, copied / "elsewhere")
+    shutil.copytree(whole / "runs", copied / "runs")
+    for path in (copied / "runs").rglob(runs.CONFIG):
+        path.write_text(path.read_text().replace(str(whole / "data"), str(copied / "elsewhere")))
+    assert opened(copied, copied / "small.yaml", only=Only.table).run() == 0
+    assert capsys.readouterr().out.count("done") == 4
+
+
+def test_a_run_that_fails_is_told_at_the_end_and_keeps_no_other(copied: Path, caplog: pytest.LogCaptureFixture):
+    in_the_way = copied / "runs" / "small-tiny" / "forward-seed1"
+    in_the_way.mkdir(parents=True)
+    (in_the_way / "notes.txt").write_text("no run")
+    study = copied / "small.yaml"
+    assert opened(copied, study).run() == 1
+    states = {run.name: (run.state, run.error) for run in read_result(copied / "out").runs}
+    assert [states[name][0] for name in NAMES] == ["done", "failed", "done", "done"]
+    error = states["forward-seed1"][1]
+    assert error is not None
+    assert "exit status 2: train_composer.py: run_name=forward-seed1:" in error
+    assert str(copied / "out" / "logs" / "forward-seed1.log") in error
+    assert caplog.messages[-1] == f"forward-seed1 failed, {error}"
+    assert opened(copied, study, only=Only.report).run() == 0
+    assert read_result(copied / "out").runs[1].state == "failed"  # as another process has found
+    shutil.rmtree(in_the_way)
+    assert opened(copied, study).run() == 0
+    assert [(run.state, run.error) for run in read_result(copied / "out").runs] == 4 * [("done", None)]
+
+
+def test_tasks_are_runs_of_the_table_also_by_hydras_launchers(copied: Path):
+    study = copied / "small.yaml"
+    done = run_command("python", "run_study.py", "-m", *command(copied, study, task="2,0")[1:], timeout_s=WAIT_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    there = {path.parent.name for path in (copied / "runs" / "small-tiny").glob(f"*/{runs.TOKEN_LOSSES}")}
+    assert there == {"backward-seed0", "forward-seed0"}
+    assert not (copied / "out" / "study.json").exists()
+    with pytest.raises(InputError, match="task=4: study=small scale=tiny has 4 runs; give at most 3"):
+        opened(copied, study, task=4)
+
+
+def test_the_sweep_finds_rates_and_orders_with_one_rate_are_one_run(tmp_path: Path):
+    changes: dict[str, Any] = {
+        "lr_sweep": {"rates": ["1e-4", 1e-2], "max_duration": "3ba"},
+        "axes": {"optim.lr": ["same", "best"], "seed": [0]},
+        "report": ["learning_rate", "gap"],
+        "evaluation": None,
+    }
+    study = make(tmp_path, **changes)
+    with pytest.raises(InputError, match=r"task=5: the learning rate of .* runs 0 to 3 of the table"):
+        opened(tmp_path, study, task=5).run()
+    assert opened(tmp_path, study).run() == 0
+    result = read_result(tmp_path / "out")
+    assert [(run.is_sweep, run.state) for run in result.runs] == 4 * [(True, "done")] + 4 * [(False, "done")]
+    (rates,) = result.rates
+    for run in result.runs[4:]:
+        rate = rates["same"] if run.axes["optim.lr"] == "same" else rates["best"][run.axes["order"]]
+        assert run.settings["optim.lr"] == rate
+        assert run.folder.endswith(f"-lr{rate}")
+    losses = {run.name: run.loss_nats for run in result.runs if run.is_sweep}
+    best = min((0.0001, 0.01), key=lambda rate: losses[f"sweep-forward-lr{rate}"] or 0)
+    assert rates["best"]["forward"] == best
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"settings": {"model.d_model": 1 << 17, "model.n_layers": 64}}, "of the 4 runs that are missing need"),
+    ({"settings": {"data.context_length": 24}}, "data.context_length=24 does not divide block_length=32"),
+    ({"settings": {"batch_size": 100_000}}, "batch_size=100000 is more than an epoch"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), BAD, ids=lambda value: value if isinstance(value, str) else "")
+def test_what_does_not_fit_the_data_or_the_disk_is_said_before_the_first_run(
+    copied: Path, changes: dict[str, Any], words: str
+):
+    study = write_study(copied, **changes)
+    with pytest.raises(InputError, match=words):
+        opened(copied, study).run()
+    assert not (copied / "runs").exists()
+
+
+def test_a_run_that_was_begun_with_other_settings_is_refused(whole: Path, copied: Path):
+    shutil.copytree(whole / "runs", copied / "runs")
+    study = write_study(copied, settings={"optim.lr": 0.1})
+    with pytest.raises(InputError, match=r"run_name=forward-seed0 cannot go on .*optim.lr=0.1 \(the run has 0.003\)"):
+        opened(copied, study).run()
+
+
+def test_few_documents_to_validate_on_are_refused_unless_the_study_takes_them(tmp_path: Path):
+    study = make(tmp_path, n_documents=30)
+    with pytest.raises(InputError, match=r"few documents to validate on .*a study asks for 20"):
+        opened(tmp_path, study).run()
+    study = write_study(tmp_path, few_documents=True)
+    assert opened(tmp_path, study, only=Only.table).run() == 0
+
+
+def test_two_studies_into_one_folder_are_refused_and_tasks_are_not(whole: Path):
+    holding = "from hindsight.files import locked; from pathlib import Path; import sys\n"
+    holding += (
+        "with locked(Path(sys.argv[1]), '', sys.argv[2] == 'shared'): print('held', flush=True); sys.stdin.read()"
+    )
+    for kind in ("alone", "shared"):
+        arguments = [sys.executable, "-c", holding, str(whole / "out" / ".study"), kind]
+        with subprocess.Popen(arguments, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"held\n"
+            with pytest.raises(InputError, match=r"study=small: another process works on it in .*out \(process "):
+                opened(whole, whole / "small.yaml").run()
+            if kind == "shared":
+                assert opened(whole, whole / "small.yaml", task=1).run() == 0
+            assert other.stdin is not None
+            other.stdin.close()
+
+
+class Started:
+    """The command, in a process group of its own."""
+
+    def __init__(self, folder: Path, study: Path) -> None:
+        self.log = folder / "said.txt"
+        with self.log.open("ab") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, *command(folder, study)],
+                cwd=ROOT,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def descendants(self) -> set[int]:
+        """It and all that was started by it, by itself or through others."""
+        parents: dict[int, int] = {}
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                parents[int(path.parent.name)] = int(path.read_text().rsplit(")", 1)[1].split()[1])
+            except OSError:
+                continue
+        found = {self.process.pid}
+        while more := {child for child, parent in parents.items() if parent in found} - found:
+            found |= more
+        return found
+
+
+def test_an_interrupted_study_saves_what_runs_and_leaves_nothing_behind(copied: Path):
+    study = write_study(copied, settings={"max_duration": "2000ba", "checkpoint.interval": "1000ba"})
+    started = Started(copied, study)
+    folder = copied / "runs" / "small-tiny"
+    wait_until("training", lambda: [*folder.glob(f"*/{runs.METRICS}")], timeout_s=WAIT_S)
+    processes = started.descendants()
+    started.process.send_signal(signal.SIGTERM)
+    assert started.process.wait(WAIT_S) == interrupts.EXIT_INTERRUPTED
+    assert "Interrupted by SIGTERM: what is done stays, and the same command goes on." in started.log.read_text()
+    wait_until("the end of all processes", lambda: not any(map(is_alive, processes)))
+    assert [*folder.glob("*/checkpoints/*.pt")]
+
+
+def kill_at_random_moments(folder: Path, study: Path, n_kills: int) -> Iterator[None]:
+    """Start a study again and again, and kill it: it alone, or with its process group."""
+    rng = random.Random(n_kills)
+    longest_s = 20.0
+    for number in range(n_kills):
+        began_s = time.monotonic()
+        started = Started(folder, study)
+        try:
+            started.process.wait(rng.uniform(0.5, longest_s))
+            longest_s = time.monotonic() - began_s  # it was done before: kill the next ones earlier, from the beginning
+            shutil.rmtree(folder / "runs")
+            shutil.rmtree(folder / "out")
+        except subprocess.TimeoutExpired:
+            processes = started.descendants()
+            if number % 2:
+                os.killpg(started.process.pid, signal.SIGKILL)
+            else:
+                started.process.kill()
+            started.process.wait()
+            wait_until("the end of all processes", lambda: not any(map(is_alive, processes)), timeout_s=20)  # noqa: B023
+        yield
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_study_killed_at_ten_random_moments_ends_in_the_same_report(whole: Path, tmp_path: Path):
+    expected = lasting(read_result(whole / "out"))
+    report = (whole / "out" / "report.md").read_text()
+    folder = tmp_path / "killed"
+    study = make(folder)
+    for _ in kill_at_random_moments(folder, study, 10):
+        continue
+    done = run_command("python", *command(folder, study), timeout_s=WAIT_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.dumps(lasting(read_result(folder / "out"))).replace(str(folder), str(whole))
+    assert json.loads(found) == expected
+    assert (folder / "out" / "report.md").read_text().replace(str(folder), str(whole)) == report
