@@ -373,6 +373,19 @@ def test_a_sweep_is_an_array_of_slurm(scheduler: Scheduler, checkout: Path):
     assert len(list((checkout / "runs" / "sweep" / ".sweep" / ".submitit").glob("*_[01]/*_log.out"))) == 2
 
 
+def test_tasks_of_a_study_are_an_array_of_slurm(scheduler: Scheduler, checkout: Path, corpus: Path):
+    if not isinstance(scheduler, Slurm):
+        pytest.skip("submitit has no launcher for Grid Engine")
+    (checkout / "swept.yaml").write_text(study_file("max_duration=5ba"))
+    launcher = ["hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.timeout_min=10"]
+    asked = ["study=swept.yaml", "scale=tiny", f"corpus_dir={corpus.parent}", "data_dir=studied"]
+    scheduler.call(sys.executable, "run_study.py", *asked, "only=data", timeout_s=STARTS_S)
+    scheduler.call(sys.executable, "run_study.py", "-m", *asked, "task=range(0,2)", *launcher, timeout_s=STARTS_S)
+    done = list_runs(ListConfig(runs_dir=str(checkout / "runs" / "swept-tiny")))
+    assert {row.name: row.state.name for row in done} == {"forward": "done", "backward": "done"}
+    assert len(list((checkout / "runs" / ".sweep" / ".submitit").glob("*_[01]/*_log.out"))) == 2
+
+
 def test_a_job_whose_time_is_up_goes_on_as_a_chain(scheduler: Scheduler, checkout: Path, sleeper: str):
     assert scheduler.wait(sleeper, 150) == [0]
     log = job_log(checkout, "train_gpt2", sleeper)
