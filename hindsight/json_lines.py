@@ -78,8 +78,11 @@ def read_backward(path: Path, holding: bytes = b"") -> Iterator[dict[str, Any]]:
         while place > 0 and len(rest) < MAX_LINE_BYTES:
             start = max(place - BLOCK_BYTES, 0)
             file.seek(start)
-            rest, *lines = (file.read(place - start) + rest).split(b"\n")
-            place = start
+            block, place = file.read(place - start) + rest, start
+            if holding not in block:  # nothing but the begin of a line that may go on in the block before
+                rest = block.partition(b"\n")[0]
+                continue
+            rest, *lines = block.split(b"\n")
             found = (line for line in reversed(lines) if holding in line)
             yield from (record for line in found if (record := parse(line)) is not None)
         if place == 0 and holding in rest and (record := parse(rest)) is not None:

@@ -104,6 +104,16 @@ def test_a_file_is_read_from_its_end_across_blocks(path):
     assert not [*read_backward(path.with_name("missing"))]
 
 
+@pytest.mark.parametrize("every", [1, 7, 900, 1500, 2000])
+def test_lines_that_hold_a_text_are_found_from_the_end_wherever_blocks_end(path, every):
+    steps = range(1, 2000)
+    path.write_bytes(
+        b"".join(line(step, text="é" * (step % 50), **{"x": 1} if step % every == 0 else {}) for step in steps)
+    )
+    found = [record["step"] for record in read_backward(path, b'"x"')]
+    assert found == [step for step in reversed(steps) if step % every == 0]
+
+
 def test_a_line_that_is_too_long_is_damage_and_no_cut_line(path):
     path.write_bytes(line(1) + b"x" * (17 << 20) + b"\n" + line(2))
     with pytest.raises(InputError, match="line 2 is no JSON object"):

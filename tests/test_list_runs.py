@@ -19,7 +19,9 @@ from helpers.training_runs import lines
 from hindsight.config.listing import COLUMNS, ListConfig, State
 from hindsight.errors import InputError
 from hindsight.files import is_locked
+from hindsight.runs import read_config
 from hindsight.studies.listing import list_runs, sorted_rows
+from hindsight.studies.quick_config import SHOWN, plain_values
 from hindsight.studies.run_list import RunRow, age, describe_run, table_of_rows
 
 ENDLESS = "max_duration=100000ba"
@@ -156,6 +158,37 @@ def test_a_folder_of_damaged_runs_is_listed_whole(runs):
     for number in range(len(DAMAGES)):
         assert f"damaged{number}: {describe_run(runs / f'damaged{number}').problem}" in done.stdout
     assert f"1 interrupted, 1 begun, 1 done, {len(DAMAGES)} damaged" in done.stdout
+
+
+@pytest.mark.slow
+def test_what_is_shown_of_a_config_is_found_without_parsing_it_as_parsing_finds_it(runs):
+    path = runs / "done" / "config.yaml"
+    whole, parsed = path.read_text(), read_config(runs / "done")
+    quick = plain_values(path)
+    assert quick is not None
+    assert quick == {key: parsed[key] for key in quick}
+    assert {"model.name", "data.path", "seed", "direction"} <= quick.keys()
+    assert all(parsed[key] is None for key in SHOWN - quick.keys())
+    for old, new in (
+        ("name: gpt_nano", "name: 'a: b'"),  # quotes, comments, references and damage are left to the parser
+        ("name: gpt_nano", "name: gpt_nano # small"),
+        ("name: gpt_nano", "name: *model"),
+        ("  name: gpt_nano\n", ""),
+        ("seed: 0\n", "seed: 0\n\x00\x00"),
+        (whole[300:], ""),
+    ):
+        path.write_text(whole.replace(old, new, 1))
+        assert plain_values(path) is None, new
+
+
+@pytest.mark.slow
+def test_losses_are_found_however_far_they_are_from_the_end(runs):
+    path = runs / "done" / "metrics.jsonl"
+    before = describe_run(runs / "done")
+    add(path, b"".join(b'{"step": %d, "text": "%s"}\n' % (step, b"x" * 300) for step in range(13, 1000)))
+    after = describe_run(runs / "done")
+    assert after.step == 999
+    assert (after.train_loss_nats, after.val_loss_nats) == (before.train_loss_nats, before.val_loss_nats)
 
 
 @pytest.mark.slow

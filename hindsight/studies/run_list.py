@@ -18,10 +18,20 @@ from typing import Any
 from hindsight import runs
 from hindsight.config.listing import COLUMNS, State
 from hindsight.errors import InputError
-from hindsight.json_lines import read_backward, step_of
 from hindsight.shown_numbers import size
 from hindsight.shown_text import one_line, visible
-from hindsight.studies.run_state import Content, add_files, content_of, is_empty, judge, metrics_problem, relative
+from hindsight.studies.quick_config import shown_config
+from hindsight.studies.run_state import (
+    Content,
+    add_files,
+    content_of,
+    is_damaged,
+    is_empty,
+    judge,
+    last_number,
+    relative,
+    tail_of_metrics,
+)
 
 KEPT = 10_000
 """Runs whose records are kept while they are watched."""
@@ -94,11 +104,10 @@ def describe_run(folder: Path, name: str | None = None) -> RunRow:
     elsewhere = config.get("checkpoint.folder")
     if isinstance(elsewhere, str) and "://" not in elsewhere and not Path(elsewhere).is_relative_to(folder):
         add_files(content, elsewhere)
-    problem = problem or metrics_problem(folder)
     try:
-        _add_metrics(row, folder / runs.METRICS)
-    except (InputError, OSError) as error:
-        problem = problem or (relative(error, folder) if isinstance(error, InputError) else str(error.strerror))
+        _add_metrics(row, folder)
+    except InputError as error:
+        problem = problem or relative(error, folder)
     known = {"total_steps": row.total_steps, "checkpoint.folder": elsewhere} if config and metadata else {}
     judged = judge(folder, content, known, problem, row.step)
     row.state, row.problem, row.holder = judged.state, judged.problem, judged.holder
@@ -129,9 +138,7 @@ def _records(folder: Path, content: Content) -> tuple[dict[str, Any], dict[str, 
 @lru_cache(KEPT)
 def _config(folder: Path, written: int, n_bytes: int) -> dict[str, Any]:
     """Read config.yaml, of which what it holds stays known until it is written again."""
-    values = runs.read_config(folder)
-    runs.require_keys(values, folder / runs.CONFIG, "model.name", "data.path")
-    return values
+    return shown_config(folder)
 
 
 @lru_cache(KEPT)
@@ -152,11 +159,17 @@ def _add_records(row: RunRow, config: dict[str, Any], metadata: dict[str, Any]) 
     row.step = 0 if config else None
 
 
-def _add_metrics(row: RunRow, path: Path) -> None:
-    steps = (step_of(record) for record in read_backward(path, b'"step"'))
-    row.step = next((step for step in steps if step is not None), row.step)
-    row.train_loss_nats = runs.last_value(path, runs.TRAIN_LOSS)
-    row.val_loss_nats = runs.last_value(path, runs.EVAL_LOSS)
+def _add_metrics(row: RunRow, folder: Path) -> None:
+    """Add the last step and losses; InputError if metrics cannot be read, or their last line."""
+    path, tail = folder / runs.METRICS, tail_of_metrics(folder)
+    if not tail:
+        return
+    step = last_number(tail, path, "step")
+    row.step = step if isinstance(step, int) and step >= 0 else row.step
+    row.train_loss_nats = last_number(tail, path, runs.TRAIN_LOSS)
+    row.val_loss_nats = last_number(tail, path, runs.EVAL_LOSS)
+    if is_damaged(tail):
+        raise InputError(f"the last line of {path.name} cannot be read")
 
 
 def table_of_rows(rows: Sequence[RunRow], columns: int | None = None, lines: int | None = None) -> str:

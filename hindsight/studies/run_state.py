@@ -145,20 +145,41 @@ def relative(error: InputError, folder: Path) -> str:
     return str(error).replace(f"{folder}{os.sep}", "").rstrip(".")
 
 
-def metrics_problem(folder: Path) -> str | None:
-    """Say what is wrong with the end of metrics.jsonl; a last line that a kill has cut is not."""
+def tail_of_metrics(folder: Path) -> bytes:
+    """Read the end of metrics.jsonl, which may begin within a line; nothing of a run that has none.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     path = folder / runs.METRICS
     try:
         with open_regular(path) as file:
-            place = max(file.seek(0, os.SEEK_END) - TAIL_BYTES, 0)
-            file.seek(place)
-            lines = file.read(TAIL_BYTES).split(b"\n")[:-1]
+            file.seek(max(file.seek(0, os.SEEK_END) - TAIL_BYTES, 0))
+            return file.read(TAIL_BYTES)
     except FileNotFoundError:
-        return None
+        return b""
     except OSError as error:
-        return f"{path.name} cannot be read ({error.strerror})"
-    is_whole = len(lines) > (place > 0)
-    return f"the last line of {path.name} cannot be read" if is_whole and step_of(parse(lines[-1])) is None else None
+        raise InputError(f"{path.name} cannot be read ({error.strerror})") from None
+
+
+def is_damaged(tail: bytes) -> bool:
+    """Tell whether the last line of metrics is no object with a step; one that a kill has cut is not the last."""
+    end = tail.rfind(b"\n")
+    begin = tail.rfind(b"\n", 0, max(end, 0))
+    line = tail[begin + 1 : max(end, 0)]
+    is_whole = begin >= 0 or len(tail) < TAIL_BYTES
+    return is_whole and line.strip() != b"" and step_of(parse(line)) is None
+
+
+def last_number(tail: bytes, path: Path, key: str) -> float | None:
+    """Find the last number that was logged under a key: at the end of metrics, where it mostly is, or before."""
+    place = tail.rfind(f'"{key}"'.encode())
+    if place >= 0:
+        begin, end = tail.rfind(b"\n", 0, place), tail.find(b"\n", place)
+        value = (parse(tail[begin + 1 : end if end >= 0 else None]) or {}).get(key)
+        if runs.is_number(value):
+            return value
+    return runs.last_value(path, key)
 
 
 def _holder(folder: Path) -> str | None:
