@@ -21,6 +21,8 @@ ADDED = {
     "compare_directions.py": [],
     "generate_text.py": ["length=5"],
     "export_hf.py": [],
+    "run_study.py": [],
+    "list_runs.py": [],
 }
 # `make test` runs this; the demo is its own test.
 NOT_RUN_HERE = {"make demo", "make test", "make check", "source .venv/bin/activate"}
@@ -68,4 +70,5 @@ def test_every_command_of_the_readme_runs_in_the_order_shown(tmp_path: Path, sha
     )
     assert all((tmp_path / name).is_file() for name in made)
     runs = {path.name for path in (tmp_path / "runs").iterdir()}
-    assert runs == {f"{NAME_OF_SMALL}-{data}-seed0" for data in ("bible-backward", "novels-forward", "novels-backward")}
+    named = {f"{NAME_OF_SMALL}-{data}-seed0" for data in ("bible-backward", "novels-forward", "novels-backward")}
+    assert runs == {*named, "demo-tiny"}

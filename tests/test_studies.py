@@ -1,0 +1,136 @@
+"""The studies that ship: each is read at every scale, and runs whole at scale=tiny."""
+
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from helpers.processes import ROOT, run_command
+from helpers.training_runs import compose_config
+
+from hindsight.config.keys import flatten
+from hindsight.config.schemas import names_in
+from hindsight.config.study import Scale, StudyConfig
+from hindsight.errors import InputError
+from hindsight.studies.made_data import Data
+from hindsight.studies.planned_runs import PlannedRun, plan_runs
+from hindsight.studies.results import COMPARISON, REPORT_HTML, REPORT_MD, read_result
+from hindsight.studies.study_file import Study, read_study
+
+SHIPPED = names_in("study")
+MEANT = {
+    "boundary_controls",
+    "demo",
+    "lr_per_order",
+    "null",
+    "paper_context",
+    "paper_languages",
+    "paper_main",
+    "paper_sizes",
+    "permutations",
+    "synthetic",
+    "tokenizer_controls",
+    "words_and_sentences",
+}
+
+
+def texts_of(study: Study) -> list[str]:
+    """Paths of all texts that a study reads and does not make."""
+    entries = [entry.get("make", entry) for entry in study.corpora.values()]
+    return [str(entry["corpus"]) for entry in entries if "corpus" in entry]
+
+
+def planned(name: str, scale: Scale, folder: Path) -> tuple[Study, list[PlannedRun]]:
+    """Plan the runs of a study, with a line for each text that it reads."""
+    study = read_study(name, scale)
+    for text in texts_of(study):
+        (folder / text).parent.mkdir(parents=True, exist_ok=True)
+        (folder / text).write_text("A line.\n")
+    config = StudyConfig(study=name, scale=scale, corpus_dir=str(folder), data_dir=str(folder / "data"))
+    return study, plan_runs(study, config, Data(study, config))
+
+
+def documented() -> dict[str, list[int]]:
+    """Number of runs at scale=cpu, and of those of the sweep, as docs/studies.md has them."""
+    text = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| `") and line.endswith(" min |")]
+    return {row[1].strip(" `"): [int(number) for number in re.findall(r"\d+", row[3])] for row in rows}
+
+
+def test_the_studies_of_the_documentation_are_those_that_ship():
+    assert set(SHIPPED) == MEANT == set(documented())
+
+
+@pytest.mark.parametrize("scale", list(Scale))
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_study_plans_runs_in_two_orders_at_every_scale(name: str, scale: Scale, tmp_path: Path):
+    study, runs = planned(name, scale, tmp_path)
+    assert study.question.endswith("?")
+    orders = {run.axes["order"] for run in runs}
+    assert {"forward", "backward"} <= orders
+    assert len({run.name for run in runs}) == len(runs)
+    of_sweep = sum(run.is_sweep for run in runs)
+    if scale is Scale.cpu:
+        assert documented()[name] == [len(runs) - of_sweep, *([of_sweep] if of_sweep else [])]
+    if scale is Scale.tiny:
+        assert len(runs) <= 8, "together they take less than four minutes"
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_study_demo_has_the_runs_of_make_demo(number: int, tmp_path: Path):
+    _, runs = planned("demo", Scale.cpu, tmp_path)
+    run = runs[number]
+    made = compose_config("train_composer", "experiment=demo", f"direction={run.axes['order']}")
+    config = replace(run.config)  # in its normal form, in which direction= is set
+    differences = {key for key, value in flatten(asdict(made)).items() if flatten(asdict(config))[key] != value}
+    assert differences == {"data.path", "run_name", "runs_dir"}
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    tokenizer, shards = (step.command for step in run.dataset.steps[-2:])
+    assert (tokenizer.script, shards.script) == ("train_tokenizer", "convert_to_mds")
+    assert f"out=$(DEMO)/tokenizer {tokenizer.arguments[-1]}" in makefile
+    assert f"out=$(DEMO)/bible {shards.arguments[-1]}" in makefile
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_where_a_text_can_be_had_is_said_of_each(name: str, tmp_path: Path):
+    for scale in Scale:
+        study = read_study(name, scale)
+        for entry in study.corpora.values():
+            assert ("source" in entry) == ("corpus" in entry.get("make", entry))
+        if texts_of(study):
+            config = StudyConfig(study=name, scale=scale, corpus_dir=str(tmp_path), data_dir=str(tmp_path / "data"))
+            with pytest.raises(InputError, match=r"corpus_dir=.*https://"):
+                plan_runs(study, config, Data(study, config))
+
+
+def test_a_study_that_does_not_ship_is_refused_with_those_that_do():
+    with pytest.raises(InputError, match="did you mean study=paper_main"):
+        read_study("paper_mian", Scale.tiny)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Corpora, tokenizers and shards, which the studies share."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_study_runs_whole_at_scale_tiny(name: str, data_dir: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    done = run_command(
+        *("python", "run_study.py", f"study={name}", "scale=tiny", f"out={out}"),
+        *(f"data_dir={data_dir}", f"runs_dir={tmp_path / 'runs'}"),
+        timeout_s=280,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    study, result = read_study(name, Scale.tiny), read_result(out)
+    assert result.question == study.question
+    assert {run.state for run in result.runs} == {"done"}
+    assert all(run.loss_nats is not None for run in result.runs)
+    losses = {Path(run.folder, "token_losses.parquet").is_file() for run in result.runs if not run.is_sweep}
+    assert losses == {study.evaluation is not None}
+    for file in (out / REPORT_HTML, out / REPORT_MD, out / COMPARISON / "comparison.json"):
+        assert file.is_file()
