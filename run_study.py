@@ -30,6 +30,7 @@ def main(config: StudyConfig) -> None:
     try:
         with interrupts.giving_up_after(0):
             work = StudyWork(config)
+        interrupts.finish_steps()  # from here on the commands that run are waited for
         status = work.run()
     except interrupts.GaveUp as reason:
         interrupts.leave_at_once(reason)

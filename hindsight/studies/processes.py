@@ -4,6 +4,7 @@ They are forked from processes that have imported what they need (fork_server.py
 light one for everything else, which is ready at once.
 """
 
+import atexit
 import json
 import os
 import selectors
@@ -26,6 +27,9 @@ OF_TRAINING = ("train_composer", "evaluate_tokens")
 """Commands that need PyTorch and Composer."""
 LIGHT = ("hindsight.command_line", "hindsight.conversion.convert", "hindsight.tokenization.bpe_training")
 """What the other commands import."""
+_servers: dict[tuple[str, ...], subprocess.Popen[bytes]] = {}
+"""Those of this process, which several studies of it, one after the other, share: by kind and environment."""
+_numbers = count()
 LINGER_S = 120.0
 """Seconds that commands have to save and leave after a request to stop."""
 
@@ -55,9 +59,8 @@ class Processes:
     def __init__(self, folder: Path, environment: Mapping[str, str], with_training: bool) -> None:
         self.folder, self.environment = folder, dict(environment)
         folder.mkdir(parents=True, exist_ok=True)
-        self._numbers = count()
         self._running: dict[int, tuple[str, subprocess.Popen[bytes]]] = {}
-        self._servers: dict[str, subprocess.Popen[bytes]] = {}
+        self._used: dict[str, subprocess.Popen[bytes]] = {}
         self._lines: dict[int, bytes] = {}
         self._selector = selectors.DefaultSelector()
         if with_training:
@@ -79,7 +82,7 @@ class Processes:
             file.write(f"$ {command.typed}\n")
         is_forked = command.devices == 1 and "." not in command.script
         server = self._server(TRAINING if is_forked and command.script in OF_TRAINING else "")
-        number = next(self._numbers)
+        number = next(_numbers)
         self._running[number] = name, server
         self._say(
             server,
@@ -130,35 +133,48 @@ class Processes:
             self.wait(until - time.monotonic())
 
     def close(self) -> None:
-        """End everything that still runs."""
-        for server in self._servers.values():
-            server.kill()  # with which its commands end
-            server.communicate()
-        self._servers.clear()
-        self._running.clear()
+        """End everything that still runs; the processes that commands are forked from stay for other studies."""
         self._selector.close()
+        if self._running:
+            end_servers()
+        self._running.clear()
 
     def _server(self, kind: str) -> subprocess.Popen[bytes]:
-        if kind not in self._servers:
-            with (self.folder / "processes.log").open("ab") as log:
-                self._servers[kind] = server = subprocess.Popen(
-                    [sys.executable, "-m", SERVER, str(os.getpid()), *([kind] if kind else LIGHT)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    cwd=ROOT,
-                    env=os.environ | self.environment,
-                    start_new_session=True,  # what is typed in the terminal is for the study, which passes it on
-                )
+        if kind not in self._used:
+            key = kind, *(f"{name}={value}" for name, value in sorted(self.environment.items()))
+            if key not in _servers or _servers[key].poll() is not None:
+                _servers[key] = self._new_server(kind)
+            self._used[kind] = server = _servers[key]
             assert server.stdout is not None
             self._selector.register(server.stdout.fileno(), selectors.EVENT_READ)
             self._lines[server.stdout.fileno()] = b""
-        return self._servers[kind]
+        return self._used[kind]
+
+    def _new_server(self, kind: str) -> subprocess.Popen[bytes]:
+        with (self.folder / "processes.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", SERVER, str(os.getpid()), *([kind] if kind else LIGHT)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=ROOT,
+                env=os.environ | self.environment,
+                start_new_session=True,  # what is typed in the terminal is for the study, which passes it on
+            )
 
     def _say(self, server: subprocess.Popen[bytes], request: Mapping[str, Any]) -> None:
         assert server.stdin is not None
         server.stdin.write(json.dumps(request).encode() + b"\n")
         server.stdin.flush()
+
+
+@atexit.register
+def end_servers() -> None:
+    """End the processes that commands are forked from, and with them all that still runs."""
+    while _servers:
+        _, server = _servers.popitem()
+        server.kill()
+        server.communicate()
 
 
 def how_it_ended(status: int) -> str:

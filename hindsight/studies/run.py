@@ -24,7 +24,7 @@ from hindsight.studies.plan_table import require_room, rows_of, table_of
 from hindsight.studies.planned_runs import PlannedRun, best_rates, plan_runs
 from hindsight.studies.processes import Processes, how_it_ended, last_line
 from hindsight.studies.results import COMPARISON
-from hindsight.studies.speeds import speeds_of
+from hindsight.studies.speeds import speeds_of, try_speeds
 from hindsight.studies.study_file import Study, read_study
 from hindsight.studies.study_records import result_of_study, write_records
 from hindsight.studies.study_report import write_study_report
@@ -51,8 +51,7 @@ class StudyWork:
         self.planned = plan_runs(self.study, config, self.data)
         self.rates: list[dict[str, object]] = []
         self.outcome = Outcome()
-        n_slots = len(gpus()) // config.devices or available_cores()
-        self.workers = config.workers or max(n_slots, 1)
+        self.workers = config.workers or max((len(gpus()) or available_cores()) // config.devices, 1)
         if config.task is not None and config.task >= len(self.planned):
             raise InputError(
                 f"task={config.task}: study={self.study.name} scale={config.scale.name} has {len(self.planned)} runs; "
@@ -70,7 +69,8 @@ class StudyWork:
         self._require_documents(there)
         states = dict(zip([run.name for run in there], self._states(there), strict=True))
         if self.config.only is Only.table:
-            self._show_table([states.get(run.name) for run in self.planned], {})
+            speeds = speeds_of(there, [states[run.name] for run in there])
+            self._show_table([states.get(run.name) for run in self.planned], speeds.known)
             return output.exit_status()
         doing = f"study={self.study.name}: another process works on it in {self.out}"
         with ExitStack() as stack:
@@ -107,7 +107,7 @@ class StudyWork:
         states = self._states(self.planned)
         require_room([*{state.setup.folder: state for state in states}.values()], self.workers)
         tries = self.config.tried_steps if self.config.task is None else 0
-        speeds = speeds_of(self.planned, states, processes, self.out, tries, self.workers)
+        speeds = try_speeds(speeds_of(self.planned, states), processes, self.out, tries, self.workers)
         self._show_table(states, speeds)
         if (task := self.config.task) is not None:
             return self._train_task(task, processes)
@@ -157,7 +157,7 @@ class StudyWork:
     def _processes(self, states: dict[str, RunState]) -> Processes:
         is_all_done = len(states) == len(self.planned) and all(state.state == DONE for state in states.values())
         with_training = self.config.only is None and not is_all_done
-        threads = str(max(1, available_cores() // self.workers))
+        threads = str(max(1, available_cores() // (self.workers * self.config.devices)))
         environment = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": threads}
         # Threads that wait in a busy loop take the core of another run.
         environment |= {} if "OMP_WAIT_POLICY" in os.environ else {"OMP_WAIT_POLICY": "passive"}

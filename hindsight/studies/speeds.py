@@ -4,7 +4,7 @@ import json
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hindsight.config.keys import flatten
@@ -28,48 +28,63 @@ ONLY_TRIED = {
 }
 
 
-def speeds_of(
-    planned: Sequence[PlannedRun],
-    states: Sequence[RunState],
-    processes: Processes,
-    out: Path,
-    tried_steps: int,
-    workers: int,
-) -> dict[str, float]:
-    """Find the speed of runs, in tokens per second.
+@dataclass
+class Speeds:
+    """How fast runs are.
+
+    Args:
+        known: tokens per second, by the name of the run.
+        unknown: runs of which no earlier one tells, those that are alike together.
+    """
+
+    known: dict[str, float]
+    unknown: list[list[PlannedRun]]
+
+
+def speeds_of(planned: Sequence[PlannedRun], states: Sequence[RunState]) -> Speeds:
+    """Find the speed of runs by earlier ones with the same settings.
 
     Args:
         planned: the runs.
         states: how far each is.
-        processes: starts what is tried.
-        out: folder of the study.
-        tried_steps: steps that are tried where no earlier run tells; 0 for none.
-        workers: runs at once: so many are tried at once, too, for they slow each other down.
-
-    Returns:
-        The speed by the name of the run, where it is known.
     """
     alike: dict[str, list[int]] = {}
     for number, (run, state) in enumerate(zip(planned, states, strict=True)):
         settings = speed_settings(flatten(asdict(run.config))) | {"vocab_size": state.setup.vocab_size}
         alike.setdefault(json.dumps(settings, sort_keys=True, default=str), []).append(number)
-    speeds: dict[str, float] = {}
-    untold: list[tuple[PlannedRun, list[int]]] = []
-    places = _places(planned[0])
+    found = Speeds({}, [])
+    places = _places(planned[0]) if planned else []
     for numbers in alike.values():
         run, vocab_size = planned[numbers[0]], states[numbers[0]].setup.vocab_size
         told = (median_speed(folder) for folder in places if was_as_fast(folder, run.config, vocab_size))
         speed = next((each for each in told if each is not None), None)
         if speed is not None:
-            speeds |= {planned[number].name: speed for number in numbers}
+            found.known |= {planned[number].name: speed for number in numbers}
         elif any(states[number].state != DONE for number in numbers):
-            untold.append((run, numbers))
-    if untold and tried_steps:
-        log.info("Trying %d steps of %d models ...", tried_steps, len(untold))
-        for (_, numbers), speed in zip(untold, _tried(untold, processes, out, tried_steps, workers), strict=True):
-            if speed is not None:
-                speeds |= {planned[number].name: speed for number in numbers}
-    return speeds
+            found.unknown.append([planned[number] for number in numbers])
+    return found
+
+
+def try_speeds(speeds: Speeds, processes: Processes, out: Path, steps: int, workers: int) -> dict[str, float]:
+    """Train a few steps of each run that is unlike the others, where no earlier one tells how fast it is.
+
+    Args:
+        speeds: what earlier runs tell.
+        processes: starts what is tried.
+        out: folder of the study.
+        steps: steps that are tried; 0 for none.
+        workers: runs at once: so many are tried at once, too, for they slow each other down.
+
+    Returns:
+        Tokens per second by the name of the run, where it is known now.
+    """
+    known = dict(speeds.known)
+    if speeds.unknown and steps:
+        log.info("Trying %d steps of each of %d models ...", steps, len(speeds.unknown))
+        tried = _tried([alike[0] for alike in speeds.unknown], processes, out, steps, workers)
+        for alike, speed in zip(speeds.unknown, tried, strict=True):
+            known |= {run.name: speed for run in alike} if speed is not None else {}
+    return known
 
 
 def _places(run: PlannedRun) -> list[Path]:
@@ -79,7 +94,7 @@ def _places(run: PlannedRun) -> list[Path]:
 
 
 def _tried(
-    untold: Sequence[tuple[PlannedRun, list[int]]], processes: Processes, out: Path, steps: int, workers: int
+    untold: Sequence[PlannedRun], processes: Processes, out: Path, steps: int, workers: int
 ) -> list[float | None]:
     folder = out / TRIES
     shutil.rmtree(folder, ignore_errors=True)
@@ -87,7 +102,7 @@ def _tried(
     while waiting or processes.running:
         while waiting and len(processes.running) < workers:
             number = waiting.pop(0)
-            run = untold[number][0]
+            run = untold[number]
             changed = ONLY_TRIED | {"max_duration": f"{steps}ba", "run_name": str(number), "runs_dir": str(folder)}
             kept = [each for each in run.command.arguments if each.partition("=")[0] not in changed]
             arguments = (*kept, *arguments_of(changed))
