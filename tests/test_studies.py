@@ -103,6 +103,15 @@ def test_where_a_text_can_be_had_is_said_of_each(name: str, tmp_path: Path):
                 plan_runs(study, config, Data(study, config))
 
 
+def test_the_study_of_ones_own_in_the_documentation_plans_its_runs(tmp_path: Path):
+    text = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+    example = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    assert len(example) == 1
+    (tmp_path / "letters.yaml").write_text(example[0], encoding="utf-8")
+    _, runs = planned(str(tmp_path / "letters.yaml"), Scale.cpu, tmp_path)
+    assert [run.name for run in runs] == [f"{order}-seed{n}" for order in ("forward", "backward") for n in range(3)]
+
+
 def test_a_study_that_does_not_ship_is_refused_with_those_that_do():
     with pytest.raises(InputError, match="did you mean study=paper_main"):
         read_study("paper_mian", Scale.tiny)
