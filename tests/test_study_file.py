@@ -67,6 +67,11 @@ def test_direction_is_the_axis_order(folder: Path):
     ]
 
 
+def test_the_section_null_needs_no_quotes(folder: Path):
+    study, _, _ = opened(folder, Scale.tiny, None, report=["gap", None])
+    assert study.sections == study.content["report"] == ["gap", "null"]
+
+
 @pytest.mark.parametrize(("seeds", "expected"), [(None, [7, 3]), (1, [7]), (2, [7, 3]), (4, [7, 3, 0, 1])], ids=str)
 def test_seeds_are_the_first_of_the_axis_and_then_the_next_numbers(folder: Path, seeds: int, expected: list[int]):
     runs = planned(folder, seeds=seeds, axes={"seed": [7, 3]})

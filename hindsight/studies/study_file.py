@@ -203,6 +203,8 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any], is_kept: bool) -> 
 
 
 def _checked(name: str, scale: Scale, content: dict[str, Any], seeds: int | None) -> Study:
+    if isinstance(sections := content.get("report"), list):  # null without quotes is the name of a section here
+        content = content | {"report": ["null" if each is None else each for each in cast("list[Any]", sections)]}
     corpora = _entries(content.get("corpora"), "corpora")
     tokenizers = _entries(content.get("tokenizers"), "tokenizers")
     tokenizers.setdefault(BYTES, {"vocab_size": BYTES})
