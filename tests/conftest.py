@@ -24,7 +24,13 @@ from hindsight.config.tokenizer import TokenizerConfig
 from hindsight.machine import let_threads_run_before_forks
 from hindsight.quick_imports import quick_imports
 
-pytest_plugins = ["helpers.s3_server", "helpers.killed_runs", "helpers.conversion_runs", "helpers.token_runs"]
+pytest_plugins = [
+    "helpers.s3_server",
+    "helpers.killed_runs",
+    "helpers.conversion_runs",
+    "helpers.token_runs",
+    "helpers.browser",
+]
 
 # What a login node gives to a process; the tests must not need more than their users have.
 resource.setrlimit(resource.RLIMIT_NOFILE, (1024, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
@@ -42,7 +48,7 @@ def pytest_xdist_setupnodes(specs: list[Any]) -> None:
         spec.python = machines.python()
 
 
-TOGETHER = ("tests/test_seams.py", "tests/test_report.py")
+TOGETHER = ("tests/test_seams.py", "tests/test_report.py", "tests/test_study_report.py")
 """Files whose fixtures take longer than their tests."""
 
 

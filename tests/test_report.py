@@ -2,14 +2,13 @@
 
 import csv
 import json
-import os
 import re
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from helpers.browser import IN_ATTRIBUTE, PHONE, PLANTED
 from helpers.comparisons import make_comparison
 from helpers.small_data import make_text
 from helpers.token_files import write_group
@@ -19,46 +18,6 @@ from hindsight.analysis.figure_style import GAP, MUTED, ORDER, REFERENCE
 from hindsight.analysis.figures import draw_group
 from hindsight.analysis.html_report import write_report
 from hindsight.analysis.tables import shown, tex_of
-
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-PLANTED = "<script>document.title='planted'</script><img src=x onerror=\"document.title='planted'\">"
-IN_ATTRIBUTE = "\" onmouseover=\"document.title='planted'"
-PHONE = {"width": 390, "height": 844}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not CHROMIUM.exists() and not os.environ.get("HINDSIGHT_ALL_TESTS"):
-        pytest.skip("needs chromium: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def visit(browser):
-    """Open a page; whatever it says or asks for is kept with it."""
-    contexts = []
-
-    def opened(path: Path, **settings: Any):
-        context = browser.new_context(**({"viewport": {"width": 1200, "height": 900}} | settings))
-        contexts.append(context)
-        page = context.new_page()
-        page.said, page.asked = [], []
-        page.on("console", lambda message: page.said.append(message.text))
-        page.on("pageerror", lambda error: page.said.append(str(error)))
-        page.on("request", lambda request: page.asked.append(request.url))
-        page.goto(path.as_uri())
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
 
 
 @pytest.fixture(scope="module")

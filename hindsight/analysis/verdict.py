@@ -58,15 +58,29 @@ def verdict_of(group: dict[str, Any]) -> str:
 
 
 def summary_of(groups: Sequence[Mapping[str, Any]]) -> str:
-    """Say of several groups in how many of them the order is harder, by the intervals over seeds."""
+    """Say of several groups of comparison.json in how many of them the order is harder."""
     gaps = [group["gap"] for group in groups]
-    found = [gap["mean_nats"] for gap in gaps if gap["is_significant"]]
-    harder, easier = sum(gap > 0 for gap in found), sum(gap < 0 for gap in found)
-    few = sum(gap["paired_interval_nats"] is None and gap["welch_interval_nats"] is None for gap in gaps)
-    orders = {group["order"] for group in groups}
-    order = orders.pop() if len(orders) == 1 else "the other order"
-    said = f"{order[:1].upper()}{order[1:]} is harder in {harder} of {len(groups)} groups, easier in {easier}"
-    n_open = len(groups) - harder - easier - few
+    intervals = [gap["paired_interval_nats"] or gap["welch_interval_nats"] for gap in gaps]
+    said = tally([group["order"] for group in groups], intervals)
+    return said[:1].upper() + said[1:]
+
+
+def tally(orders: Sequence[str], intervals: Sequence[Sequence[float] | None], what: str = "groups") -> str:
+    """Say in how many of several gaps the order is harder, by their intervals over seeds.
+
+    Args:
+        orders: of each gap, what is compared with the reference.
+        intervals: of each gap; None with too few seeds.
+        what: the things that have these gaps.
+    """
+    n, found = len(intervals), [interval for interval in intervals if interval is not None]
+    few = n - len(found)
+    if few == n:
+        return f"no verdict: there are too few seeds in all {n} {what}."
+    harder, easier = sum(low > 0 for low, _ in found), sum(high < 0 for _, high in found)
+    order = orders[0] if len({*orders}) == 1 else "the other order"
+    said = f"{order} is harder in {harder} of {n} {what}, easier in {easier}"
+    n_open = len(found) - harder - easier
     said += f", not told apart in {n_open}" if n_open else ""
     return f"{said}; too few seeds in {few}." if few else f"{said}."
 

@@ -1,6 +1,6 @@
 """Section of a study's report: synthetic languages, whose loss can be no lower than a floor that is known."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,8 @@ from hindsight.analysis.figure_style import lay_out, styled
 from hindsight.analysis.inference import TTest
 from hindsight.analysis.page import Bullets, Figures, Table, Text
 from hindsight.studies.report_figures import draw_above, draw_panels, looks_of
-from hindsight.studies.report_groups import Family, StudyGroups
-from hindsight.studies.report_parts import FEW, Part, ends, estimate, mean, percent
+from hindsight.studies.report_groups import FORWARD, Family, StudyGroups
+from hindsight.studies.report_parts import FEW, Part, estimate, mean, percent
 from hindsight.studies.results import RunResult
 
 CALIBRATED_PERCENT = 2.0
@@ -177,17 +177,25 @@ def _headline(groups: StudyGroups, measured: Mapping[str, list[Measured]], famil
         if _is(groups, family, CALIBRATION)
     ]
     if calibrated:
-        said.append(
-            f"{sum(calibrated)} of {len(calibrated)} languages for calibration are within {CALIBRATED_PERCENT:g}% of "
-            "their floor in every order"
-        )
+        n = f"{sum(calibrated)} of {len(calibrated)}"
+        said.append(f"Within {CALIBRATED_PERCENT:g}% of the floor in every order, where that is asked for: {n}.")
     gaps = [gap for gap in groups.gaps if floor_of(groups, gap.family) and _is(groups, gap.family, NULL)]
     if gaps:
         intervals = [gap.interval_nats for gap in gaps]
         n = sum(interval is not None and interval[0] <= 0 <= interval[1] for interval in intervals)
-        said.append(f"the 95% interval contains 0 in {n} of {len(gaps)} nulls")
-    sentence = "; ".join(said)
-    return f"{sentence[:1].upper()}{sentence[1:]}." if sentence else ""
+        said.append(f"Nulls whose 95% interval of the gap contains 0: {n} of {len(gaps)}.")
+    positives = [of for family in families if (of := measured[family.name]) and _role(groups, family) == POSITIVE]
+    first = [of for of in positives if of[0].order == FORWARD and len(of) > 1]
+    if first:
+        n = sum(_is_first(of[0], of[1:]) for of in first)
+        said.append(f"Forward near its floor before the other orders: {n} of {len(first)}.")
+    return " ".join(said)
+
+
+def _is_first(one: Measured, others: Sequence[Measured]) -> bool:
+    """Whether an order came near the floor in all its runs, and no other did so as soon."""
+    soonest = [each.near_mean for each in others if each.near_mean is not None]
+    return one.near_mean is not None and all(one.near_mean < tokens for tokens in soonest)
 
 
 def _is(groups: StudyGroups, family: Family, role: str) -> bool:
@@ -224,7 +232,8 @@ def _null(groups: StudyGroups, family: Family) -> str:
             continue
         low, high = gap.interval_nats
         contains = "contains 0" if low <= 0 <= high else "does not contain 0"
-        said.append(f"The 95% interval of the gap ({what}) {contains}: {ends(gap.interval_nats)} nats/token.")
+        gap_nats = estimate(gap.found["gap"]["mean_nats"], gap.interval_nats, least=4)
+        said.append(f"The 95% interval of the gap ({what}) {contains}: {gap_nats} nats/token.")
     return " ".join(said) or "No two orders have runs to compare."
 
 

@@ -1,22 +1,19 @@
-"""Sections of a study's report: gaps beside their nulls, curves, the null by itself, and gaps across tokenizers."""
+"""Sections of a study's report: gaps beside their nulls, curves, and the null by itself."""
 
 import itertools
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from hindsight.analysis import inference
-from hindsight.analysis.across_tokenizers import gap_name
 from hindsight.analysis.figure_style import Drawing, lay_out, styled
 from hindsight.analysis.gap_figures import GapPoint, GapRow, Published, draw_against, draw_rows
 from hindsight.analysis.page import Figures, Table, Text
-from hindsight.analysis.report_tables import TOKENIZER_COLUMNS
 from hindsight.analysis.verdict import summary_of
 from hindsight.studies.report_figures import draw_curves, draw_null, draw_panels, looks_of
-from hindsight.studies.report_groups import Gap, NumberAxis, StudyGroups, line_of, number_axes
-from hindsight.studies.report_parts import FEW, Part, estimate, mean, signed
+from hindsight.studies.report_groups import Gap, NumberAxis, StudyGroups, drawable, line_of, number_axes
+from hindsight.studies.report_parts import FEW, Part, estimate, mean
 
 GAP_COLUMNS = {
     "name": "group",
@@ -27,7 +24,6 @@ GAP_COLUMNS = {
     "percent": "gap (%), 95% interval",
     "null": "null (%)",
     "p": "p",
-    "p_holm": "p (Holm)",
 }
 NULL_COLUMNS = {
     "name": "group",
@@ -38,14 +34,6 @@ NULL_COLUMNS = {
     "std": "std over pairs",
     "percent": "null (%)",
     "largest": "largest (%)",
-}
-TOKENIZER_UNITS = {"nats_per_document": 1, "bits_per_byte": 4}
-"""Units that do not depend on the tokenizer, with digits after the point."""
-TOKENIZER_COLUMNS_OF_GAPS = {
-    "name": "gap",
-    "seeds": "seeds",
-    "nats_per_document": "nats/document, 95% interval",
-    "bits_per_byte": "bits/byte, 95% interval",
 }
 PUBLISHED_COLUMNS = {
     "label": "published",
@@ -80,6 +68,8 @@ def gap_section(groups: StudyGroups) -> Part:
         reference, order = next(iter(orders))
         columns |= {"of_reference": f"{reference} (nats/token)", "of_order": f"{order} (nats/token)"}
     holm = {row["name"]: row["p_holm"] for row in (groups.comparison or {})["table"]["holm"]}
+    if len(groups.gaps) > 1:
+        columns["p"] = "p (Holm)"
     rows = [_gap_row(gap, holm) for gap in groups.gaps]
     part = Part([Text(NULL_WORDS), Figures(drawings), Table(columns, rows, TEXT)])
     part.headline = groups.gaps[0].found["verdict"]
@@ -109,9 +99,10 @@ def _gap_row(gap: Gap, holm: Mapping[str, float]) -> dict[str, Any]:
         "of_order": mean(losses[gap.order]),
         "nats": estimate(found["mean_nats"], gap.interval_nats, least=4),
         "percent": estimate(gap.percent, gap.interval_percent),
-        "null": gap.null_percent,
-        "p": found["p"] if gap.interval_nats else None,
-        "p_holm": holm.get(gap.found["name"]) if gap.interval_nats else None,
+        "null": None if gap.null_percent is None else f"{gap.null_percent:.2g}",
+        "p": f"{holm[gap.found['name']]:.2g}"
+        if gap.interval_nats and holm.get(gap.found["name"]) is not None
+        else None,
     }
 
 
@@ -162,7 +153,7 @@ def _common_label(labels: list[str]) -> str:
     """Give the parts, by commas, that labels have in common."""
     parts = [label.split(", ") for label in labels]
     common = [part for part in parts[0] if all(part in other for other in parts)]
-    return ", ".join(common) or labels[0]
+    return drawable(", ".join(common) or labels[0])
 
 
 def _is_beside(each: Mapping[str, Any], gap: Gap, but: str = "") -> bool:
@@ -190,7 +181,11 @@ def _published_blocks(groups: StudyGroups, published: list[dict[str, Any]]) -> l
     for each in published:
         beside = [gap for gap in groups.gaps if _is_beside(each, gap)] or [None]
         rows += [
-            {"label": each["label"], "percent": signed(float(each["percent"])), "name": gap.name if gap else None}
+            {
+                "label": each["label"],
+                "percent": f"{float(each['percent']):+g}".replace("-", "\u2212"),
+                "name": gap.name if gap else None,
+            }
             | {"ours": estimate(gap.percent, gap.interval_percent) if gap else None}
             for gap in beside
         ]
@@ -255,61 +250,3 @@ def null_section(groups: StudyGroups) -> Part:
     span = f"{low}%" if low == high else f"{low} to {high}%"
     part.headline = f"Runs of one order that differ in the seed alone lie {span} apart in the mean."
     return part
-
-
-def tokenizers_section(groups: StudyGroups) -> Part:
-    """Show the gap in tokens of each kind, in units that do not depend on the tokenizer."""
-    texts = (groups.comparison or {}).get("across_tokenizers") or []
-    if not texts:
-        return Part([Text("No documents were compared in tokens of more than one kind.")])
-    rows = [row | {"seeds": len(row["seeds"])} for text in texts for row in text["rows"]]
-    gaps = [gap for text in texts for gap in text["gaps"]]
-    text = (
-        "The same documents in tokens of several kinds. Nats per token cannot be compared between these; nats per "
-        "document and bits per byte can. If the tokens made the gap, it would change with them."
-    )
-    part = Part([Text(text)])
-    if gaps:
-        named = [(_name_of_kind(groups, texts, gap), gap) for gap in gaps]
-        found = [GapRow(name, gap["bits_per_byte"], gap["bits_per_byte_interval"]) for name, gap in named]
-        with styled():
-            drawings = [draw_rows(found, "tokenizers", "gap (bits/byte)", "The gap in tokens of each kind.")]
-            lay_out(drawings)
-        of_gaps = [
-            {"name": name, "seeds": len(gap["seeds"]) or "not paired"}
-            | {unit: estimate(gap[unit], gap[f"{unit}_interval"], digits) for unit, digits in TOKENIZER_UNITS.items()}
-            for name, gap in named
-        ]
-        part.blocks += [Figures(drawings), Table(TOKENIZER_COLUMNS_OF_GAPS, of_gaps, TEXT)]
-        part.headline = _said_of_kinds(gaps)
-        if any(gap["bits_per_byte_interval"] is None for gap in gaps):
-            part.blocks.append(Text(FEW))
-    part.blocks.append(Table(TOKENIZER_COLUMNS, rows, TEXT | dict.fromkeys(("data", "model", "text_order"), "")))
-    return part
-
-
-def _name_of_kind(groups: StudyGroups, texts: Sequence[Mapping[str, Any]], gap: Mapping[str, Any]) -> str:
-    """Name a gap by the axes of the study; one between two kinds of tokens as the comparison does."""
-    if gap["reads"] is not None:
-        return gap_name(gap)
-    keys = ("data", "model", "order", "vocab_size", "text_order", "is_both")
-    alike = [row for text in texts for row in text["rows"] if all(row[key] == gap[key] for key in keys)]
-    names = {Path(folder).name for row in alike for folder in row["runs"].values()}
-    family = next(
-        (each for each in groups.families if names & {run.name for of in each.runs.values() for run in of.values()}),
-        None,
-    )
-    return gap_name(gap) if family is None else f"{family.name}: {gap['order']} against {gap['against']['order']}"
-
-
-def _said_of_kinds(gaps: Sequence[Mapping[str, Any]]) -> str:
-    """Say in tokens of how many kinds an order is harder, by the intervals over seeds."""
-    of_orders = [gap for gap in gaps if gap["reads"] is None]
-    intervals = [gap["bits_per_byte_interval"] for gap in of_orders if gap["bits_per_byte_interval"]]
-    harder, easier = sum(low > 0 for low, _ in intervals), sum(high < 0 for _, high in intervals)
-    orders = {gap["order"] for gap in of_orders}
-    order = next(iter(orders)) if len(orders) == 1 else "the other order"
-    few, n_open = len(of_orders) - len(intervals), len(intervals) - harder - easier
-    said = f"In bits a byte, {order} is harder in {harder} of {len(of_orders)} kinds of tokens, easier in {easier}"
-    said += f", not told apart in {n_open}" if n_open else ""
-    return f"{said}; too few seeds in {few}." if few else f"{said}."

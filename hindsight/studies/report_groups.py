@@ -1,5 +1,6 @@
 """The runs of a study by what they have in common, and the gaps of comparison.json by the axes of the study."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from hindsight.config.order import DIRECTIONS
 from hindsight.runs import is_number
+from hindsight.shown_text import one_line, visible
 from hindsight.studies.results import RunResult, StudyResult
 
 FORWARD, BACKWARD = DIRECTIONS
@@ -150,7 +152,12 @@ def order_of(run: RunResult) -> str:
 
 def words_of(axes: Mapping[str, Any], keys: Sequence[str]) -> str:
     """Say the values of axes in words: english, context 64."""
-    return ", ".join(_words(key, axes[key]) for key in keys if axes.get(key) is not None)
+    return drawable(", ".join(_words(key, axes[key]) for key in keys if axes.get(key) is not None))
+
+
+def drawable(text: str) -> str:
+    """Make a text fit for a figure: in one line, without what would turn or hide it."""
+    return visible(one_line(text))
 
 
 def _words(key: str, value: Any) -> str:
@@ -195,7 +202,7 @@ def number_axes(groups: StudyGroups) -> list[NumberAxis]:
             found += _language_axes(groups)
         else:
             label = LABELS.get(key, short_key(key))
-            found += _number_axis(key.replace(".", "_"), label, WORDS.get(key, short_key(key)), values, key)
+            found += _number_axis(key, label, WORDS.get(key, short_key(key)), values, key)
     return found
 
 
@@ -203,7 +210,7 @@ def _number_axis(name: str, label: str, what: str, values: Mapping[str, Any], ke
     numbers = {family: value for family, value in values.items() if is_number(value)}
     if len({*numbers.values()}) < 2:
         return []
-    return [NumberAxis(name, label, what, numbers, key)]
+    return [NumberAxis(re.sub(r"\W+", "_", name), label, what, numbers, key)]
 
 
 def _language_axes(groups: StudyGroups) -> list[NumberAxis]:
@@ -223,7 +230,7 @@ def _language_axes(groups: StudyGroups) -> list[NumberAxis]:
             rest = [other for other in differing if other != key]
             others = {name: words_of(settings, rest) for name, settings in of_family.items() if settings}
             label = short_key(key)
-            axes = _number_axis(f"{kind}_{key}", label, f"{label} of {kind}", values, "corpus")
+            axes = _number_axis(f"{kind}_{key}", drawable(label), f"{label} of {kind}", values, "corpus")
             found += [replace(axis, others=others) for axis in axes]
     return found
 

@@ -58,7 +58,7 @@ def estimate(value: float | None, interval: Sequence[float] | None, least: int =
 
 def percent(value: float | None) -> str:
     """Write a share in % as it stands in a sentence."""
-    return MISSING if value is None else f"{shown(value, '+')}%"
+    return MISSING if value is None else f"{value:+.2f}%".replace("-", "\u2212")
 
 
 def compared(reference: Mapping[int, float], other: Mapping[int, float]) -> tuple[TTest, TTest] | None:

@@ -8,6 +8,7 @@ import numpy as np
 from hindsight.analysis.figure_style import lay_out, styled
 from hindsight.analysis.inference import FEWEST_SEEDS
 from hindsight.analysis.page import Block, Figures, Table, Text
+from hindsight.analysis.verdict import tally
 from hindsight.runs import is_number
 from hindsight.studies.report_figures import draw_panels, draw_rates, looks_of
 from hindsight.studies.report_groups import FORWARD, NOT_FAMILY, Family, StudyGroups, names_of, order_of, words_of
@@ -15,6 +16,7 @@ from hindsight.studies.report_parts import FEW, Part, compared, estimate, percen
 from hindsight.studies.results import RunResult
 
 RATE = "optim.lr"
+BEST_AGAINST_BEST = "best against best"
 SAME, BEST = "same", "best"
 """Words that stand for the rate of a run on the axis of rates: that of all orders, and that of its own."""
 COLUMNS = {
@@ -37,6 +39,7 @@ RATE_COLUMNS |= {"is_best": "best"}
 TEXT = {"name": "wide", "which": "", "order": ""}
 CHOSEN_HERE = "The best rates were chosen by the losses shown here, those of the same seeds and of either order alike."
 AT_THE_END = "at the end of those that were tried; a better one may lie beyond."
+AT_BEST = "each at its best learning rate"
 ByRate = dict[float, dict[int, float]]
 """Losses of an order by rate and seed."""
 
@@ -53,6 +56,9 @@ def learning_rate_section(groups: StudyGroups) -> Part:
         blocks += [Text("What the sweep has chosen:"), _chosen(groups)]
     part = Part(blocks)
     rows = _gap_rows(groups, full, part)
+    part.headline = _headline(rows)
+    if len(part.answers) == 1:  # one group: its own sentence, rather than a count of groups
+        part.headline = f"{AT_BEST[:1].upper()}{AT_BEST[1:]}, {part.answers.pop()[1]}"
     if rows:
         part.blocks += [
             Text("The gap where both orders have the same learning rate, and where each has its own best."),
@@ -154,8 +160,8 @@ def _gap_rows(groups: StudyGroups, full: Mapping[str, Mapping[str, ByRate]], par
             for rate in rates:
                 rows += _row(name, "same rate", reference, order, (rate, of[reference][rate]), (rate, of[order][rate]))
             best = [(rate, of[each][rate]) for each in (reference, order) for rate in [_best_of(of[each])]]
-            rows += _row(name, "best against best", reference, order, *best)
-            part.answers += _answer(name, "each at its best learning rate", reference, order, *best)
+            rows += _row(name, BEST_AGAINST_BEST, reference, order, *best)
+            part.answers += _answer(name, AT_BEST, reference, order, *best)
     return rows
 
 
@@ -169,9 +175,9 @@ def _rows_of_words(groups: StudyGroups, part: Part) -> list[dict[str, Any]]:
         for order in family.runs:
             if order != reference:
                 both = [(_rate_in(family, each), family.losses(each)) for each in (reference, order)]
-                said = "best against best" if which == BEST else "same rate"
+                said = BEST_AGAINST_BEST if which == BEST else "same rate"
                 rows += _row(name, said, reference, order, *both)
-                at = "each at its best learning rate" if which == BEST else "at the same learning rate"
+                at = AT_BEST if which == BEST else "at the same learning rate"
                 part.answers += _answer(name, at, reference, order, *both)
     return rows
 
@@ -199,7 +205,16 @@ def _row(
     }
     seeds = len({*of_reference[1]} & {*of_order[1]})
     row |= {"seeds": seeds, "nats": estimate(tests[0].mean, tests[0].interval, least=4)}
-    return [row | {"percent": estimate(value, interval)}]
+    return [row | {"percent": estimate(value, interval), "order": order, "interval": interval}]
+
+
+def _headline(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Count the groups in which an order is harder where each has its best rate, by the intervals over seeds."""
+    best = [row for row in rows if row["which"].endswith(BEST_AGAINST_BEST)]
+    if not best:
+        return ""
+    said = tally([row["order"] for row in best], [row["interval"] for row in best])
+    return f"{AT_BEST[:1].upper()}{AT_BEST[1:]}, {said}"
 
 
 def _answer(

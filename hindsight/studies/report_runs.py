@@ -28,7 +28,7 @@ MOST_OPEN = 40
 
 
 def runs_section(result: StudyResult) -> list[Block]:
-    """List all runs with their state, step and losses, and say which failed."""
+    """List all runs with their state, step and losses; name those that failed or are not done."""
     has_sweep = any(run.is_sweep for run in result.runs)
     columns = {key: heading for key, heading in COLUMNS.items() if has_sweep or key != "part"}
     title = None if len(result.runs) <= MOST_OPEN else f"Table: all {len(result.runs)} runs"
@@ -38,7 +38,12 @@ def runs_section(result: StudyResult) -> list[Block]:
         for run in result.runs
         if run.state == FAILED
     ]
-    return [*failed, table]
+    unfinished: dict[str, list[str]] = {}
+    for run in result.runs:
+        if run.state != DONE:
+            unfinished.setdefault(run.state, []).append(run.name)
+    named = [Bullets([(state, ", ".join(names)) for state, names in unfinished.items()])] if unfinished else []
+    return [*failed, *named, table]
 
 
 def _row(run: RunResult) -> dict[str, Any]:
@@ -56,7 +61,7 @@ def _row(run: RunResult) -> dict[str, Any]:
 
 
 def told_of_state(result: StudyResult) -> list[Block]:
-    """Say whether this is a report of a part of the runs, and which are not there."""
+    """Say whether this is a report of a part of the runs."""
     unfinished = [run for run in result.runs if run.state != DONE]
     if not unfinished:
         return []
@@ -64,8 +69,7 @@ def told_of_state(result: StudyResult) -> list[Block]:
     states = ", ".join(f"{n} {state}" for state, n in counts.items())
     n_done = len(result.runs) - len(unfinished)
     said = f"This is a report of a part of the study: {n_done} of {len(result.runs)} runs are done ({states})."
-    by_state = [(state, ", ".join(run.name for run in unfinished if run.state == state)) for state in counts]
-    return [Text(said, "warning"), Bullets(by_state)]
+    return [Text(said, "warning")]
 
 
 def runs_csv(result: StudyResult) -> str:
@@ -86,8 +90,8 @@ def made_section(result: StudyResult) -> list[Block]:
     """Say how data and runs were made: commands, settings, commits and versions."""
     blocks: list[Block] = [
         Text(
-            "These commands make everything again, from the root of the project at the commit below. All runs of a "
-            "group have the same settings but for order and seed."
+            "These commands make everything again, from the root of the project at the commit below. What runs differ "
+            "in beside order and seed stands in a table."
         ),
         Table({"key": "what", "value": "value"}, _conditions(result), TEXT),
     ]

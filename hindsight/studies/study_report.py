@@ -17,11 +17,12 @@ from hindsight.files import write_atomically
 from hindsight.provenance import VERSION, git_commit
 from hindsight.studies.report_exact import exact_section
 from hindsight.studies.report_floors import floors_section
-from hindsight.studies.report_gaps import curves_section, gap_section, null_section, tokenizers_section
+from hindsight.studies.report_gaps import curves_section, gap_section, null_section
 from hindsight.studies.report_groups import StudyGroups, group_study
 from hindsight.studies.report_parts import Part
 from hindsight.studies.report_rates import learning_rate_section
 from hindsight.studies.report_runs import made_section, provenance_lines, runs_csv, runs_section, told_of_state
+from hindsight.studies.report_tokenizers import tokenizers_section
 from hindsight.studies.results import COMPARISON, REPORT_HTML, REPORT_MD, RUNS_CSV, StudyResult
 
 COMPARISON_JSON = "comparison.json"
@@ -80,7 +81,7 @@ def _page(out: Path, groups: StudyGroups) -> Page:
         raise InputError(f"report: {unknown[0]} is no section; choose from {', '.join(SECTIONS)}.")
     parts = {name: SECTIONS[name][1](groups) for name in asked}
     verdict, answers = _answers([*parts.values()])
-    head: list[Block] = [*told_of_state(result), *([Bullets(answers)] if answers else []), *_main_figure(parts)]
+    head: list[Block] = [*told_of_state(result), *_main_figure(parts), *([Bullets(answers)] if answers else [])]
     sections = [Section("runs", "Runs", [*runs_section(result), _links(out)])]
     sections += [Section(name.replace("_", "-"), SECTIONS[name][0], part.blocks) for name, part in parts.items()]
     sections.append(Section("made", "How it was made", made_section(result)))

@@ -73,7 +73,7 @@ def turn(data: Path, out: Path) -> Path:
         if path.is_file():
             (out / path.name).write_bytes(path.read_bytes())
         elif path.name not in manifest.splits:
-            (out / path.name).symlink_to(path)
+            (out / path.name).symlink_to(path.resolve())
     return out
 
 
