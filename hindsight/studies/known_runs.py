@@ -56,13 +56,18 @@ def check_runs(planned: Sequence[PlannedRun]) -> list[RunSetup]:
     for run in planned:
         plain = replace(run.config, seed=0, run_name="any")
         key = run.dataset.folder, json.dumps(asdict(plain), sort_keys=True, default=str)
-        if key not in setups:
+        is_new = key not in setups
+        if is_new:
             setups[key] = check_setup(plain, locate_data(plain))
+        if is_new or (run.folder / runs.CONFIG).exists():
+            try:
+                check_paths(run.config)
+            except InputError as error:
+                way_out = " A study that was changed begins anew with another runs_dir=." if not is_new else ""
+                raise InputError(f"{error}{way_out}") from None
         of = setups[key]
         config = replace(run.config, data=replace(run.config.data, context_length=of.config.data.context_length))
         setup = replace(of, config=config, run_name=config.name_of_run(), folder=run.folder)
-        if (run.folder / runs.CONFIG).exists():
-            check_paths(run.config)
         found.append(setup)
     return found
 

@@ -18,7 +18,8 @@ from hindsight.config.study import StudyConfig
 from hindsight.errors import InputError
 from hindsight.shards.manifest import MANIFEST_NAME, Manifest
 from hindsight.studies.commands import Command, arguments_of
-from hindsight.studies.study_file import BYTES, Study, keys_of
+from hindsight.studies.study_checks import BYTES, keys_of
+from hindsight.studies.study_file import Study
 from hindsight.text.finding import find_files
 
 FLOOR = ".floor.json"

@@ -20,7 +20,8 @@ from hindsight.durations import parse_duration
 from hindsight.errors import InputError
 from hindsight.studies.commands import Command, arguments_of, as_written
 from hindsight.studies.made_data import Data, Dataset
-from hindsight.studies.study_file import CORPUS, LR, ORDER, SEED, TOKENIZER, Study, fits
+from hindsight.studies.study_checks import CORPUS, LR, ORDER, SEED, TOKENIZER
+from hindsight.studies.study_file import Study, fits
 from hindsight.training.setup import context_length_of, folder_of
 
 BY_VALUE = (CORPUS, TOKENIZER, "model", ORDER)

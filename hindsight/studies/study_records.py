@@ -1,13 +1,11 @@
-"""What a study writes down beside its report: study.json, runs.csv, and the commands by which a stranger repeats it."""
+"""What a study writes down beside its report: study.json, and the commands by which a stranger repeats it."""
 
-import csv
-import io
 import json
 import platform
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from hindsight.studies.commands import Command
 from hindsight.studies.known_runs import DONE, check_runs, result_of, state_of
 from hindsight.studies.made_data import Data
 from hindsight.studies.planned_runs import PlannedRun
-from hindsight.studies.results import RUNS_CSV, STUDY_JSON, StudyResult
+from hindsight.studies.results import STUDY_JSON, StudyResult
 from hindsight.studies.study_file import Study
 from hindsight.studies.training import FAILED, LOGS, Outcome, evaluation_of
 
@@ -100,47 +98,9 @@ def _data_of(dataset: Any) -> dict[str, Any]:
 
 
 def write_records(out: Path, result: StudyResult, comparing: Command | None) -> None:
-    """Write study.json, runs.csv and commands.sh into the folder of a study."""
+    """Write study.json and commands.sh into the folder of a study."""
     write_atomically(out / STUDY_JSON, json.dumps(result.as_json(), indent=1, default=str) + "\n")
-    write_atomically(out / RUNS_CSV, _csv(result))
     write_atomically(out / COMMANDS, _script(result, comparing))
-
-
-def _csv(result: StudyResult) -> str:
-    axes = [*dict.fromkeys(key for run in result.runs for key in run.axes)]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        [
-            "run",
-            *axes,
-            "sweep",
-            "state",
-            "tokens",
-            *runs.METRIC_NAMES,
-            "tokens_per_second",
-            "git_commit",
-            "folder",
-            "error",
-        ]
-    )
-    for run in result.runs:
-        last: Mapping[str, Any] = run.evaluations[-1] if run.evaluations else {}
-        writer.writerow(
-            [
-                run.name,
-                *(run.axes.get(key, "") for key in axes),
-                run.is_sweep,
-                run.state,
-                last.get("tokens", ""),
-                *(last.get(name, "") for name in runs.METRIC_NAMES),
-                run.tokens_per_second if run.tokens_per_second is not None else "",
-                run.metadata.get("git_commit", ""),
-                run.folder,
-                run.error or "",
-            ]
-        )
-    return text.getvalue()
 
 
 def _script(result: StudyResult, comparing: Command | None) -> str:
