@@ -35,6 +35,7 @@ from scipy import stats
 from hindsight.analysis.page import FOOTER, escaped
 from hindsight.analysis.tables import shown
 from hindsight.errors import InputError
+from hindsight.studies import study_file
 from hindsight.studies.report_gaps import curves_section
 from hindsight.studies.report_groups import group_study
 from hindsight.studies.results import RunResult, StudyResult
@@ -678,3 +679,20 @@ def test_numbers_of_documents_are_those_of_the_windows(trained):
     for run in trained:
         assert run.metadata["val_tokens"] == T * run.metadata["val_documents"]
         assert shown(run.metadata["vocab_size"]) == "261"
+
+
+def test_a_study_may_ask_for_every_section_and_for_no_other():
+    assert {*SECTIONS} == {*study_file.SECTIONS}
+
+
+def test_too_few_seeds_are_no_interval_that_contains_0_and_a_turned_language_is_no_language_of_its_own(
+    trained, tmp_path
+):
+    runs = [run for run in trained if run.axes["seed"] == 0]
+    compare(tmp_path, runs)
+    floors = FLOORS | {"turned": FLOORS["map"]}
+    corpora = {"corpora": {"turned": {"turned": "map"}}}
+    report = Study(tmp_path, study_result(runs, ["floors", "gap"], floors=floors, study=corpora))
+    assert "Nulls whose 95% interval of the gap contains 0: 0 of 1 (too few seeds in 1)." in report.text
+    assert {row["group"] for row in report.table("floor (nats/token)")} == {"coins", "map"}
+    assert "Whether the gap is 0 cannot be told" in report.text

@@ -157,7 +157,8 @@ def draw_above(axes: Any, family: Family, looks: Mapping[str, Look], floor: floa
         for number, run in enumerate(run for _, run in sorted(family.runs.get(order, {}).items()) if run.evaluations):
             x = [line["tokens"] for line in run.evaluations]
             y = [max(100 * (line["loss_nats"] / floor - 1), 0.01) for line in run.evaluations]
-            axes.plot(x, y, look[1], color=look[0], linewidth=1.2, alpha=0.9, label=order if number == 0 else None)
+            line = {"color": look[0], "linewidth": 1.2, "alpha": 0.9, "marker": look[2] if len(x) == 1 else None}
+            axes.plot(x, y, look[1], label=order if number == 0 else None, **line)
     axes.axhline(100 * near, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)), label=f"{100 * near:g}% above")
     axes.set_yscale("log")
     low, high = axes.get_ylim()

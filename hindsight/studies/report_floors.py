@@ -64,7 +64,8 @@ class Measured:
 
 def floors_section(groups: StudyGroups) -> Part:
     """Hold losses beside the floors of their languages."""
-    families = [family for family in groups.families if floor_of(groups, family)]
+    turned = {name for name, of in (groups.result.study.get("corpora") or {}).items() if of.get("turned")}
+    families = [each for each in groups.families if floor_of(groups, each) and each.axes["corpus"] not in turned]
     measured = {family.name: _measured(groups, family) for family in families}
     if not any(measured.values()):
         return Part([Text("No run of a language whose floor is known has been evaluated yet.")])
@@ -182,8 +183,10 @@ def _headline(groups: StudyGroups, measured: Mapping[str, list[Measured]], famil
     gaps = [gap for gap in groups.gaps if floor_of(groups, gap.family) and _is(groups, gap.family, NULL)]
     if gaps:
         intervals = [gap.interval_nats for gap in gaps]
-        n = sum(interval is not None and interval[0] <= 0 <= interval[1] for interval in intervals)
-        said.append(f"Nulls whose 95% interval of the gap contains 0: {n} of {len(gaps)}.")
+        known = [interval for interval in intervals if interval is not None]
+        n, few = sum(low <= 0 <= high for low, high in known), len(intervals) - len(known)
+        too_few = f" (too few seeds in {few})" if few else ""
+        said.append(f"Nulls whose 95% interval of the gap contains 0: {n} of {len(gaps)}{too_few}.")
     positives = [of for family in families if (of := measured[family.name]) and _role(groups, family) == POSITIVE]
     first = [of for of in positives if of[0].order == FORWARD and len(of) > 1]
     if first:

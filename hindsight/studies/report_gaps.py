@@ -159,7 +159,8 @@ def _common_label(labels: list[str]) -> str:
 def _is_beside(each: Mapping[str, Any], gap: Gap, but: str = "") -> bool:
     """Whether a published value is held beside a gap: it has what the value asks for on all axes but one."""
     has = gap.family.axes | {"order": gap.order, "direction": gap.order}
-    return all(str(has.get(key)) == str(value) for key, value in (each.get("if") or {}).items() if key != but)
+    asked = {key: value if isinstance(value, list) else [value] for key, value in (each.get("if") or {}).items()}
+    return all(str(has.get(key)) in map(str, values) for key, values in asked.items() if key != but)
 
 
 def _gap_rows(groups: StudyGroups, published: list[dict[str, Any]]) -> Drawing:

@@ -14,11 +14,10 @@ from hindsight.studies.report_figures import draw_panels, draw_rates, looks_of
 from hindsight.studies.report_groups import FORWARD, NOT_FAMILY, Family, StudyGroups, names_of, order_of, words_of
 from hindsight.studies.report_parts import FEW, Part, compared, estimate, percents, said_of_gap
 from hindsight.studies.results import RunResult
+from hindsight.studies.study_file import BEST, SAME
 
 RATE = "optim.lr"
 BEST_AGAINST_BEST = "best against best"
-SAME, BEST = "same", "best"
-"""Words that stand for the rate of a run on the axis of rates: that of all orders, and that of its own."""
 COLUMNS = {
     "name": "group",
     "which": "gap",

@@ -143,7 +143,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping):
             found |= _flat(value, f"{prefix}{key} ")
         else:
-            found[f"{prefix}{key}"] = value
+            found[f"{prefix}{key}"] = str(value)[:12] if key == "fingerprint" else value
     return found
 
 
