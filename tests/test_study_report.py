@@ -187,7 +187,7 @@ def study(trained, tmp_path_factory) -> Study:
 
 def made_up(root: Path, axes: dict[str, Any], loss: float, *overrides: str, **metadata: Any) -> RunResult:
     """A run whose folder is made up, with an evaluation every 10 steps."""
-    name = "-".join(map(str, axes.values()))
+    name = "-".join(map(str, axes.values())).replace(":", "")
     folder = make_run(root / name, axes["order"], [5.0, loss], f"seed={axes['seed']}", *overrides, **metadata)
     return run_result(folder, axes, [f"python train_composer.py run_name={name}"])
 
@@ -396,6 +396,17 @@ def test_curves_are_means_over_seeds_of_every_evaluation(study, trained):
         assert np.array_equal(line.get_ydata(), np.mean([[*curve.values()] for curve in curves], axis=0))
 
 
+def test_a_legend_of_many_orders_is_inside_its_figure(tmp_path):
+    orders = ["forward", "quarter_middle_out_interleave", "quarter_end_in_concat", "uniform_random:1", "even_odd"]
+    runs = [made_up(tmp_path / "runs", {"order": order, "seed": 0}, 4.0) for order in orders]
+    [panels] = curves_section(group_study(study_result(runs, ["curves"]), None)).blocks
+    figure = panels.drawings[0].figure
+    box, legend = figure.bbox, figure.legends[0].get_window_extent()
+    assert len(figure.legends[0].get_texts()) == 5
+    assert box.x0 <= legend.x0 < legend.x1 <= box.x1
+    assert legend.y1 <= box.y1
+
+
 def test_gaps_stand_against_an_axis_of_numbers_beside_what_was_published(contexts, tmp_path):
     compare(tmp_path / "out", contexts)
     published = [
@@ -570,7 +581,7 @@ def test_the_same_result_gives_the_same_bytes_but_for_the_footer(study, tmp_path
             one, other = one.split(mark)[0], other.split(mark)[0]
         assert one == other, name
     assert "2027-05-06" in again.html.split("<footer")[1]
-    assert "cpus: 64" in again.markdown.split(f"\n{FOOTER}\n")[1]
+    assert "machine: cpus 64" in again.markdown.split(f"\n{FOOTER}\n")[1]
 
 
 def test_figures_of_an_earlier_report_are_removed_and_no_other_file(study, contexts, tmp_path):
@@ -696,3 +707,20 @@ def test_too_few_seeds_are_no_interval_that_contains_0_and_a_turned_language_is_
     assert "Nulls whose 95% interval of the gap contains 0: 0 of 1 (too few seeds in 1)." in report.text
     assert {row["group"] for row in report.table("floor (nats/token)")} == {"coins", "map"}
     assert "Whether the gap is 0 cannot be told" in report.text
+
+
+def test_a_run_that_is_both_same_and_best_has_its_gap_though_its_folder_has_another_name(tmp_path):
+    plain_runs = [
+        made_up(tmp_path / "runs", {"order": order, "seed": seed}, 4.0 + 0.01 * seed)
+        for order in ORDERS
+        for seed in SEEDS
+    ]
+    runs = [
+        RunResult(**{**asdict(run), "name": f"lr{word}-{run.name}", "axes": {"optim.lr": word, **run.axes}})
+        for word in ("same", "best")
+        for run in plain_runs
+    ]
+    compare(tmp_path / "out", plain_runs)
+    report = Study(tmp_path / "out", study_result(runs, ["gap", "learning_rate"]))
+    assert [row["group"] for row in report.table("null (%)")] == ["learning rate same"]
+    assert "each at its best learning rate, no difference was found" in report.text.lower()

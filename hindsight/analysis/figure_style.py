@@ -64,6 +64,7 @@ STYLE = {
     "errorbar.capsize": 2,
     "text.parse_math": False,  # a folder's name may have a $
     "axes.unicode_minus": True,
+    "axes.formatter.useoffset": False,
     "figure.constrained_layout.use": True,
     "svg.fonttype": "none",
     "svg.hashsalt": "hindsight",

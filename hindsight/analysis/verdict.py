@@ -76,7 +76,7 @@ def tally(orders: Sequence[str], intervals: Sequence[Sequence[float] | None], wh
     n, found = len(intervals), [interval for interval in intervals if interval is not None]
     few = n - len(found)
     if few == n:
-        return f"no verdict: there are too few seeds in all {n} {what}."
+        return f"no verdict: there are too few seeds{f' in all {n} {what}' if n > 1 else ''}."
     harder, easier = sum(low > 0 for low, _ in found), sum(high < 0 for _, high in found)
     order = orders[0] if len({*orders}) == 1 else "the other order"
     said = f"{order} is harder in {harder} of {n} {what}, easier in {easier}"

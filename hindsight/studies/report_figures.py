@@ -31,6 +31,8 @@ from hindsight.studies.results import RunResult
 PANELS = 6
 """Of one figure."""
 TITLE_WIDTH = 30
+LEGEND_WIDTH, LEGEND_LINE, LEGEND_INCHES = 66, 7, 0.18
+"""Characters of a figure's width in a legend, those that a line in it takes, and the height of one of its rows."""
 Look = tuple[str, str, str]
 """Colour, dashes and marker of a line."""
 
@@ -86,9 +88,9 @@ def draw_panels(
         figure.supxlabel(x_label, fontsize=10)
         figure.supylabel(y_label, fontsize=10)
         if len(labels) > 1:
-            figure.legend(
-                labels.values(), labels.keys(), loc="outside upper center", ncols=min(4, len(labels)), fontsize=9
-            )
+            beside = max(1, min(4, len(labels), LEGEND_WIDTH // (max(map(len, labels)) + LEGEND_LINE)))
+            figure.set_figheight(figure.get_figheight() + LEGEND_INCHES * (-(-len(labels) // beside) - 1))
+            figure.legend(labels.values(), labels.keys(), loc="outside upper center", ncols=beside, fontsize=9)
         of = f" ({number + 1} of {len(parts)})" if len(parts) > 1 else ""
         drawings.append(Drawing(f"{name}{number + 1 if len(parts) > 1 else ''}", f"{caption}{of}", figure))
     return drawings

@@ -173,12 +173,15 @@ def short_key(key: str) -> str:
 def _gaps_of(families: Sequence[Family], comparison: Json | None) -> list[Gap]:
     """Find the family of each group of comparison.json, by the names of the folders of its runs."""
     groups = comparison["groups"] if comparison else []
-    of_run = {run.name: family for family in families for of in family.runs.values() for run in of.values()}
+    of_folder: dict[str, Family] = {}
+    for family in families:  # runs that are the same, of two words for one rate, have one folder: of the first family
+        for run in (run for of in family.runs.values() for run in of.values()):
+            of_folder.setdefault(Path(run.folder).name, family)
     is_usual = {(group["reference"], group["order"]) for group in groups} <= {(FORWARD, BACKWARD)}
     gaps: list[Gap] = []
     for group in groups:
         names = [Path(folder).name for of in group["runs"].values() for folder in of.values()]
-        family = next((of_run[name] for name in names if name in of_run), None)
+        family = next((of_folder[name] for name in names if name in of_folder), None)
         if family is not None:
             orders = "" if is_usual else f"{group['order']} against {group['reference']}"
             both = "one model of both" if group["is_both"] else ""

@@ -11,7 +11,7 @@ from hindsight.analysis.page import Block, Figures, Table, Text
 from hindsight.analysis.verdict import tally
 from hindsight.runs import is_number
 from hindsight.studies.report_figures import draw_panels, draw_rates, looks_of
-from hindsight.studies.report_groups import FORWARD, NOT_FAMILY, Family, StudyGroups, names_of, order_of, words_of
+from hindsight.studies.report_groups import FORWARD, NOT_FAMILY, Family, StudyGroups, names_of, order_of
 from hindsight.studies.report_parts import FEW, Part, compared, estimate, percents, said_of_gap
 from hindsight.studies.results import RunResult
 from hindsight.studies.study_file import BEST, SAME
@@ -56,8 +56,10 @@ def learning_rate_section(groups: StudyGroups) -> Part:
     part = Part(blocks)
     rows = _gap_rows(groups, full, part)
     part.headline = _headline(rows)
-    if len(part.answers) == 1:  # one group: its own sentence, rather than a count of groups
-        part.headline = f"{AT_BEST[:1].upper()}{AT_BEST[1:]}, {part.answers.pop()[1]}"
+    at_best = [answer for answer in part.answers if answer[0].endswith(AT_BEST)]
+    if len(at_best) == 1:  # one group: its own sentence, rather than a count of groups
+        part.headline = f"{AT_BEST[:1].upper()}{AT_BEST[1:]}, {at_best[0][1]}"
+        part.answers.remove(at_best[0])
     if rows:
         part.blocks += [
             Text("The gap where both orders have the same learning rate, and where each has its own best."),
@@ -167,9 +169,9 @@ def _gap_rows(groups: StudyGroups, full: Mapping[str, Mapping[str, ByRate]], par
 def _rows_of_words(groups: StudyGroups, part: Part) -> list[dict[str, Any]]:
     """Rows of runs whose rates are the same, or the best of each order, as the sweep found them."""
     rows: list[dict[str, Any]] = []
-    for family in groups.families:
+    others = names_of([{key: value for key, value in each.axes.items() if key != RATE} for each in groups.families])
+    for family, name in zip(groups.families, others, strict=True):
         which = str(family.axes.get(RATE))
-        name = words_of(family.axes, [key for key in family.axes if key != RATE]) or "all runs"
         reference = FORWARD if FORWARD in family.runs else next(iter(family.runs))
         for order in family.runs:
             if order != reference:

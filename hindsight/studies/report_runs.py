@@ -19,7 +19,17 @@ COLUMNS = {
     "loss_nats": "loss (nats/token)",
     "bits_per_byte": "bits/byte",
 }
-TEXT = {"name": "wide", "part": "", "state": "", "key": "", "value": "wide", "folder": "wide", "what": ""}
+TEXT = {
+    "name": "wide",
+    "part": "",
+    "state": "",
+    "key": "",
+    "value": "wide",
+    "folder": "wide",
+    "what": "",
+    "corpus": "",
+    "tokenizer": "",
+}
 MISSING_STATE, FAILED = "missing", "failed"
 NAMES_RUN = ("run_name", "runs_dir", "seed", *ORDER_AXES)
 """Settings that only name a run, or that the axes of every study have."""
@@ -158,7 +168,13 @@ def _settings(runs: Sequence[RunResult]) -> tuple[list[str], list[dict[str, str]
 
 def provenance_lines(result: StudyResult) -> list[str]:
     """Say when and where the study was run, and how long it took: all that differs where it is run again."""
-    lines = [f"{key.replace('_', ' ')}: {shown(value)}" for key, value in _flat(result.provenance).items()]
+    told = {
+        key: ", ".join(f"{of} {shown(each)}" for of, each in value.items())
+        if isinstance(value, Mapping)
+        else shown(value)
+        for key, value in result.provenance.items()
+    }
+    lines = [f"{key.replace('_', ' ')}: {value}" for key, value in told.items()]
     hours = [
         run.evaluations[-1]["tokens"] / run.tokens_per_second / 3600
         for run in result.runs

@@ -66,7 +66,11 @@ def _name_of_kind(groups: StudyGroups, texts: Sequence[Mapping[str, Any]], gap: 
     alike = [row for text in texts for row in text["rows"] if all(row[key] == gap[key] for key in keys)]
     names = {Path(folder).name for row in alike for folder in row["runs"].values()}
     family = next(
-        (each for each in groups.families if names & {run.name for of in each.runs.values() for run in of.values()}),
+        (
+            each
+            for each in groups.families
+            if names & {Path(run.folder).name for of in each.runs.values() for run in of.values()}
+        ),
         None,
     )
     return (
