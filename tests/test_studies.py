@@ -1,20 +1,24 @@
 """The studies that ship: each is read at every scale, and runs whole at scale=tiny."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from helpers.processes import ROOT, run_command
+from helpers.processes import ROOT
 from helpers.training_runs import compose_config
 
+from hindsight import runs
 from hindsight.config.keys import flatten
 from hindsight.config.schemas import names_in
 from hindsight.config.study import Scale, StudyConfig
 from hindsight.errors import InputError
 from hindsight.studies.made_data import Data
 from hindsight.studies.planned_runs import PlannedRun, plan_runs
+from hindsight.studies.processes import end_servers
 from hindsight.studies.results import COMPARISON, REPORT_HTML, REPORT_MD, read_result
+from hindsight.studies.run import StudyWork
 from hindsight.studies.study_file import Study, read_study
 
 SHIPPED = names_in("study")
@@ -64,22 +68,22 @@ def test_the_studies_of_the_documentation_are_those_that_ship():
 @pytest.mark.parametrize("scale", list(Scale))
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_study_plans_runs_in_two_orders_at_every_scale(name: str, scale: Scale, tmp_path: Path):
-    study, runs = planned(name, scale, tmp_path)
+    study, plan = planned(name, scale, tmp_path)
     assert study.question.endswith("?")
-    orders = {run.axes["order"] for run in runs}
+    orders = {run.axes["order"] for run in plan}
     assert {"forward", "backward"} <= orders
-    assert len({run.name for run in runs}) == len(runs)
-    of_sweep = sum(run.is_sweep for run in runs)
+    assert len({run.name for run in plan}) == len(plan)
+    of_sweep = sum(run.is_sweep for run in plan)
     if scale is Scale.cpu:
-        assert documented()[name] == [len(runs) - of_sweep, *([of_sweep] if of_sweep else [])]
+        assert documented()[name] == [len(plan) - of_sweep, *([of_sweep] if of_sweep else [])]
     if scale is Scale.tiny:
-        assert len(runs) <= 8, "together they take less than four minutes"
+        assert len(plan) <= 8, "together they take less than four minutes"
 
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_the_study_demo_has_the_runs_of_make_demo(number: int, tmp_path: Path):
-    _, runs = planned("demo", Scale.cpu, tmp_path)
-    run = runs[number]
+    _, plan = planned("demo", Scale.cpu, tmp_path)
+    run = plan[number]
     made = compose_config("train_composer", "experiment=demo", f"direction={run.axes['order']}")
     config = replace(run.config)  # in its normal form, in which direction= is set
     differences = {key for key, value in flatten(asdict(made)).items() if flatten(asdict(config))[key] != value}
@@ -108,8 +112,8 @@ def test_the_study_of_ones_own_in_the_documentation_plans_its_runs(tmp_path: Pat
     example = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
     assert len(example) == 1
     (tmp_path / "letters.yaml").write_text(example[0], encoding="utf-8")
-    _, runs = planned(str(tmp_path / "letters.yaml"), Scale.cpu, tmp_path)
-    assert [run.name for run in runs] == [f"{order}-seed{n}" for order in ("forward", "backward") for n in range(3)]
+    _, plan = planned(str(tmp_path / "letters.yaml"), Scale.cpu, tmp_path)
+    assert [run.name for run in plan] == [f"{order}-seed{n}" for order in ("forward", "backward") for n in range(3)]
 
 
 def test_a_study_that_does_not_ship_is_refused_with_those_that_do():
@@ -118,28 +122,32 @@ def test_a_study_that_does_not_ship_is_refused_with_those_that_do():
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Corpora, tokenizers and shards, which the studies share."""
-    return tmp_path_factory.mktemp("data")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Corpora, tokenizers and shards, which the studies share, like the processes that commands are forked from."""
+    yield tmp_path_factory.mktemp("data")
+    end_servers()
 
 
 @pytest.mark.slow
 @pytest.mark.dist
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_study_runs_whole_at_scale_tiny(name: str, data_dir: Path, tmp_path: Path):
-    out = tmp_path / "out"
-    done = run_command(
-        *("python", "run_study.py", f"study={name}", "scale=tiny", f"out={out}"),
-        *(f"data_dir={data_dir}", f"runs_dir={tmp_path / 'runs'}"),
-        timeout_s=280,
+    out, runs_dir = tmp_path / "out", tmp_path / "runs"
+    config = StudyConfig(
+        study=name,
+        scale=Scale.tiny,
+        out=str(out),
+        runs_dir=str(runs_dir),
+        data_dir=str(data_dir),
+        corpus_dir=str(tmp_path),
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
+    assert StudyWork(config).run() == 0
     study, result = read_study(name, Scale.tiny), read_result(out)
     assert result.question == study.question
     assert {run.state for run in result.runs} == {"done"}
     assert all(run.loss_nats is not None for run in result.runs)
-    losses = {Path(run.folder, "token_losses.parquet").is_file() for run in result.runs if not run.is_sweep}
-    assert losses == {study.evaluation is not None}
+    scored = {Path(run.folder, runs.TOKEN_LOSSES).is_file() for run in result.runs if not run.is_sweep}
+    assert scored == {study.evaluation is not None}
     for file in (out / REPORT_HTML, out / REPORT_MD, out / COMPARISON / "comparison.json"):
         assert file.is_file()
+    assert study.question in (out / REPORT_MD).read_text(encoding="utf-8")
