@@ -114,6 +114,7 @@ def test_a_study_makes_its_data_trains_evaluates_compares_and_says_what_was_done
     script = (out / "commands.sh").read_text()
     assert script.index("train_tokenizer.py") < script.index("convert_to_mds.py") < script.index("train_composer.py")
     assert all(run.commands[0] in script for run in result.runs)
+    assert "export OMP_NUM_THREADS=" in script
     assert (out / "report.md").is_file()
 
 
@@ -199,11 +200,11 @@ def test_the_sweep_finds_rates_and_orders_with_one_rate_are_one_run(tmp_path: Pa
         "lr_sweep": {"rates": ["1e-4", 1e-2], "max_duration": "3ba"},
         "axes": {"optim.lr": ["same", "best"], "seed": [0]},
         "report": ["learning_rate", "gap"],
-        "evaluation": None,
     }
     study = make(tmp_path, **changes)
     with pytest.raises(InputError, match=r"task=5: the learning rate of .* runs 0 to 3 of the table"):
         opened(tmp_path, study, task=5).run()
+    capsys.readouterr()
     assert opened(tmp_path, study, try_steps=2).run() == 0
     table = capsys.readouterr().out.splitlines()[1:10]
     assert table[0].split() == ["task", "run", "tokens", "disk", "hours", "state"]
@@ -215,6 +216,8 @@ def test_the_sweep_finds_rates_and_orders_with_one_rate_are_one_run(tmp_path: Pa
         rate = rates["same"] if run.axes["optim.lr"] == "same" else rates["best"][run.axes["order"]]
         assert run.settings["optim.lr"] == rate
         assert run.folder.endswith(f"-lr{rate}")
+        assert (Path(run.folder) / runs.TOKEN_LOSSES).exists()
+    assert not any((Path(run.folder) / runs.TOKEN_LOSSES).exists() for run in result.runs if run.is_sweep)
     losses = {run.name: run.loss_nats for run in result.runs if run.is_sweep}
     best = min((0.0001, 0.01), key=lambda rate: losses[f"sweep-forward-lr{rate}"] or 0)
     assert rates["best"]["forward"] == best

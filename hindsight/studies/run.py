@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 from hindsight import interrupts, output
 from hindsight.config.study import Only, Scale, StudyConfig
@@ -25,6 +26,7 @@ from hindsight.studies.planned_runs import PlannedRun, best_rates, plan_runs
 from hindsight.studies.processes import Processes, how_it_ended, last_line
 from hindsight.studies.results import COMPARISON
 from hindsight.studies.speeds import speeds_of, try_speeds
+from hindsight.studies.study_checks import ORDER
 from hindsight.studies.study_file import Study, read_study
 from hindsight.studies.study_records import result_of_study, write_records
 from hindsight.studies.study_report import write_study_report
@@ -49,7 +51,7 @@ class StudyWork:
         self.out = Path(config.out or f"results/{self.study.name}/{config.scale.name}")
         self.data = Data(self.study, config)
         self.planned = plan_runs(self.study, config, self.data)
-        self.rates: list[dict[str, object]] = []
+        self.rates: list[dict[str, Any]] = []
         self.outcome = Outcome()
         self.workers = config.workers or max((len(gpus()) or available_cores()) // config.devices, 1)
         if config.task is not None and config.task >= len(self.planned):
@@ -97,8 +99,8 @@ class StudyWork:
         self._find_rates()
         self._compare(processes)
         result = result_of_study(self.study, self.out, self.planned, self.data, self.rates, self.outcome)
-        write_records(self.out, result, self._comparing())
-        for path in write_study_report(self.out, result):
+        write_records(self.out, result, self._comparing(), self.environment)
+        for path in write_study_report(self.out, result)[:2]:
             log.info("Report: %s", path)
         return self._tell()
 
@@ -157,11 +159,17 @@ class StudyWork:
     def _processes(self, states: dict[str, RunState]) -> Processes:
         is_all_done = len(states) == len(self.planned) and all(state.state == DONE for state in states.values())
         with_training = self.config.only is None and not is_all_done
-        threads = str(max(1, available_cores() // (self.workers * self.config.devices)))
-        environment = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": threads}
+        return Processes(self.out / LOGS, self.environment, with_training)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What commands have in their environment beside that of the study."""
+        threads = max(1, available_cores() // (self.workers * self.config.devices))
         # Threads that wait in a busy loop take the core of another run.
-        environment |= {} if "OMP_WAIT_POLICY" in os.environ else {"OMP_WAIT_POLICY": "passive"}
-        return Processes(self.out / LOGS, environment, with_training)
+        given = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
+        if gpus():  # looking for GPUs by CUDA, as imports may do, would keep forked processes from using them
+            given["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+        return {name: os.environ.get(name, value) for name, value in given.items()}
 
     def _show_table(self, states: Sequence[RunState | None], speeds: dict[str, float]) -> None:
         n_tasks = f" ({len(self.planned)} tasks)" if self.config.task is not None else ""
@@ -177,12 +185,14 @@ class StudyWork:
         if rates:
             self.planned = plan_runs(self.study, self.config, self.data, rates)
             for each in self.rates:
-                log.info("Learning rates: %s", each)
+                best = ", ".join(f"{order} {rate:g}" for order, rate in each["best"].items())
+                where = ", ".join(f"{value}" for value in each["axes"].values())
+                log.info("Learning rates of %s: %s; the same for all: %g.", where, best, each["same"])
 
     def _comparing(self) -> Command | None:
         done = [run for run in self.planned if not run.is_sweep and not run.waits and evaluated(run) is not None]
         folders = [*dict.fromkeys(run.typed_folder for run in done)]
-        if len({run.axes["order"] for run in done}) < 2 and len(folders) < 2:
+        if len({run.axes[ORDER] for run in done}) < 2:
             return None
         # Figures, and cuts by what losses of tokens say, take longer than the tiny runs themselves.
         given = {"out": str(self.out / COMPARISON), **({"report": False} if self.study.scale is Scale.tiny else {})}

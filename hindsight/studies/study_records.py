@@ -5,7 +5,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,12 @@ def result_of_study(
         commands = [run.command.typed, *([evaluation.typed] if evaluation is not None else [])]
         is_done = run.name in states and states[run.name].state == DONE
         error = outcome.failed.get(run.name) or (None if is_done else _earlier_error(out, run))
-        if run.waits:
-            commands, error = [], "its learning rate is not known: a run of the sweep is missing"
-        found.append(result_of(run, commands, states.get(run.name), error))
+        if not run.waits:
+            found.append(result_of(run, commands, states.get(run.name), error))
+            continue
+        waiting = result_of(run, [], None, None)
+        waiting.error = "its learning rate is not known: a run of the sweep is missing"
+        found.append(waiting)
     corpora = {dataset.corpus: dataset.floor for dataset in data.datasets if dataset.floor is not None}
     floors = {name: runs.read_object(path) for name, path in corpora.items() if path.exists()}
     return StudyResult(
@@ -97,13 +100,20 @@ def _data_of(dataset: Any) -> dict[str, Any]:
     return told
 
 
-def write_records(out: Path, result: StudyResult, comparing: Command | None) -> None:
-    """Write study.json and commands.sh into the folder of a study."""
+def write_records(out: Path, result: StudyResult, comparing: Command | None, environment: Mapping[str, str]) -> None:
+    """Write study.json and commands.sh into the folder of a study.
+
+    Args:
+        out: the folder.
+        result: what is known.
+        comparing: the command that compares its runs; None if there is nothing to compare.
+        environment: what its commands have in their environment beside that of the study.
+    """
     write_atomically(out / STUDY_JSON, json.dumps(result.as_json(), indent=1, default=str) + "\n")
-    write_atomically(out / COMMANDS, _script(result, comparing))
+    write_atomically(out / COMMANDS, _script(result, comparing, environment))
 
 
-def _script(result: StudyResult, comparing: Command | None) -> str:
+def _script(result: StudyResult, comparing: Command | None, environment: Mapping[str, str]) -> str:
     """Write all commands of a study as a script, each once."""
     made = [command for each in result.data.values() for command in each["commands"]]
     trained = [command for run in result.runs for command in run.commands]
@@ -113,6 +123,7 @@ def _script(result: StudyResult, comparing: Command | None) -> str:
         f"# Study {result.name}, scale={result.scale}: what run_study.py has run, from the repository's root.",
         f"# Commit {commit or 'unknown'}. Each command does nothing where its result is there.",
         "set -e",
+        *(f"export {name}={shlex.quote(value)}" for name, value in environment.items()),
         *dict.fromkeys([*made, *trained, *compared]),
     ]
     return "\n".join(lines) + "\n"

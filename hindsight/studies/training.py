@@ -54,8 +54,8 @@ def gpus() -> list[str]:
 
 
 def evaluation_of(run: PlannedRun, study: Study) -> Command | None:
-    """The command that evaluates a run by token; None if the study has none."""
-    if study.evaluation is None:
+    """The command that evaluates a run by token; None for a run of the sweep, and if the study has none."""
+    if study.evaluation is None or run.is_sweep:
         return None
     given = {"run": run.typed_folder, **study.evaluation}
     return Command("evaluate_tokens", tuple(arguments_of(given)), run.command.devices)
@@ -103,9 +103,12 @@ class _Training:
         self.progress = Progress([state for _, state in self.waiting])
 
     def _is_complete(self, run: PlannedRun, state: RunState) -> bool:
-        if state.state != DONE:
-            return False
-        return self.study.evaluation is None or is_evaluated(run.folder, order_of_run(run), self.study.evaluation)
+        return state.state == DONE and not self._evaluation_that_is_missing(run)
+
+    def _evaluation_that_is_missing(self, run: PlannedRun) -> Command | None:
+        command = evaluation_of(run, self.study)
+        is_there = command is None or is_evaluated(run.folder, order_of_run(run), self.study.evaluation or {})
+        return None if is_there else command
 
     def all(self, workers: int, devices: int) -> Outcome:
         """Start what waits, and take what ends, until nothing is left."""
@@ -133,8 +136,8 @@ class _Training:
         self.processes.start(name, command, {"CUDA_VISIBLE_DEVICES": slot} if slot else {})
 
     def _evaluate(self, run: PlannedRun, state: RunState, slot: str) -> None:
-        command = evaluation_of(run, self.study)
-        if command is None or is_evaluated(run.folder, order_of_run(run), self.study.evaluation or {}):
+        command = self._evaluation_that_is_missing(run)
+        if command is None:
             self._end(run, state, slot)
         else:
             self._start(run, state, slot, command)
