@@ -5,7 +5,7 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-VERSION = "0.9.0"
+VERSION = "0.10.0"
 """Version of this project, as in CITATION.cff."""
 PACKAGES = ("torch", "mosaicml", "mosaicml-streaming", "tokenizers", "transformers", "numpy")
 """Packages on which the numbers of a run may depend."""
