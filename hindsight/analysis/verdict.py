@@ -59,29 +59,35 @@ def verdict_of(group: dict[str, Any]) -> str:
 
 def summary_of(groups: Sequence[Mapping[str, Any]]) -> str:
     """Say of several groups of comparison.json in how many of them the order is harder."""
-    gaps = [group["gap"] for group in groups]
-    intervals = [gap["paired_interval_nats"] or gap["welch_interval_nats"] for gap in gaps]
-    said = tally([group["order"] for group in groups], intervals)
+    said = tally([group["order"] for group in groups], [_sign_of_gap(group["gap"]) for group in groups])
     return said[:1].upper() + said[1:]
 
 
-def tally(orders: Sequence[str], intervals: Sequence[Sequence[float] | None], what: str = "groups") -> str:
-    """Say in how many of several gaps the order is harder, by their intervals over seeds.
+def _sign_of_gap(gap: Mapping[str, Any]) -> int | None:
+    if gap["paired_interval_nats"] is None and gap["welch_interval_nats"] is None:
+        return None
+    return 0 if not gap["is_significant"] else 1 if gap["mean_nats"] > 0 else -1
+
+
+def sign_of(interval: Sequence[float] | None) -> int | None:
+    """Give the sign of a gap by its interval: 0 if that contains 0, None without one."""
+    return None if interval is None else int(interval[0] > 0) - int(interval[1] < 0)
+
+
+def tally(orders: Sequence[str], signs: Sequence[int | None], what: str = "groups") -> str:
+    """Say in how many of several gaps the order is harder.
 
     Args:
         orders: of each gap, what is compared with the reference.
-        intervals: of each gap; None with too few seeds.
+        signs: of each gap: 1 where the order is harder, -1 easier, 0 not told apart, None with too few seeds.
         what: the things that have these gaps.
     """
-    n, found = len(intervals), [interval for interval in intervals if interval is not None]
-    few = n - len(found)
+    n, few = len(signs), signs.count(None)
     if few == n:
         return f"no verdict: there are too few seeds{f' in all {n} {what}' if n > 1 else ''}."
-    harder, easier = sum(low > 0 for low, _ in found), sum(high < 0 for _, high in found)
     order = orders[0] if len({*orders}) == 1 else "the other order"
-    said = f"{order} is harder in {harder} of {n} {what}, easier in {easier}"
-    n_open = len(found) - harder - easier
-    said += f", not told apart in {n_open}" if n_open else ""
+    said = f"{order} is harder in {signs.count(1)} of {n} {what}, easier in {signs.count(-1)}"
+    said += f", not told apart in {signs.count(0)}" if 0 in signs else ""
     return f"{said}; too few seeds in {few}." if few else f"{said}."
 
 

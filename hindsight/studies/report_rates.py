@@ -8,7 +8,7 @@ import numpy as np
 from hindsight.analysis.figure_style import lay_out, styled
 from hindsight.analysis.inference import FEWEST_SEEDS
 from hindsight.analysis.page import Block, Figures, Table, Text
-from hindsight.analysis.verdict import tally
+from hindsight.analysis.verdict import sign_of, tally
 from hindsight.runs import is_number
 from hindsight.studies.report_figures import draw_panels, draw_rates, looks_of
 from hindsight.studies.report_groups import FORWARD, NOT_FAMILY, Family, StudyGroups, names_of, order_of
@@ -214,7 +214,7 @@ def _headline(rows: Sequence[Mapping[str, Any]]) -> str:
     best = [row for row in rows if row["which"].endswith(BEST_AGAINST_BEST)]
     if not best:
         return ""
-    said = tally([row["order"] for row in best], [row["interval"] for row in best])
+    said = tally([row["order"] for row in best], [sign_of(row["interval"]) for row in best])
     return f"{AT_BEST[:1].upper()}{AT_BEST[1:]}, {said}"
 
 

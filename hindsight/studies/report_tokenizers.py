@@ -9,7 +9,7 @@ from hindsight.analysis.figure_style import lay_out, styled
 from hindsight.analysis.gap_figures import GapRow, draw_rows
 from hindsight.analysis.page import Figures, Table, Text
 from hindsight.analysis.report_tables import TOKENIZER_COLUMNS
-from hindsight.analysis.verdict import tally
+from hindsight.analysis.verdict import sign_of, tally
 from hindsight.studies.report_groups import StudyGroups, drawable
 from hindsight.studies.report_parts import FEW, Part, estimate
 
@@ -49,8 +49,8 @@ def tokenizers_section(groups: StudyGroups) -> Part:
         ]
         part.blocks += [Figures(drawings), Table(GAP_COLUMNS, of_gaps, TEXT)]
         of_orders = [gap for gap in gaps if gap["reads"] is None]
-        intervals = [gap["bits_per_byte_interval"] for gap in of_orders]
-        said = tally([gap["order"] for gap in of_orders], intervals, "kinds of tokens")
+        signs = [sign_of(gap["bits_per_byte_interval"]) for gap in of_orders]
+        said = tally([gap["order"] for gap in of_orders], signs, "kinds of tokens")
         part.headline = f"In bits a byte, {said}" if of_orders else ""
         if any(gap["bits_per_byte_interval"] is None for gap in gaps):
             part.blocks.append(Text(FEW))
