@@ -184,6 +184,26 @@ def test_a_run_that_fails_is_told_at_the_end_and_keeps_no_other(copied: Path, ca
     assert [(run.state, run.error) for run in read_result(copied / "out").runs] == 4 * [("done", None)]
 
 
+def test_no_earlier_comparison_is_taken_for_that_of_runs_that_cannot_be_compared_now(whole: Path, copied: Path):
+    study = copied / "small.yaml"
+    shutil.copytree(whole / "runs", copied / "runs")
+    assert opened(copied, study, only=Only.report).run() == 0
+    comparison = copied / "out" / "comparison"
+    assert (comparison / "comparison.json").exists()
+    comparison.rename(copied / "kept")
+    comparison.write_text("no folder")  # so that the command fails
+    assert opened(copied, study, only=Only.report).run() == 1
+    assert "The runs could not be compared: exit status 2" in (copied / "out" / "report.md").read_text()
+    comparison.unlink()
+    (copied / "kept").rename(comparison)
+    (comparison / "notes.txt").write_text("somebody's")
+    for seed in (0, 1):
+        shutil.rmtree(copied / "runs" / "small-tiny" / f"backward-seed{seed}")
+    assert opened(copied, study, only=Only.report).run() == 0
+    assert [path.name for path in comparison.iterdir()] == ["notes.txt"]
+    assert "There is no answer yet" in (copied / "out" / "report.md").read_text()
+
+
 def test_tasks_are_runs_of_the_table_also_by_hydras_launchers(copied: Path):
     study = copied / "small.yaml"
     done = run_command("python", "run_study.py", "-m", *command(copied, study, task="2,0")[1:], timeout_s=WAIT_S)

@@ -552,6 +552,18 @@ def test_a_damaged_comparison_is_refused(contexts, tmp_path):
         write_study_report(tmp_path, study_result(contexts, ["gap"]))
 
 
+def test_a_comparison_of_other_runs_or_steps_is_not_reported(study, tmp_path):
+    comparison = json.loads((study.out / "comparison" / "comparison.json").read_text())
+    place = tmp_path / "comparison" / "comparison.json"
+    place.parent.mkdir()
+    verdicts: list[str] = []
+    for changed in ({}, {"step": comparison["runs"][0]["step"] + 1}, {"folder": "runs/gone"}):
+        place.write_text(json.dumps(comparison | {"runs": [comparison["runs"][0] | changed, *comparison["runs"][1:]]}))
+        verdicts.append(text_of(Study(tmp_path, copy.deepcopy(study.result)).html))
+    assert verdicts[0] == text_of(study.html)
+    assert verdicts[1] == verdicts[2] != verdicts[0]
+
+
 def test_markdown_and_page_say_the_same(study):
     assert markdown_tables(study.markdown) == tables_of(study.html)
     text = text_of(study.html)

@@ -62,6 +62,8 @@ class StudyResult:
     """Of each dataset, by its folder: corpus, tokenizer, the commands that made it, documents and tokens by split."""
     rates: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     """Of each sweep of learning rates: `axes` (all but order and seed), `best` {order: rate}, `same` rate."""
+    comparison_error: str | None = None
+    """Why its runs could not be compared; None where they were, or there is nothing to compare."""
     provenance: dict[str, Any] = field(default_factory=dict[str, Any])
     """Command line, date, commit, versions and machine of the newest start."""
 

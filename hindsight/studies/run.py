@@ -29,7 +29,7 @@ from hindsight.studies.speeds import speeds_of, try_speeds
 from hindsight.studies.study_checks import ORDER
 from hindsight.studies.study_file import Study, read_study
 from hindsight.studies.study_records import result_of_study, write_records
-from hindsight.studies.study_report import write_study_report
+from hindsight.studies.study_report import remove_comparison, write_study_report
 from hindsight.studies.training import LOGS, Outcome, evaluated, gpus, train_all
 
 log = logging.getLogger("hindsight")
@@ -199,6 +199,7 @@ class StudyWork:
         return Command("compare_directions", (*folders, *arguments_of(given)))
 
     def _compare(self, processes: Processes) -> None:
+        remove_comparison(self.out / COMPARISON)  # it may be of other runs, or of fewer steps
         command = self._comparing()
         if command is None:
             return

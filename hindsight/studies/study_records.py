@@ -18,7 +18,7 @@ from hindsight.studies.commands import Command
 from hindsight.studies.known_runs import DONE, check_runs, result_of, state_of
 from hindsight.studies.made_data import Data
 from hindsight.studies.planned_runs import PlannedRun
-from hindsight.studies.results import STUDY_JSON, StudyResult
+from hindsight.studies.results import COMPARISON, STUDY_JSON, StudyResult
 from hindsight.studies.study_file import Study
 from hindsight.studies.training import FAILED, LOGS, Outcome, evaluation_of
 
@@ -69,6 +69,7 @@ def result_of_study(
         floors=floors,
         data={dataset.folder: _data_of(dataset) for dataset in data.datasets},
         rates=rates,
+        comparison_error=outcome.failed.get(COMPARISON),
         provenance={
             "command": shlex.join(["python", *sys.argv]),
             "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),

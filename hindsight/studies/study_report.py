@@ -7,9 +7,11 @@ files, byte for byte, but for the footer of the page, which says when and where 
 import json
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hindsight.analysis.html_report import remove_report
 from hindsight.analysis.page import Block, Bullets, Figures, Links, Page, Section, Text, write_page
 from hindsight.analysis.rendering import FIGURES
 from hindsight.errors import InputError
@@ -44,7 +46,7 @@ def write_study_report(out: Path, result: StudyResult) -> list[Path]:
     """Write report.html, report.md, figures/ and runs.csv of a study into its folder, which is made if it is missing.
 
     Args:
-        out: the folder; of comparison/ in it, comparison.json is read if it is there.
+        out: the folder; of comparison/ in it, comparison.json is read if it is of these runs at these steps.
         result: what the study has found; of runs that are missing or failed, the report says so.
 
     Returns:
@@ -54,7 +56,7 @@ def write_study_report(out: Path, result: StudyResult) -> list[Path]:
         InputError: comparison.json is damaged, or `report:` asks for a section that there is none of.
     """
     out.mkdir(parents=True, exist_ok=True)
-    groups = group_study(result, _comparison(out))
+    groups = group_study(result, _comparison(out, result))
     written = write_page(out, _page(out, groups), REPORT_HTML, REPORT_MD)
     write_atomically(out / RUNS_CSV, runs_csv(result))
     for path in (out / FIGURES).iterdir():
@@ -63,14 +65,26 @@ def write_study_report(out: Path, result: StudyResult) -> list[Path]:
     return [*written, out / RUNS_CSV]
 
 
-def _comparison(out: Path) -> dict[str, Any] | None:
+def _comparison(out: Path, result: StudyResult) -> dict[str, Any] | None:
+    """Read comparison.json; None where there is none, or it is of other runs or of other steps than the result."""
     path = out / COMPARISON / COMPARISON_JSON
-    if not path.exists():
+    if result.comparison_error is not None or not path.exists():
         return None
     try:
-        return json.loads(path.read_text("utf-8"))
+        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); remove it, and the study compares its runs anew.") from None
+    steps = {run.folder: run.evaluations[-1]["step"] for run in result.runs if run.evaluations}
+    is_of_these = all(steps.get(run["folder"]) == run["step"] for run in found["runs"])
+    return found if is_of_these else None
+
+
+def remove_comparison(folder: Path) -> None:
+    """Remove what compare_directions.py has written into the folder of a comparison, and nothing else there."""
+    with suppress(NotADirectoryError):
+        for name in (COMPARISON_JSON, "comparison.csv", "comparison.png"):
+            (folder / name).unlink(missing_ok=True)
+        remove_report(folder)
 
 
 def _page(out: Path, groups: StudyGroups) -> Page:
@@ -81,7 +95,14 @@ def _page(out: Path, groups: StudyGroups) -> Page:
         raise InputError(f"report: {unknown[0]} is no section; choose from {', '.join(SECTIONS)}.")
     parts = {name: SECTIONS[name][1](groups) for name in asked}
     verdict, answers = _answers([*parts.values()])
-    head: list[Block] = [*told_of_state(result), *_main_figure(parts), *([Bullets(answers)] if answers else [])]
+    failed = result.comparison_error
+    not_compared: list[Block] = [Text(f"The runs could not be compared: {failed}", "warning")] if failed else []
+    head: list[Block] = [
+        *told_of_state(result),
+        *not_compared,
+        *_main_figure(parts),
+        *([Bullets(answers)] if answers else []),
+    ]
     sections = [Section("runs", "Runs", [*runs_section(result), _links(out)])]
     sections += [Section(name.replace("_", "-"), SECTIONS[name][0], part.blocks) for name, part in parts.items()]
     sections.append(Section("made", "How it was made", made_section(result)))
