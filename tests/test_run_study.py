@@ -23,6 +23,7 @@ from hindsight.errors import InputError
 from hindsight.studies.processes import end_servers
 from hindsight.studies.results import StudyResult, read_result
 from hindsight.studies.run import StudyWork
+from hindsight.studies.run_lengths import loss_at_end
 
 NAMES = ["forward-seed0", "forward-seed1", "backward-seed0", "backward-seed1"]
 WAIT_S = 300.0
@@ -265,6 +266,30 @@ def test_a_run_that_was_begun_with_other_settings_is_refused(whole: Path, copied
     study = write_study(copied, settings={"optim.lr": 0.1})
     with pytest.raises(InputError, match=r"run_name=forward-seed0 cannot go on .*optim.lr=0.1 \(the run has 0.003\)"):
         opened(copied, study).run()
+
+
+def test_a_run_of_another_length_is_refused_and_so_is_one_that_was_made_longer(whole: Path, copied: Path):
+    shutil.copytree(whole / "runs", copied / "runs")
+    study = write_study(copied, settings={"max_duration": "6ba"})
+    with pytest.raises(InputError, match=r"forward-seed0 .* has 4 steps, and max_duration=6ba is 6 steps.*runs_dir="):
+        opened(copied, study).run()
+    for path in (copied / "runs").rglob(runs.METADATA):
+        records = json.loads(path.read_text())
+        plan = [{"after": after, "until": until, "how": "continue", "lr": 0.0} for after, until in ((0, 4), (4, 6))]
+        path.write_text(json.dumps(records | {"total_steps": 6, runs.LR_PLAN: plan}))
+    with pytest.raises(InputError, match=r"was made longer, from 4 steps to 6, and max_duration=6ba"):
+        opened(copied, study).run()
+    assert not (copied / "out").exists()
+
+
+@pytest.mark.parametrize("total", [3, 5], ids=["beyond its end", "before its end"])
+def test_the_loss_of_a_run_is_that_of_its_planned_step(whole: Path, copied: Path, total: int):
+    folder = copied / "run"
+    shutil.copytree(whole / "runs" / "small-tiny" / "forward-seed0", folder)
+    assert loss_at_end(folder) == runs.last_value(folder / runs.METRICS, runs.EVAL_LOSS)
+    records = json.loads((folder / runs.METADATA).read_text())
+    (folder / runs.METADATA).write_text(json.dumps(records | {"total_steps": total}))
+    assert loss_at_end(folder) is None
 
 
 def test_few_documents_to_validate_on_are_refused_unless_the_study_takes_them(tmp_path: Path):

@@ -18,6 +18,7 @@ from hindsight.evaluation.trained_run import read_run
 from hindsight.json_lines import read_backward, read_records
 from hindsight.studies.planned_runs import PlannedRun
 from hindsight.studies.results import RunResult
+from hindsight.studies.run_lengths import require_same_length
 from hindsight.studies.run_list import describe_run
 from hindsight.studies.sweep import check_paths, median_speed
 from hindsight.training.run_settings import is_finished
@@ -68,6 +69,8 @@ def check_runs(planned: Sequence[PlannedRun]) -> list[RunSetup]:
         of = setups[key]
         config = replace(run.config, data=replace(run.config.data, context_length=of.config.data.context_length))
         setup = replace(of, config=config, run_name=config.name_of_run(), folder=run.folder)
+        if all((run.folder / name).is_file() for name in runs.RECORDS):
+            require_same_length(setup)
         found.append(setup)
     return found
 

@@ -15,10 +15,13 @@ from hindsight.studies.known_runs import DONE, RunState, is_evaluated, last_reco
 from hindsight.studies.planned_runs import PlannedRun
 from hindsight.studies.processes import Ended, Processes, how_it_ended, last_line
 from hindsight.studies.progress import Progress
+from hindsight.studies.run_lengths import loss_at_end
 from hindsight.studies.study_file import Study
 
 log = logging.getLogger("hindsight")
 
+NEEDED = (runs.FINISHED, runs.METADATA, runs.METRICS)
+"""Files of a run that is done, by which its loss is known."""
 FAILED = ".failed.json"
 """What is behind the name of a run in that of the file, among the logs, that says why it failed."""
 LOGS = "logs"
@@ -62,10 +65,8 @@ def evaluation_of(run: PlannedRun, study: Study) -> Command | None:
 
 
 def evaluated(run: PlannedRun) -> float | None:
-    """Validation loss of a run at its end, nats per token; None if it has not come to its end."""
-    if runs.finished_step(run.folder) is None or not (run.folder / runs.METRICS).exists():
-        return None
-    return runs.last_value(run.folder / runs.METRICS, runs.EVAL_LOSS)
+    """Validation loss of a run at its end, nats per token; None if it has not come to its planned end."""
+    return loss_at_end(run.folder) if all((run.folder / name).exists() for name in NEEDED) else None
 
 
 def train_all(
