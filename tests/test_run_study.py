@@ -346,17 +346,20 @@ class Started:
         return found
 
 
-def test_an_interrupted_study_saves_what_runs_and_leaves_nothing_behind(copied: Path):
+@pytest.mark.parametrize("to_all", [False, True], ids=["to it alone", "to all its processes"])
+def test_an_interrupted_study_saves_what_runs_and_leaves_nothing_behind(copied: Path, to_all: bool):
     study = write_study(copied, settings={"max_duration": "2000ba", "checkpoint.interval": "1000ba"})
     started = Started(copied, study)
     folder = copied / "runs" / "small-tiny"
     wait_until("training", lambda: [*folder.glob(f"*/{runs.METRICS}")], timeout_s=WAIT_S)
     processes = started.descendants()
-    started.process.send_signal(signal.SIGTERM)
+    for process in sorted(processes, reverse=True) if to_all else [started.process.pid]:
+        os.kill(process, signal.SIGTERM)
     assert started.process.wait(WAIT_S) == interrupts.EXIT_INTERRUPTED
     assert "Interrupted by SIGTERM: what is done stays, and the same command goes on." in started.log.read_text()
     wait_until("the end of all processes", lambda: not any(map(is_alive, processes)))
     assert [*folder.glob("*/checkpoints/*.pt")]
+    assert not [*(copied / "out" / "logs").glob("*.failed.json")]
 
 
 def kill_at_random_moments(folder: Path, study: Path, n_kills: int) -> Iterator[None]:

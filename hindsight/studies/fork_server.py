@@ -27,7 +27,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from hindsight.interrupts import die_with_parent
+from hindsight.interrupts import SIGNALS, die_with_parent, ignore_signals
 from hindsight.machine import let_threads_run_before_forks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,8 +123,10 @@ class Server:
                     os.kill(process, request["signal"])
             return None
         server = os.getpid()
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the process that is forked no longer ignores them
         process = os.fork()
         if process:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             self.running[process] = request["start"]
             return None
         die_with_parent(server)
@@ -167,8 +169,9 @@ def become(job: dict[str, Any]) -> None:
     os.chdir(job["folder"])
     tempfile.tempdir = None  # which is read from the environment once
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_DFL)  # importing Composer sets handlers
+    for number in {*SIGNALS} - {signal.SIGINT}:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     if job["script"] is None or not _may_use_gpu():
         os.execv(job["program"][0], job["program"])  # noqa: S606 - words, no shell
     sys.argv = [job["script"], *job["arguments"]]
@@ -191,11 +194,13 @@ def _may_use_gpu() -> bool:
 def main() -> None:
     """Serve, and be a command in each forked process."""
     die_with_parent(int(sys.argv[1]))
+    ignore_signals()  # which a scheduler sends to all processes of a job: the study hears them, and ends this one
     atexit.register(leave)  # before any import does: handlers are called in reverse order
     let_threads_run_before_forks()
     answers = os.dup(1)
     os.dup2(2, 1)  # what an import prints is no answer
     import_all(sys.argv[2:])
+    ignore_signals()  # importing Composer sets handlers
     server = Server(answers)
     job = server.serve()
     if job is None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from hindsight.errors import InputError
 from hindsight.files import LOCKED, say_unlocked
 from hindsight.studies.made_data import Data, Step
-from hindsight.studies.processes import Processes, how_it_ended, last_line
+from hindsight.studies.processes import Processes, how_it_ended, last_line, require_uninterrupted
 
 log = logging.getLogger("hindsight")
 
@@ -56,6 +56,7 @@ def _make(needs: dict[Step, set[Step]], processes: Processes, workers: int) -> N
         assert running, "a step needs itself"
         for ended in processes.wait():
             step, path = running.pop(ended.name), processes.log_of(ended.name)
+            require_uninterrupted(ended.status)
             if ended.status != 0 or not step.is_done:
                 raise InputError(
                     f"the data cannot be made: `{step.command.typed}` {how_it_ended(ended.status)}: {last_line(path)} "

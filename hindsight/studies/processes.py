@@ -13,11 +13,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from hindsight import interrupts
 from hindsight.errors import InputError
 from hindsight.studies.commands import ROOT, Command
 from hindsight.studies.fork_server import TRAINING
@@ -126,11 +128,12 @@ class Processes:
 
     def stop(self) -> None:
         """Ask all that run to leave, and wait for them."""
-        for number, (_, server) in self._running.items():
-            self._say(server, {"signal": int(signal.SIGTERM), "number": number})
-        until = time.monotonic() + LINGER_S
-        while self._running and time.monotonic() < until:
-            self.wait(until - time.monotonic())
+        with suppress(InputError, BrokenPipeError):  # what they are forked from has ended, and they with it
+            for number, (_, server) in self._running.items():
+                self._say(server, {"signal": int(signal.SIGTERM), "number": number})
+            until = time.monotonic() + LINGER_S
+            while self._running and time.monotonic() < until:
+                self.wait(until - time.monotonic())
 
     def close(self) -> None:
         """End everything that still runs; the processes that commands are forked from stay for other studies."""
@@ -175,6 +178,21 @@ def end_servers() -> None:
         _, server = _servers.popitem()
         server.kill()
         server.communicate()
+
+
+def was_interrupted(status: int) -> bool:
+    """Tell by the exit status of a command whether it was asked to stop, as a scheduler asks all processes of a job."""
+    return status == interrupts.EXIT_INTERRUPTED or -status in interrupts.SIGNALS
+
+
+def require_uninterrupted(status: int) -> None:
+    """Leave as the study does on a signal, if a command was asked to stop that cannot go on.
+
+    Raises:
+        GaveUp: it was.
+    """
+    if was_interrupted(status):
+        raise interrupts.GaveUp(signal.Signals(-status).name if status < 0 else "a signal")
 
 
 def how_it_ended(status: int) -> str:

@@ -23,7 +23,7 @@ from hindsight.studies.made_data import Data
 from hindsight.studies.making import make_data
 from hindsight.studies.plan_table import require_room, rows_of, table_of
 from hindsight.studies.planned_runs import PlannedRun, best_rates, plan_runs
-from hindsight.studies.processes import Processes, how_it_ended, last_line
+from hindsight.studies.processes import Processes, how_it_ended, last_line, require_uninterrupted
 from hindsight.studies.results import COMPARISON
 from hindsight.studies.speeds import speeds_of, try_speeds
 from hindsight.studies.study_checks import ORDER
@@ -80,13 +80,21 @@ class StudyWork:
             processes = stack.enter_context(closing(self._processes(states)))
             try:
                 with interrupts.giving_up_after(0):
-                    return self._work(processes)
+                    return self._work_or_leave(processes)
             except interrupts.GaveUp as reason:
                 log.info("Interrupted by %s: runs save their last step ...", reason)
                 processes.stop()
                 log.info("Interrupted by %s: %s", reason, GOES_ON)
                 interrupts.ignore_signals()
                 return interrupts.EXIT_INTERRUPTED
+
+    def _work_or_leave(self, processes: Processes) -> int:
+        try:
+            return self._work(processes)
+        except InputError:
+            if (name := interrupts.received_signal()) is not None:  # what failed was asked to stop, too
+                raise interrupts.GaveUp(name) from None
+            raise
 
     def _work(self, processes: Processes) -> int:
         if self.config.only is not Only.report:
@@ -205,6 +213,7 @@ class StudyWork:
             return
         log.info("Comparing %d runs.", sum("=" not in each for each in command.arguments))
         status = processes.run(COMPARISON, command)
+        require_uninterrupted(status)
         if status != 0:
             path = processes.log_of(COMPARISON)
             self.outcome.failed[COMPARISON] = f"{how_it_ended(status)}: {last_line(path)} (log: {path})"

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hindsight import interrupts, runs
+from hindsight import runs
 from hindsight.files import write_atomically
 from hindsight.studies.commands import Command, arguments_of
 from hindsight.studies.known_runs import DONE, RunState, is_evaluated, last_record, order_of_run
 from hindsight.studies.planned_runs import PlannedRun
-from hindsight.studies.processes import Ended, Processes, how_it_ended, last_line
+from hindsight.studies.processes import Ended, Processes, how_it_ended, last_line, was_interrupted
 from hindsight.studies.progress import Progress
 from hindsight.studies.run_lengths import loss_at_end
 from hindsight.studies.study_file import Study
@@ -165,7 +165,7 @@ class _Training:
         log.info("%s: done%s.", run.name, "" if loss is None else f", validation loss {loss:.4f} nats/token")
 
     def _fail(self, run: PlannedRun, status: int) -> None:
-        if status == interrupts.EXIT_INTERRUPTED:
+        if was_interrupted(status):
             self.outcome.interrupted.append(run.name)
             log.warning("%s: interrupted.", run.name)
             return
