@@ -244,6 +244,29 @@ def test_the_sweep_finds_rates_and_orders_with_one_rate_are_one_run(tmp_path: Pa
     assert rates["best"]["forward"] == best
 
 
+@pytest.mark.parametrize("is_every_rate", [False, True], ids=["one rate", "every rate"])
+def test_a_rate_that_diverges_is_not_taken_and_ends_the_study_only_where_there_is_no_other(
+    copied: Path, is_every_rate: bool, caplog: pytest.LogCaptureFixture
+):
+    study = write_study(
+        copied,
+        lr_sweep={"rates": [1e30 if is_every_rate else 1e-3, 1e32], "max_duration": "3ba"},
+        axes={"optim.lr": ["same"], "seed": [0]},
+        settings={"optim.grad_clip": None, "optim.warmup_steps": 0},
+        evaluation=None,
+        report=["gap"],
+    )
+    for _ in range(2):
+        assert opened(copied, study).run() == int(is_every_rate)
+        result = read_result(copied / "out")
+        diverged = [run for run in result.runs if run.is_sweep and "FloatingPointError" in (run.error or "")]
+        assert len(diverged) == 2 * (1 + is_every_rate)
+        assert {run.state for run in result.runs if not run.is_sweep} == {"missing" if is_every_rate else "done"}
+    assert [rates["same"] for rates in result.rates] == ([] if is_every_rate else [1e-3])
+    assert caplog.text.count("its loss is not finite") == len(diverged)  # and is not tried again
+    assert ("give lower ones in lr_sweep.rates" in (copied / "out" / "report.md").read_text()) == is_every_rate
+
+
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"settings": {"model.d_model": 1 << 17, "model.n_layers": 64}}, "of the 4 runs that are missing need"),
     ({"settings": {"data.context_length": 24}}, "data.context_length=24 does not divide block_length=32"),

@@ -1,5 +1,6 @@
 """What a study's file may say, which runs that makes, and how what cannot be is refused."""
 
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,9 @@ def test_a_sweep_comes_first_and_its_rates_are_those_of_the_runs_that_wait_for_i
     assert known[6].folder == known[7].folder
     assert best_rates(runs, losses | {names(runs)[3]: None}) == ({}, [])
     assert combination_of(runs[0].axes) == combination_of(known[4].axes)
+    rates, (diverged,) = best_rates(runs, losses | {names(runs)[0]: inf})
+    assert (diverged["best"], diverged["same"]) == ({"forward": 2e-3, "backward": 1e-3}, 2e-3)
+    assert best_rates(runs, losses | {names(runs)[0]: inf, names(runs)[3]: inf}) == ({}, [])
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ The sweep of learning rates, if there is one, comes first; rates that it is to f
 """
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -68,6 +69,11 @@ class PlannedRun:
     def combination(self) -> Combination:
         """Its values on the axes but for seed and learning rate."""
         return combination_of(self.axes)
+
+    @property
+    def but_order(self) -> Combination:
+        """Its values on the axes but for order, seed and learning rate: what it shares with all runs of its sweep."""
+        return tuple((key, value) for key, value in self.combination if key != ORDER)
 
 
 def combination_of(axes: Mapping[str, Any]) -> Combination:
@@ -216,16 +222,17 @@ def best_rates(
 
     Args:
         runs: all runs of the study.
-        losses: validation loss of each run at its end, nats per token, by its name; None where it has none.
+        losses: validation loss of each run at its end, nats per token, by its name; None where it has none, and
+            infinity where it was not finite.
 
     Returns:
-        The rates by combination and word, without those whose runs are not complete; and what study.json says.
+        The rates by combination and word, without those whose runs are not complete, or where no rate has led every
+        order to a finite loss; and what study.json says.
     """
     groups: dict[Combination, dict[str, dict[float, float | None]]] = {}
     for run in runs:
         if run.is_sweep:
-            others = tuple((key, value) for key, value in run.combination if key != ORDER)
-            of_order = groups.setdefault(others, {}).setdefault(run.axes[ORDER], {})
+            of_order = groups.setdefault(run.but_order, {}).setdefault(run.axes[ORDER], {})
             of_order[run.axes[LR]] = losses.get(run.name)
     found: dict[tuple[Combination, str], float] = {}
     told: list[dict[str, Any]] = []
@@ -237,11 +244,13 @@ def best_rates(
             for rate in next(iter(orders.values()))
         }
         same = min(means, key=lambda rate: means[rate])
+        if means[same] == math.inf:
+            continue
         best = {order: min(of_rate, key=lambda rate: of_rate[rate] or 0.0) for order, of_rate in orders.items()}
         told.append({"axes": dict(others), "best": best, "same": same})
         for run in runs:
             combination = run.combination
-            if run.is_sweep or tuple(each for each in combination if each[0] != ORDER) != others:
+            if run.is_sweep or run.but_order != others:
                 continue
             found[combination, "same"] = same
             found[combination, "best"] = best[run.axes[ORDER]]

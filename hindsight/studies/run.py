@@ -5,6 +5,7 @@ folders of its data and its runs: that is why a study that was killed goes on, a
 """
 
 import logging
+import math
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
@@ -30,11 +31,12 @@ from hindsight.studies.study_checks import ORDER
 from hindsight.studies.study_file import Study, read_study
 from hindsight.studies.study_records import result_of_study, write_records
 from hindsight.studies.study_report import remove_comparison, write_study_report
-from hindsight.studies.training import LOGS, Outcome, evaluated, gpus, train_all
+from hindsight.studies.training import LOGS, Outcome, evaluated, gpus, has_diverged, train_all
 
 log = logging.getLogger("hindsight")
 
 LOCK = ".study"
+NO_RATE = "no learning rate of the sweep has led every order to a finite loss; give lower ones in lr_sweep.rates"
 GOES_ON = "what is done stays, and the same command goes on."
 
 
@@ -188,7 +190,8 @@ class StudyWork:
         """Take the learning rates that the sweep has found, as far as its runs are done."""
         if self.study.lr_sweep is None or self.rates:
             return
-        losses = {run.name: evaluated(run) for run in self.planned if run.is_sweep}
+        logs, sweep = self.out / LOGS, [run for run in self.planned if run.is_sweep]
+        losses = {run.name: math.inf if has_diverged(run, logs) else evaluated(run) for run in sweep}
         rates, self.rates = best_rates(self.planned, losses)
         if rates:
             self.planned = plan_runs(self.study, self.config, self.data, rates)
@@ -196,6 +199,10 @@ class StudyWork:
                 best = ", ".join(f"{order} {rate:g}" for order, rate in each["best"].items())
                 where = ", ".join(f"{value}" for value in each["axes"].values())
                 log.info("Learning rates of %s: %s; the same for all: %g.", where, best, each["same"])
+        for run in self.planned:
+            of_run = [losses[each.name] for each in sweep if each.but_order == run.but_order]
+            if run.waits and None not in of_run:
+                self.outcome.failed[run.name] = NO_RATE
 
     def _comparing(self) -> Command | None:
         done = [run for run in self.planned if not run.is_sweep and not run.waits and evaluated(run) is not None]

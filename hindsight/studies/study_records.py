@@ -56,7 +56,8 @@ def result_of_study(
             found.append(result_of(run, commands, states.get(run.name), error))
             continue
         waiting = result_of(run, [], None, None)
-        waiting.error = "its learning rate is not known: a run of the sweep is missing"
+        unknown = "its learning rate is not known: a run of the sweep is missing"
+        waiting.error = outcome.failed.get(run.name, unknown)
         found.append(waiting)
     corpora = {dataset.corpus: dataset.floor for dataset in data.datasets if dataset.floor is not None}
     floors = {name: runs.read_object(path) for name, path in corpora.items() if path.exists()}

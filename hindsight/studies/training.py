@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hindsight import runs
+from hindsight.errors import InputError
 from hindsight.files import write_atomically
 from hindsight.studies.commands import Command, arguments_of
 from hindsight.studies.known_runs import DONE, RunState, is_evaluated, last_record, order_of_run
@@ -24,6 +25,8 @@ NEEDED = (runs.FINISHED, runs.METADATA, runs.METRICS)
 """Files of a run that is done, by which its loss is known."""
 FAILED = ".failed.json"
 """What is behind the name of a run in that of the file, among the logs, that says why it failed."""
+DIVERGED = "FloatingPointError: "
+"""With what the last line of a training begins that has ended at a loss that is not finite."""
 LOGS = "logs"
 """Folder of what commands say, in that of a study."""
 LOOK_S = 0.5
@@ -69,6 +72,25 @@ def evaluated(run: PlannedRun) -> float | None:
     return loss_at_end(run.folder) if all((run.folder / name).exists() for name in NEEDED) else None
 
 
+def failed_file(run: PlannedRun, logs: Path) -> Path:
+    """Name the file, among the logs, that says why a run has failed."""
+    return logs / f"{run.config.run_name}{FAILED}"
+
+
+def has_diverged(run: PlannedRun, logs: Path) -> bool:
+    """Tell whether a run of the sweep, by the same command, has ended at a loss that is not finite.
+
+    Args:
+        run: the run.
+        logs: folder of the logs of the study.
+    """
+    path = failed_file(run, logs)
+    try:
+        return run.is_sweep and path.exists() and runs.read_object(path).get("diverged") == run.command.typed
+    except InputError:  # damaged: the run is tried again
+        return False
+
+
 def train_all(
     planned: Sequence[PlannedRun],
     states: Sequence[RunState],
@@ -104,6 +126,8 @@ class _Training:
         self.progress = Progress([state for _, state in self.waiting])
 
     def _is_complete(self, run: PlannedRun, state: RunState) -> bool:
+        if has_diverged(run, self.processes.folder):
+            return True
         return state.state == DONE and not self._evaluation_that_is_missing(run)
 
     def _evaluation_that_is_missing(self, run: PlannedRun) -> Command | None:
@@ -170,13 +194,19 @@ class _Training:
             log.warning("%s: interrupted.", run.name)
             return
         path = self.processes.log_of(str(run.config.run_name))
-        error = f"{how_it_ended(status)}: {last_line(path)} (log: {path})"
+        last = last_line(path)
+        error = f"{how_it_ended(status)}: {last} (log: {path})"
+        told = {"error": error}
+        if run.is_sweep and last.startswith(DIVERGED):  # which is an answer, too: the rate is too high
+            write_atomically(self._failed_file(run), json.dumps(told | {"diverged": run.command.typed}) + "\n")
+            log.warning("%s: its loss is not finite; another rate will be taken.", run.name)
+            return
         self.outcome.failed[run.name] = error
-        write_atomically(self._failed_file(run), json.dumps({"error": error}) + "\n")
+        write_atomically(self._failed_file(run), json.dumps(told) + "\n")
         log.error("%s: failed, %s", run.name, error)
 
     def _failed_file(self, run: PlannedRun) -> Path:
-        return self.processes.folder / f"{run.config.run_name}{FAILED}"
+        return failed_file(run, self.processes.folder)
 
     def _tokens_of_running(self) -> int:
         if not self.progress.is_due:
