@@ -30,6 +30,7 @@ pytest_plugins = [
     "helpers.conversion_runs",
     "helpers.token_runs",
     "helpers.browser",
+    "helpers.reported_studies",
 ]
 
 # What a login node gives to a process; the tests must not need more than their users have.
@@ -48,8 +49,8 @@ def pytest_xdist_setupnodes(specs: list[Any]) -> None:
         spec.python = machines.python()
 
 
-TOGETHER = ("tests/test_seams.py", "tests/test_report.py", "tests/test_study_report.py")
-"""Files whose fixtures take longer than their tests."""
+TOGETHER = ("tests/test_seams.py", "tests/test_report.py", "tests/test_study_report")
+"""What files begin with whose fixtures take longer than their tests."""
 
 
 class Scheduling(LoadScopeScheduling):
@@ -61,8 +62,9 @@ class Scheduling(LoadScopeScheduling):
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        if nodeid.startswith(TOGETHER):
-            return nodeid.partition("::")[0]
+        for begins in TOGETHER:
+            if nodeid.startswith(begins):
+                return begins
         return nodeid[nodeid.index("[") :] if nodeid.startswith("tests/cluster/") and "[" in nodeid else nodeid
 
 

@@ -1,0 +1,238 @@
+"""Sections of a study's report on gaps, computed again here from what the runs have logged."""
+
+import itertools
+import math
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from helpers.reported_studies import ORDERS, SEEDS, made_up
+from helpers.small_study import compare, study_result
+from helpers.study_pages import (
+    Study,
+    assert_shown,
+    half_of,
+    last_losses,
+    numbers,
+)
+from helpers.training_runs import by_step
+
+from hindsight.studies.report_gaps import curves_section
+from hindsight.studies.report_groups import group_study
+from hindsight.studies.results import RunResult
+
+
+def test_gaps_and_their_intervals_and_nulls_are_those_of_the_logged_losses(small_study, study_runs):
+    rows = {row["group"]: row for row in small_study.table("gap (%), 95% interval") if "null (%)" in row}
+    assert [*rows] == ["coins", "map"]
+    for corpus, row in rows.items():
+        forward, backward = (last_losses(study_runs, corpus=corpus, order=order) for order in ORDERS)
+        gap, ratio = backward - forward, backward.mean() / forward.mean()
+        assert_shown(row["forward (nats/token)"], forward.mean())
+        assert_shown(row["backward (nats/token)"], backward.mean())
+        half = half_of(gap)
+        assert_shown(row["gap (nats/token), 95% interval"], gap.mean(), gap.mean() - half, gap.mean() + half)
+        half = half_of((backward - ratio * forward) / forward.mean())
+        assert_shown(
+            row["gap (%), 95% interval"], 100 * (ratio - 1), 100 * (ratio - 1 - half), 100 * (ratio - 1 + half)
+        )
+        apart = [abs(a - b) for of in (forward, backward) for a, b in itertools.combinations(of, 2)]
+        assert_shown(row["null (%)"], 100 * np.mean(apart) / forward.mean())
+
+
+def test_the_sweep_is_shown_with_the_loss_at_each_rate(small_study, study_runs):
+    rows = [row for row in small_study.table("learning rate") if row["order"] in ORDERS]
+    sweep = [run for run in study_runs if run.is_sweep]
+    assert len(rows) == len(sweep) == 4
+    for row in rows:
+        [run] = [
+            run
+            for run in sweep
+            if (run.axes["order"], f"{run.axes['optim.lr']:g}") == (row["order"], row["learning rate"])
+        ]
+        loss = [*by_step(Path(run.folder), "eval/loss_nats").values()][-1]
+        others = [r.loss_nats for r in sweep if r.axes["order"] == row["order"]]
+        assert_shown(row["loss (nats/token)"], loss)
+        assert row["best"] == ("yes" if loss == min(others) else "no")
+    assert small_study.table("same for all") == [
+        {"group": "map", "best of forward": "0.01", "best of backward": "0.001", "same for all": "0.01"}
+    ]
+
+
+def test_gaps_at_the_same_rate_and_best_against_best_are_paired_over_seeds(tmp_path):
+    best = {"forward": 2e-3, "backward": 4e-3}
+    rng = np.random.default_rng(0)
+    runs = [
+        made_up(
+            tmp_path / "runs",
+            {"optim.lr": rate, "order": order, "seed": seed},
+            4 + 0.1 * abs(math.log2(rate / best[order])) + 0.03 * (order == "backward") + 0.001 * rng.normal(),
+            f"optim.lr={rate}",
+        )
+        for rate in (1e-3, 2e-3, 4e-3, 8e-3)
+        for order in ORDERS
+        for seed in SEEDS
+    ]
+    report = Study(tmp_path / "out", study_result(runs, ["learning_rate"]))
+    rows = {(row["gap"], row["rate of the order"]): row for row in report.table("rate of the reference")}
+    assert len(rows) == 5
+    for (which, rate), row in rows.items():
+        of_reference = best["forward"] if "best" in which else float(rate)
+        forward = last_losses(runs, order="forward", **{"optim.lr": of_reference})
+        gap = last_losses(runs, order="backward", **{"optim.lr": float(rate)}) - forward
+        half = half_of(gap)
+        assert_shown(row["gap (nats/token), 95% interval"], gap.mean(), gap.mean() - half, gap.mean() + half)
+    row = rows["backward against forward, best against best", "0.004"]
+    assert row["rate of the reference"] == "0.002"
+    assert re.search(
+        r"Each at its best learning rate, backward is harder than forward by 0\.7\d+% ± 0\.\d+ \(3 seeds\)", report.text
+    )
+
+
+def test_rates_at_the_end_of_those_tried_are_warned_of(small_study):
+    assert "at the end of those that were tried; a better one may lie beyond." in small_study.text
+
+
+def test_the_words_same_and_best_of_the_axis_of_rates_are_compared_as_such(tmp_path):
+    rates = {"same": {"forward": 2e-3, "backward": 2e-3}, "best": {"forward": 2e-3, "backward": 4e-3}}
+    losses = {("same", "backward"): 4.1, ("best", "backward"): 4.05}
+    runs = [
+        made_up(
+            tmp_path / "runs",
+            {"optim.lr": word, "order": order, "seed": seed},
+            losses.get((word, order), 4.0) + 0.001 * seed,
+            f"optim.lr={rate}",
+        )
+        for word, of in rates.items()
+        for order, rate in of.items()
+        for seed in SEEDS
+    ]
+    rows = Study(tmp_path / "out", study_result(runs, ["learning_rate"])).table("rate of the reference")
+    assert [(row["gap"], row["rate of the order"]) for row in rows] == [
+        ("backward against forward, same rate", "0.002"),
+        ("backward against forward, best against best", "0.004"),
+    ]
+    assert [numbers(row["gap (nats/token), 95% interval"])[0] for row in rows] == [0.1, 0.05]
+
+
+def test_the_null_is_the_mean_difference_of_seeds_of_one_order(small_study, study_runs):
+    rows = {(row["group"], row["order"]): row for row in small_study.table("largest (%)")}
+    assert [*rows] == [*itertools.product(("coins", "map"), ORDERS), ("turned", "forward")]
+    for (corpus, order), row in rows.items():
+        losses = last_losses(study_runs, corpus=corpus, order=order)
+        apart = [abs(a - b) for a, b in itertools.combinations(losses, 2)]
+        assert_shown(row["null (nats/token)"], np.mean(apart))
+        assert_shown(row["largest (%)"], 100 * max(apart) / losses.mean())
+
+
+def test_curves_are_means_over_seeds_of_every_evaluation(small_study, study_runs):
+    [panels] = curves_section(group_study(small_study.result, None)).blocks
+    axes = panels.drawings[0].figure.axes[0]
+    assert axes.get_title() == "coins"
+    for line, order in zip(axes.lines, ORDERS, strict=False):
+        curves = [
+            by_step(Path(run.folder), "eval/loss_nats")
+            for run in study_runs
+            if (run.axes["corpus"], run.axes["order"]) == ("coins", order)
+        ]
+        assert line.get_label() == order
+        assert np.array_equal(line.get_ydata(), np.mean([[*curve.values()] for curve in curves], axis=0))
+
+
+def test_a_legend_of_many_orders_is_inside_its_figure(tmp_path):
+    orders = ["forward", "quarter_middle_out_interleave", "quarter_end_in_concat", "uniform_random:1", "even_odd"]
+    runs = [made_up(tmp_path / "runs", {"order": order, "seed": 0}, 4.0) for order in orders]
+    [panels] = curves_section(group_study(study_result(runs, ["curves"]), None)).blocks
+    figure = panels.drawings[0].figure
+    box, legend = figure.bbox, figure.legends[0].get_window_extent()
+    assert len(figure.legends[0].get_texts()) == 5
+    assert box.x0 <= legend.x0 < legend.x1 <= box.x1
+    assert legend.y1 <= box.y1
+
+
+def test_gaps_stand_against_an_axis_of_numbers_beside_what_was_published(context_runs, tmp_path):
+    compare(tmp_path / "out", context_runs)
+    published = [
+        {"label": f"arXiv:2401.17505, French, context {context}", "percent": percent}
+        | {"if": {"corpus": "french", "data.context_length": context}}
+        for context, percent in ((16, 0.4), (512, 2.92))
+    ]
+    report = Study(tmp_path / "out", study_result(context_runs, ["gap"], study={"published": published}))
+    assert (tmp_path / "out" / "figures" / "gap_against_data_context_length.pdf").exists()
+    svg = re.search(r'<svg[^>]*aria-label="The gap against context.*?</svg>', report.html, re.DOTALL)
+    assert svg is not None
+    for text in ("english", "french", "arXiv:2401.17505, French", "context (tokens)", "16", "64", "512"):
+        assert f">{text}<" in svg[0]
+    rows = report.table("published")
+    assert [(row["published gap (%)"], row["held beside"]) for row in rows] == [
+        ("+0.4", "french, context 16"),
+        ("+2.92", "\u2013"),
+    ]
+    [ours] = [row for row in report.table("null (%)") if row["group"] == "french, context 16"]
+    assert rows[0]["our gap (%), 95% interval"] == ours["gap (%), 95% interval"]
+
+
+def test_languages_of_one_kind_stand_against_the_setting_in_which_they_differ(tmp_path):
+    runs = [
+        made_up(
+            tmp_path / "runs", {"corpus": f"f{k}", "order": order, "seed": seed}, 1 + 0.1 * k, data_fingerprint=f"f{k}"
+        )
+        for k in (1, 2)
+        for order in ORDERS
+        for seed in SEEDS
+    ]
+    floors = {f"f{k}": {"kind": "map", "role": "positive", "settings": {"nonzeros": k, "bits": 7}} for k in (1, 2)}
+    compare(tmp_path / "out", runs)
+    report = Study(tmp_path / "out", study_result(runs, ["gap"], floors=floors))
+    assert "The gap against nonzeros of map." in report.text
+    assert (tmp_path / "out" / "figures" / "gap_against_map_nonzeros.png").exists()
+    assert not (tmp_path / "out" / "figures" / "gap_against_map_bits.png").exists()
+
+
+def test_tokens_of_several_kinds_stand_in_bits_a_byte(tmp_path):
+    kinds = {"own": (4.0, 300, 1000), "bytes": (1.3, 261, 3000)}
+    runs = [
+        made_up(
+            tmp_path / "runs",
+            {"tokenizer": name, "order": order, "seed": seed},
+            loss + (0.02 + 0.001 * seed) * (order == "backward"),
+            tokenizer_fingerprint=name,
+            data_fingerprint=name,
+            corpus_fingerprint="c",
+            vocab_size=size,
+            val_tokens=n,
+            val_documents=20,
+            val_bytes=3000,
+        )
+        for name, (loss, size, n) in kinds.items()
+        for order in ORDERS
+        for seed in SEEDS
+    ]
+    compare(tmp_path / "out", runs)
+    report = Study(tmp_path / "out", study_result(runs, ["tokenizers"]))
+    rows = report.table("nats/document, 95% interval")
+    assert [row["gap"] for row in rows] == ["own: backward against forward", "bytes: backward against forward"]
+    for row, (_, _, n) in zip(rows, kinds.values(), strict=True):
+        gaps = np.array([0.02, 0.021, 0.022]) * n / 20
+        assert_shown(
+            row["nats/document, 95% interval"], gaps.mean(), gaps.mean() - half_of(gaps), gaps.mean() + half_of(gaps)
+        )
+    assert "In bits a byte, backward is harder in 2 of 2 kinds of tokens, easier in 0." in report.text
+
+
+def test_a_run_that_is_both_same_and_best_has_its_gap_though_its_folder_has_another_name(tmp_path):
+    plain_runs = [
+        made_up(tmp_path / "runs", {"order": order, "seed": seed}, 4.0 + 0.01 * seed)
+        for order in ORDERS
+        for seed in SEEDS
+    ]
+    runs = [
+        RunResult(**{**asdict(run), "name": f"lr{word}-{run.name}", "axes": {"optim.lr": word, **run.axes}})
+        for word in ("same", "best")
+        for run in plain_runs
+    ]
+    compare(tmp_path / "out", plain_runs)
+    report = Study(tmp_path / "out", study_result(runs, ["gap", "learning_rate"]))
+    assert [row["group"] for row in report.table("null (%)")] == ["learning rate same"]
+    assert "each at its best learning rate, no difference was found" in report.text.lower()
