@@ -4,9 +4,10 @@ import copy
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from helpers.reported_studies import FLOORS, ORDERS, SEEDS
+from helpers.reported_studies import FLOORS, ORDERS, SEEDS, made_up
 from helpers.small_study import T, compare, study_result
 from helpers.study_pages import (
     Study,
@@ -100,3 +101,72 @@ def test_numbers_of_documents_are_those_of_the_windows(study_runs):
     for run in study_runs:
         assert run.metadata["val_tokens"] == T * run.metadata["val_documents"]
         assert shown(run.metadata["vocab_size"]) == "261"
+
+
+def floors_report(out: Path, curves: dict[str, list[list[float]]], *corpora: str, **floor: Any) -> Study:
+    """A report on languages whose floor is 1 nat a token, with runs of such losses by order and seed."""
+    runs = [
+        made_up(out / "runs", {"corpus": corpus, "order": order, "seed": seed}, losses, data_fingerprint=corpus)
+        for corpus in corpora
+        for order, of in curves.items()
+        for seed, losses in enumerate(of)
+    ]
+    compare(out, runs)
+    about = {"kind": "map", "role": "positive", "nats_per_token": 1.0} | floor
+    return Study(out, study_result(runs, ["floors"], floors=dict.fromkeys(corpora, about)))
+
+
+NEAR_AT_2, NEAR_AT_3, NOT_NEAR, FAR = [1.2, 1.04, 1.0], [1.5, 1.2, 1.03], [1.3, 1.2, 1.1], [2.0, 1.9, 1.8]
+
+
+def test_which_order_is_sooner_near_its_floor_is_counted_seed_by_seed_with_runs_that_never_came_there(tmp_path):
+    curves = {
+        "forward": [NEAR_AT_2, NEAR_AT_2, NOT_NEAR, NEAR_AT_3, FAR],
+        "backward": [NOT_NEAR, NEAR_AT_3, NEAR_AT_3, NEAR_AT_3, FAR],
+    }
+    report = floors_report(tmp_path, curves, "map")
+    said = "forward is sooner than backward in 2 of 5 seeds (backward never came near in 1), later in 1 (forward never "
+    said += "came near in 1), at the same evaluation in 1, neither came near in 1."
+    assert f"To within 5% of the floor: {said}" in report.text
+    assert f"Within 5% of the floor: forward in 3 of 5 runs, backward in 3 of 5 runs; {said}" in report.text
+    assert (
+        "To within 25% of the floor: forward is sooner than backward in 2 of 5 seeds, at the same evaluation in 2, "
+        "neither came near in 1."
+    ) in report.text
+    rows = {row["order"]: row for row in report.table("floor (nats/token)")}
+    assert rows["forward"]["seeds within 5%"] == "3 of 5"
+    assert (rows["backward"]["tokens to within 25%"], rows["backward"]["seeds within 25%"]) == ("\u2013", "4 of 5")
+
+
+def test_an_order_that_never_came_near_is_later_than_one_that_did(tmp_path):
+    report = floors_report(tmp_path, {"forward": [NEAR_AT_2] * 3, "backward": [FAR] * 3}, "f1", "f2")
+    said = "forward is sooner than backward in 3 of 3 seeds (backward never came near in 3)."
+    for share, tokens in (("5%", "1,280"), ("25%", "640")):
+        of_language = f"Within {share} of the floor: forward after {tokens} tokens, backward not within its budget; "
+        assert report.text.count(of_language + said) == 2
+        said_of_both = said.replace("3 of 3 seeds", "6 of 6 pairs of runs").replace("in 3)", "in 6)")
+        assert f"To within {share} of the floor: {said_of_both}" in report.text
+
+
+def test_a_run_that_is_shorter_than_the_other_took_does_not_say_which_is_sooner(tmp_path):
+    report = floors_report(tmp_path, {"forward": [NEAR_AT_3] * 3, "backward": [NOT_NEAR, [1.5], [1.04]]}, "map")
+    assert (
+        "To within 5% of the floor: forward is sooner than backward in 1 of 3 seeds (backward never came near in 1), "
+        "later in 1, not known yet in 1."
+    ) in report.text
+
+
+def test_where_no_order_comes_near_that_is_said(tmp_path):
+    report = floors_report(tmp_path, {"forward": [FAR], "backward": [FAR]}, "map")
+    assert "To within 5% of the floor: neither forward nor backward came near in 1 seed." in report.text
+
+
+def test_a_calibration_says_which_orders_are_within_2_percent(tmp_path):
+    curves = {"forward": [[1.5, 1.015]] * 3, "backward": [[1.5, 0.99]] * 3, "even_odd": [[1.5, 1.0]] * 3}
+    report = floors_report(tmp_path / "within", curves, "chain", role="calibration")
+    assert "In every order the loss is within 2% of the floor; the furthest is +1.50%." in report.text
+    assert "Within 2% of the floor in every order, where that is asked for: 1 of 1." in report.text
+    curves["backward"] = [[1.5, 1.03]] * 3
+    report = floors_report(tmp_path / "beyond", curves, "chain", role="calibration")
+    assert "The loss is not within 2% of the floor in every order: backward +3.00%." in report.text
+    assert "Within 2% of the floor in every order, where that is asked for: 0 of 1." in report.text

@@ -145,7 +145,7 @@ def _draw_curves_of(axes: Any, family: Family, order: str, look: Look) -> Any:
     return values_SX
 
 
-def draw_above(axes: Any, family: Family, looks: Mapping[str, Look], floor: float, near: float) -> None:
+def draw_above(axes: Any, family: Family, looks: Mapping[str, Look], floor: float, near: Sequence[float]) -> None:
     """Draw by how much the loss of each order is above the floor, in % of it, and where it is near.
 
     Args:
@@ -153,7 +153,7 @@ def draw_above(axes: Any, family: Family, looks: Mapping[str, Look], floor: floa
         family: whose curves.
         looks: of the orders.
         floor: nats per token.
-        near: share of the floor that is called near.
+        near: shares of the floor that are called near.
     """
     for order, look in looks.items():
         for number, run in enumerate(run for _, run in sorted(family.runs.get(order, {}).items()) if run.evaluations):
@@ -161,7 +161,8 @@ def draw_above(axes: Any, family: Family, looks: Mapping[str, Look], floor: floa
             y = [max(100 * (line["loss_nats"] / floor - 1), 0.01) for line in run.evaluations]
             line = {"color": look[0], "linewidth": 1.2, "alpha": 0.9, "marker": look[2] if len(x) == 1 else None}
             axes.plot(x, y, look[1], label=order if number == 0 else None, **line)
-    axes.axhline(100 * near, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)), label=f"{100 * near:g}% above")
+    for share in near:
+        axes.axhline(100 * share, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)))
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, 0.1), high)

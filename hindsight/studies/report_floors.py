@@ -11,14 +11,12 @@ from hindsight.analysis.figure_style import lay_out, styled
 from hindsight.analysis.inference import TTest
 from hindsight.analysis.page import Bullets, Figures, Table, Text
 from hindsight.studies.report_figures import draw_above, draw_panels, looks_of
-from hindsight.studies.report_groups import FORWARD, Family, StudyGroups
+from hindsight.studies.report_groups import Family, StudyGroups
+from hindsight.studies.report_nearness import NEAR, Arrivals, arrivals_of, races
 from hindsight.studies.report_parts import FEW, Part, estimate, mean, percent
-from hindsight.studies.results import RunResult
 
 CALIBRATED_PERCENT = 2.0
 """A model is calibrated whose loss is no further from the floor."""
-NEAR = 0.05
-"""Share of the floor above it that is called near."""
 COLUMNS = {
     "name": "group",
     "role": "role",
@@ -28,9 +26,9 @@ COLUMNS = {
     "floor": "floor (nats/token)",
     "percent": "above the floor (%), 95% interval",
     "within": "within 2%",
-    "near": "tokens to within 5%",
-    "n_near": "seeds within 5%",
 }
+COLUMNS |= {f"near{share}": f"tokens to within {share:.0%}" for share in NEAR}
+COLUMNS |= {f"n_near{share}": f"seeds within {share:.0%}" for share in NEAR}
 TEXT = {"name": "wide", "role": "", "order": ""}
 NULL, CALIBRATION, POSITIVE = "null", "calibration", "positive"
 
@@ -46,20 +44,13 @@ class Measured:
     """By seed, nats per token."""
     above: TTest | None
     """(loss - floor) / floor over seeds."""
-    near_tokens: dict[int, float]
-    """By seed, training tokens at the first evaluation within NEAR of the floor; of seeds that came there."""
-    n_runs: int
-    """Runs that were evaluated."""
+    arrivals: dict[float, Arrivals]
+    """When its runs came near the floor, by each share of NEAR."""
 
     @property
     def is_calibrated(self) -> bool | None:
         """Whether the mean is within CALIBRATED_PERCENT; None without a run that is done."""
         return None if self.above is None else abs(100 * self.above.mean) <= CALIBRATED_PERCENT
-
-    @property
-    def near_mean(self) -> float | None:
-        """Mean of `near_tokens`; None unless all runs came near."""
-        return mean([*self.near_tokens.values()]) if len(self.near_tokens) == self.n_runs else None
 
 
 def floors_section(groups: StudyGroups) -> Part:
@@ -73,8 +64,8 @@ def floors_section(groups: StudyGroups) -> Part:
     shown_families = [family for family in families if measured[family.name]]
     looks = looks_of(groups.orders)
     caption = (
-        f"How far the validation loss is above the floor, in % of it, over training; a line for each seed. The dashed "
-        f"grey line is {100 * NEAR:g}% above."
+        "How far the validation loss is above the floor, in % of it, over training; a line for each seed. The dashed "
+        f"grey lines are {' and '.join(f'{share:.0%}' for share in NEAR)} above."
     )
     with styled():
         drawings = draw_panels(
@@ -108,7 +99,9 @@ def _intro() -> str:
         "The text of each of these languages has a floor, its entropy in nats per token, below which no loss can lie "
         "in the long run. By the chain rule it is the same in every order: what may differ is what a model has learned "
         f"within its budget. Calibration: the loss at the end is within {CALIBRATED_PERCENT:g}% of the floor. Null: no "
-        "order is harder. Tokens to within 5% are those at the first evaluation that near, the mean over seeds."
+        "order is harder. Tokens to within 5% or 25% are those at the first evaluation that near, the mean over seeds; "
+        "there is none where a run never came near. Which order is sooner is counted seed by seed: a run that never "
+        "came near is later than one that did."
     )
 
 
@@ -119,16 +112,10 @@ def _measured(groups: StudyGroups, family: Family) -> list[Measured]:
         runs = {seed: run for seed, run in sorted(family.runs.get(order, {}).items()) if run.evaluations}
         losses = family.losses(order)
         above = inference.paired_t(np.array([*losses.values()]) / floor - 1) if losses else None
-        near = {seed: _tokens_to(run, (1 + NEAR) * floor) for seed, run in runs.items()}
-        near_tokens = {seed: tokens for seed, tokens in near.items() if tokens is not None}
+        arrivals = {share: arrivals_of(order, runs, (1 + share) * floor) for share in NEAR}
         if runs:
-            found.append(Measured(family, order, floor, losses, above, near_tokens, len(runs)))
+            found.append(Measured(family, order, floor, losses, above, arrivals))
     return found
-
-
-def _tokens_to(run: RunResult, loss_nats: float) -> float | None:
-    """Training tokens at the first evaluation with a loss no larger; None if there is none."""
-    return next((line["tokens"] for line in run.evaluations if line["loss_nats"] <= loss_nats), None)
 
 
 def _role(groups: StudyGroups, family: Family) -> str:
@@ -138,7 +125,7 @@ def _role(groups: StudyGroups, family: Family) -> str:
 def _row(groups: StudyGroups, each: Measured) -> dict[str, Any]:
     above = each.above
     interval = [100 * end for end in above.interval] if above and above.interval else None
-    return {
+    row = {
         "name": each.family.name,
         "role": _role(groups, each.family),
         "order": each.order,
@@ -147,9 +134,11 @@ def _row(groups: StudyGroups, each: Measured) -> dict[str, Any]:
         "floor": each.floor,
         "percent": None if above is None else estimate(100 * above.mean, interval),
         "within": each.is_calibrated,
-        "near": None if each.near_mean is None else round(each.near_mean),
-        "n_near": f"{len(each.near_tokens)} of {each.n_runs}",
     }
+    for share, of in each.arrivals.items():
+        row[f"near{share}"] = None if of.mean is None else round(of.mean)
+        row[f"n_near{share}"] = f"{len(of.near)} of {len(of.tokens)}"
+    return row
 
 
 def _answers(
@@ -188,17 +177,16 @@ def _headline(groups: StudyGroups, measured: Mapping[str, list[Measured]], famil
         too_few = f" (too few seeds in {few})" if few else ""
         said.append(f"Nulls whose 95% interval of the gap contains 0: {n} of {len(gaps)}{too_few}.")
     positives = [of for family in families if (of := measured[family.name]) and _role(groups, family) == POSITIVE]
-    first = [of for of in positives if of[0].order == FORWARD and len(of) > 1]
-    if first:
-        n = sum(_is_first(of[0], of[1:]) for of in first)
-        said.append(f"Forward near its floor before the other orders: {n} of {len(first)}.")
-    return " ".join(said)
+    return " ".join([*said, *_sooner(positives)])
 
 
-def _is_first(one: Measured, others: Sequence[Measured]) -> bool:
-    """Whether an order came near the floor in all its runs, and no other did so as soon."""
-    soonest = [each.near_mean for each in others if each.near_mean is not None]
-    return one.near_mean is not None and all(one.near_mean < tokens for tokens in soonest)
+def _sooner(found: Sequence[Sequence[Measured]]) -> list[str]:
+    """Say for each share that is near in how many runs forward is sooner there than each other order."""
+    what = "seeds" if len(found) == 1 else "pairs of runs"
+    said = {
+        share: [each.said(what) for each in races([[m.arrivals[share] for m in of] for of in found])] for share in NEAR
+    }
+    return [f"To within {share:.0%} of the floor: {'; '.join(of)}." for share, of in said.items() if of]
 
 
 def _is(groups: StudyGroups, family: Family, role: str) -> bool:
@@ -241,13 +229,10 @@ def _null(groups: StudyGroups, family: Family) -> str:
 
 
 def _speed(measured: list[Measured]) -> str:
-    """Say after how many tokens each order came near the floor."""
+    """Say after how many tokens each order came near the floor, and which was sooner, seed by seed."""
     said: list[str] = []
-    for each in measured:
-        if each.near_mean is not None:
-            said.append(f"{each.order} after {round(each.near_mean):,} tokens")
-        elif each.near_tokens:
-            said.append(f"{each.order} in {len(each.near_tokens)} of {each.n_runs} runs")
-        else:
-            said.append(f"{each.order} not within its budget")
-    return f"Within {100 * NEAR:g}% of the floor: {'; '.join(said)}."
+    for share in NEAR:
+        found = [each.arrivals[share] for each in measured]
+        told = [", ".join(each.said for each in found), *(each.said() for each in races([found]))]
+        said.append(f"Within {share:.0%} of the floor: {'; '.join(told)}.")
+    return " ".join(said)

@@ -73,10 +73,11 @@ def small_study(study_runs, tmp_path_factory) -> Study:
     return Study(out, study_result(study_runs, report, floors=FLOORS, rates=rates, study=corpora))
 
 
-def made_up(root: Path, axes: dict[str, Any], loss: float, *overrides: str, **metadata: Any) -> RunResult:
-    """A run whose folder is made up, with an evaluation every 10 steps."""
+def made_up(root: Path, axes: dict[str, Any], loss: float | list[float], *overrides: str, **metadata: Any) -> RunResult:
+    """A run whose folder is made up, with an evaluation every 10 steps, of 64 tokens each: two, or as many losses."""
     name = "-".join(map(str, axes.values())).replace(":", "")
-    folder = make_run(root / name, axes["order"], [5.0, loss], f"seed={axes['seed']}", *overrides, **metadata)
+    curve = loss if isinstance(loss, list) else [5.0, loss]
+    folder = make_run(root / name, axes["order"], curve, f"seed={axes['seed']}", *overrides, **metadata)
     return run_result(folder, axes, [f"python train_composer.py run_name={name}"])
 
 
