@@ -170,3 +170,15 @@ def test_a_calibration_says_which_orders_are_within_2_percent(tmp_path):
     report = floors_report(tmp_path / "beyond", curves, "chain", role="calibration")
     assert "The loss is not within 2% of the floor in every order: backward +3.00%." in report.text
     assert "Within 2% of the floor in every order, where that is asked for: 0 of 1." in report.text
+
+
+def test_a_reversible_language_is_a_null_of_backward_against_forward_alone(tmp_path):
+    curves = {
+        order: [[2.0, loss + 0.001 * seed * sign] for seed, sign in enumerate((0, 1, -1))]
+        for order, loss in (("forward", 1.0), ("backward", 1.0), ("even_odd", 1.5))
+    }
+    report = floors_report(tmp_path, curves, "chain", role="null")
+    assert "Nulls whose 95% interval of the gap contains 0: 1 of 1." in report.text
+    assert "gap (backward against forward) contains 0" in report.text
+    assert "even_odd against forward" not in report.text
+    assert "neither direction is harder" in report.text

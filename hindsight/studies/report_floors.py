@@ -11,7 +11,7 @@ from hindsight.analysis.figure_style import lay_out, styled
 from hindsight.analysis.inference import TTest
 from hindsight.analysis.page import Bullets, Figures, Table, Text
 from hindsight.studies.report_figures import draw_above, draw_panels, looks_of
-from hindsight.studies.report_groups import Family, StudyGroups
+from hindsight.studies.report_groups import BACKWARD, FORWARD, Family, Gap, StudyGroups
 from hindsight.studies.report_nearness import NEAR, Arrivals, arrivals_of, races
 from hindsight.studies.report_parts import FEW, Part, estimate, mean, percent
 
@@ -98,10 +98,10 @@ def _intro() -> str:
     return (
         "The text of each of these languages has a floor, its entropy in nats per token, below which no loss can lie "
         "in the long run. By the chain rule it is the same in every order: what may differ is what a model has learned "
-        f"within its budget. Calibration: the loss at the end is within {CALIBRATED_PERCENT:g}% of the floor. Null: no "
-        "order is harder. Tokens to within 5% or 25% are those at the first evaluation that near, the mean over seeds; "
-        "there is none where a run never came near. Which order is sooner is counted seed by seed: a run that never "
-        "came near is later than one that did."
+        f"within its budget. Calibration: the loss at the end is within {CALIBRATED_PERCENT:g}% of the floor. Null: "
+        "neither direction is harder, which says nothing of other orders. Tokens to within 5% or 25% are those at the "
+        "first evaluation that near, the mean over seeds; there is none where a run never came near. Which order is "
+        "sooner is counted seed by seed: a run that never came near is later than one that did."
     )
 
 
@@ -169,7 +169,7 @@ def _headline(groups: StudyGroups, measured: Mapping[str, list[Measured]], famil
     if calibrated:
         n = f"{sum(calibrated)} of {len(calibrated)}"
         said.append(f"Within {CALIBRATED_PERCENT:g}% of the floor in every order, where that is asked for: {n}.")
-    gaps = [gap for gap in groups.gaps if floor_of(groups, gap.family) and _is(groups, gap.family, NULL)]
+    gaps = [gap for family in families if _is(groups, family, NULL) for gap in _gaps_of_directions(groups, family)]
     if gaps:
         intervals = [gap.interval_nats for gap in gaps]
         known = [interval for interval in intervals if interval is not None]
@@ -212,9 +212,18 @@ def _calibration(measured: list[Measured]) -> str:
     )
 
 
+def _gaps_of_directions(groups: StudyGroups, family: Family) -> list[Gap]:
+    """The gaps of backward against forward: that a text and its reverse are alike says nothing of other orders."""
+    return [
+        gap
+        for gap in groups.gaps
+        if gap.family is family and (gap.found["reference"], gap.order) == (FORWARD, BACKWARD)
+    ]
+
+
 def _null(groups: StudyGroups, family: Family) -> str:
-    """Say whether the interval of each gap contains 0."""
-    gaps = [gap for gap in groups.gaps if gap.family is family]
+    """Say whether the interval of the gap between the directions contains 0."""
+    gaps = _gaps_of_directions(groups, family)
     said: list[str] = []
     for gap in gaps:
         what = f"{gap.order} against {gap.found['reference']}"
@@ -225,7 +234,7 @@ def _null(groups: StudyGroups, family: Family) -> str:
         contains = "contains 0" if low <= 0 <= high else "does not contain 0"
         gap_nats = estimate(gap.found["gap"]["mean_nats"], gap.interval_nats, least=4)
         said.append(f"The 95% interval of the gap ({what}) {contains}: {gap_nats} nats/token.")
-    return " ".join(said) or "No two orders have runs to compare."
+    return " ".join(said) or "The two directions have no runs to compare."
 
 
 def _speed(measured: list[Measured]) -> str:
