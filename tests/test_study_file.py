@@ -178,6 +178,23 @@ def test_a_sweep_comes_first_and_its_rates_are_those_of_the_runs_that_wait_for_i
     assert best_rates(runs, losses | {names(runs)[0]: inf, names(runs)[3]: inf}) == ({}, [])
 
 
+def test_the_sweep_may_have_settings_of_its_own(folder: Path):
+    where = [{"if": {"order": "backward"}, "settings": {"optim.warmup_steps": 3}}]
+    scales = {"tiny": {"lr_sweep": {"settings": {"optim.warmup_steps": 1}}}}
+    sweep: dict[str, Any] = {"settings": {"optim": {"warmup_steps": 2}, "batch_size": 2}}
+    changes: dict[str, Any] = LR | {"lr_sweep": LR["lr_sweep"] | sweep}
+    for scale, warmup_steps in ((Scale.cpu, 2), (Scale.tiny, 1)):
+        runs = planned(folder, scale, where=where, scales=scales, **changes)
+        of_sweep = [run.config for run in runs if run.is_sweep]
+        assert {(each.optim.warmup_steps, each.batch_size, each.max_duration) for each in of_sweep} == {
+            (warmup_steps, 2, "2ba")
+        }
+        assert {(run.config.optim.warmup_steps, run.config.batch_size) for run in runs if not run.is_sweep} == {
+            (0, 4),
+            (3, 4),
+        }
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -225,6 +242,10 @@ def test_a_sweep_comes_first_and_its_rates_are_those_of_the_runs_that_wait_for_i
         ({"lr_sweep": {"rate": [1]}}, "there is no key rate; did you mean rates?"),
         ({"lr_sweep": {"rates": [1e-3]}}, "two or more learning rates"),
         ({"lr_sweep": {"rates": [1e-3, 1], "max_duration": "0ba"}}, "must be greater than 0"),
+        ({"lr_sweep": {"rates": [1e-3, 1], "settings": {"warmup": 1}}}, "lr_sweep.settings: warmup is no key"),
+        ({"lr_sweep": {"rates": [1e-3, 1], "settings": {"optim": {"lr": 1}}}}, "optim.lr is an axis, or a key of"),
+        ({"lr_sweep": {"rates": [1e-3, 1], "settings": {"max_duration": "2ba"}}}, "max_duration is an axis, or a key"),
+        ({"lr_sweep": {"rates": [1e-3, 1], "settings": {"order": "words"}}}, "settings: order is an axis"),
         ({"axes": {"optim.lr": ["same", "best"]}}, "same and best needs lr_sweep"),
         ({"axes": {"optim.lr": ["fastest"]}}, "must be numbers, or same and best"),
         ({"report": ["gaps"]}, "report: there is no key gaps; did you mean gap?"),

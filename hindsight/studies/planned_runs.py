@@ -170,8 +170,10 @@ class _Composer:
             rate = self.study.lr_sweep.rates[0]
         if rate is not None:
             settings[LR] = rate
-        if is_sweep and self.study.lr_sweep is not None and self.study.lr_sweep.max_duration is not None:
-            settings["max_duration"] = self.study.lr_sweep.max_duration
+        if is_sweep and self.study.lr_sweep is not None:
+            settings |= self.study.lr_sweep.settings
+            if self.study.lr_sweep.max_duration is not None:
+                settings["max_duration"] = self.study.lr_sweep.max_duration
         settings["runs_dir"] = self.runs_dir
         plain = self._config(tuple(arguments_of(settings)))
         context_length = context_length_of(plain)

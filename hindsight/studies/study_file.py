@@ -54,11 +54,13 @@ class LrSweep:
         rates: the rates.
         max_duration: length of a run of the sweep; None for that of the study.
         seed: its seed.
+        settings: keys of train_composer.py of its runs, over those of the study, such as a shorter warm-up.
     """
 
     rates: list[float]
     max_duration: str | None
     seed: int
+    settings: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,9 @@ def _flat(content: Mapping[str, Any], where: str) -> dict[str, Any]:
     for key in ("settings", "convert", "axes"):
         if found.get(key) is not None:
             found[key] = flatten(mapping_of(found[key], where, key))
+    sweep = found.get("lr_sweep")
+    if isinstance(sweep, dict) and isinstance(sweep.get("settings"), dict):
+        found["lr_sweep"] = sweep | {"settings": flatten(sweep["settings"])}
     if isinstance(found.get("axes"), dict) and "direction" in found["axes"]:
         found["axes"] = {ORDER if key == "direction" else key: value for key, value in found["axes"].items()}
     return found
@@ -299,7 +304,7 @@ def _lr_sweep(content: Mapping[str, Any], axes: Mapping[str, list[Any]]) -> LrSw
             raise InputError(f"axes.{LR}: {' and '.join(words)} needs lr_sweep: {{rates: [...]}}, which finds it.")
         return None
     entry = mapping_of(content["lr_sweep"], "", "lr_sweep")
-    check_names(entry, ("rates", "max_duration", "seed"), "lr_sweep")
+    check_names(entry, ("rates", "max_duration", "seed", "settings"), "lr_sweep")
     rates = [number_of(each) for each in list_of(entry, "rates")]
     if len(rates) < 2 or not all(isinstance(rate, int | float) and rate > 0 for rate in rates):
         raise InputError(f"lr_sweep.rates={rates} must be two or more learning rates.")
@@ -308,4 +313,9 @@ def _lr_sweep(content: Mapping[str, Any], axes: Mapping[str, list[Any]]) -> LrSw
         raise InputError(f"lr_sweep.max_duration={duration} must be greater than 0.")
     if type(seed) is not int or seed < 0:
         raise InputError(f"lr_sweep.seed={seed} must be a whole number.")
-    return LrSweep([float(rate) for rate in rates], None if duration is None else str(duration), seed)
+    settings = mapping_of(entry.get("settings"), "", "lr_sweep.settings")
+    for key in settings:
+        check_setting(key, "lr_sweep.settings")
+        if key in (*axes, LR, "max_duration"):
+            raise InputError(f"lr_sweep.settings: {key} is an axis, or a key of lr_sweep itself; leave it out.")
+    return LrSweep([float(rate) for rate in rates], None if duration is None else str(duration), seed, settings)
