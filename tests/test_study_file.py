@@ -128,6 +128,28 @@ def test_combinations_are_left_out_and_a_corpus_may_have_a_tokenizer_of_its_own(
     ]
 
 
+def test_a_tokenizer_may_have_its_own_length_of_blocks_and_a_corpus_too(folder: Path):
+    changes: dict[str, Any] = {
+        "tokenizers": {"bytes": {"vocab_size": "bytes", "convert": {"block_length": 96}}},
+        "axes": {"tokenizer": ["own", "bytes"], "seed": [0]},
+    }
+
+    def last_words(**more: Any) -> list[tuple[str, ...]]:
+        """The commands that train a tokenizer, and that convert, for each tokenizer."""
+        runs = planned(folder, **changes, **more)
+        chosen = [run for run in runs if run.axes["order"] == "forward"]
+        return [tuple(" ".join(step.command.arguments) for step in run.dataset.steps[-2:]) for run in chosen]
+
+    (own, of_own), (of_bytes, converted) = last_words()
+    assert "block_length=32" in of_own
+    assert "block_length=96" in converted
+    assert "convert" not in own + of_bytes
+    assert "block_length" not in own + of_bytes
+    (_, of_own), (_, converted) = last_words(corpora={"words": {"convert": {"block_length": 192}}})
+    assert "block_length=192" in of_own
+    assert "block_length=192" in converted
+
+
 def test_what_is_the_same_is_made_once_and_what_is_not_is_never_mixed(folder: Path):
     runs = planned(folder, axes={"seed": [0]})
     again = planned(folder, name="other", axes={"seed": [1]}, settings={"batch_size": 8})
@@ -137,6 +159,7 @@ def test_what_is_the_same_is_made_once_and_what_is_not_is_never_mixed(folder: Pa
         {"tokenizers": {"own": {"vocab_size": 301}}},
         {"corpora": {"words": {"text_order": "reversed"}}},
         {"corpora": {"words": {"convert": {"seed": 1}}}},
+        {"tokenizers": {"own": {"convert": {"seed": 1}}}},
     ):
         assert planned(folder, **changes)[0].dataset.folder != runs[0].dataset.folder
     with (folder / "corpus.txt").open("a") as file:
@@ -225,6 +248,7 @@ def test_the_sweep_may_have_settings_of_its_own(folder: Path):
             {"tokenizers": {"own": {"vocabsize": 3}}},
             "tokenizers.own: there is no key vocabsize; did you mean vocab_size",
         ),
+        ({"tokenizers": {"own": {"convert": {"seeds": 3}}}}, "tokenizers.own.convert: there is no key seeds"),
         ({"tokenizers": {"own": {"corpora": ["wordz"]}}}, "wordz is not in corpora; did you mean words?"),
         ({"corpora": {"words": {"kind": "x"}}}, "corpora.words: there is no key kind"),
         ({"corpora": {"words": {"corpus": None}}}, "needs one of corpus, make and turned; it has none"),

@@ -133,7 +133,8 @@ class Data:
     def _converted(self, corpus: str, tokenizer: str, context_length: int) -> Dataset:
         text, of_tokenizer = self._corpus(corpus), self._tokenizer(corpus, tokenizer)
         entry, reading = self.study.corpora[corpus], self._reading(corpus, tokenizer)
-        settings = reading | self.study.convert | entry.get("convert", {})
+        own = self.study.tokenizers[tokenizer].get("convert") or {}
+        settings = reading | self.study.convert | own | (entry.get("convert") or {})
         mark = _hash({"corpus": text.mark, "tokenizer": of_tokenizer.mark, **settings})
         folder = os.path.join(self.data_dir, f"{corpus}-{tokenizer}-{mark}")
         given = {"corpus": text.path, "tokenizer": of_tokenizer.path, "out": folder, **settings}
@@ -173,7 +174,7 @@ class Data:
 
     def _tokenizer(self, corpus: str, name: str) -> _Made:
         entry = self.study.tokenizers[name]
-        settings = {key: value for key, value in entry.items() if key != "corpora"}
+        settings = {key: value for key, value in entry.items() if key not in ("corpora", "convert")}
         if settings.get("vocab_size") == BYTES:
             return self._trained(name, settings, "", ())
         given = entry.get("corpora")

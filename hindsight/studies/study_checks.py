@@ -68,6 +68,11 @@ def check_keys(given: Mapping[str, Any], known: Sequence[str], part: str, taken:
             raise InputError(f"{part}: there is no key {key}" + (f"; did you mean {meant}?" if meant else "."))
 
 
+def check_convert(given: Any, part: str) -> None:
+    """Raise InputError for a key that convert_to_mds.py does not have, or that the study gives itself."""
+    check_keys(mapping_of(given, "", part), keys_of("convert_to_mds"), part, ("corpus", "tokenizer", "out"))
+
+
 def check_names(given: Mapping[str, Any], known: Iterable[str], where: str) -> None:
     """Raise InputError for a key that is none of those that are known."""
     known = [*known]
@@ -110,8 +115,7 @@ def check_corpora(
             raise InputError(f"{part} needs one of corpus, make and turned; it has {' and '.join(kinds) or 'none'}.")
         if "make" in entry:
             check_keys(mapping_of(entry["make"], "", f"{part}.make"), keys_of("make_corpus"), f"{part}.make", ("out",))
-        convert = mapping_of(entry.get("convert"), "", f"{part}.convert")
-        check_keys(convert, keys_of("convert_to_mds"), f"{part}.convert", ("corpus", "tokenizer", "out"))
+        check_convert(entry.get("convert"), f"{part}.convert")
         if "tokenizer" in entry:
             require_named(entry["tokenizer"], tokenizers, f"{part}.tokenizer", "tokenizers")
         if "turned" in entry:
@@ -132,7 +136,8 @@ def check_tokenizers(
     """Check the entries of all tokenizers, and that the axis names them."""
     for name, entry in tokenizers.items():
         part = f"tokenizers.{name}"
-        check_keys(entry, (*keys_of("train_tokenizer"), "corpora"), part, ("corpus", "out"))
+        check_keys(entry, (*keys_of("train_tokenizer"), "corpora", "convert"), part, ("corpus", "out"))
+        check_convert(entry.get("convert"), f"{part}.convert")
         for each in list_of(entry, "corpora"):
             require_named(each, corpora, f"{part}.corpora", "corpora")
     axes.setdefault(TOKENIZER, [next(iter(tokenizers))])

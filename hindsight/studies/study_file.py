@@ -30,6 +30,7 @@ from hindsight.studies.study_checks import (
     SECTIONS,
     SEED,
     TOKENIZER,
+    check_convert,
     check_corpora,
     check_keys,
     check_names,
@@ -208,7 +209,7 @@ def _checked(name: str, scale: Scale, content: dict[str, Any], seeds: int | None
     named = tuple(key for key in axes if key in named or len(axes[key]) > 1)
     for key in settings:
         check_setting(key, "settings")
-    check_keys(convert, keys_of("convert_to_mds"), "convert", ("corpus", "tokenizer", "out"))
+    check_convert(convert, "convert")
     evaluation = content.get("evaluation", {})
     if evaluation is not None:
         evaluation = mapping_of(evaluation, "", "evaluation")
