@@ -233,6 +233,28 @@ def test_the_code_length_of_a_made_corpus_is_the_floor_of_a_chain(tmp_path, orde
     assert abs(lengths.mean() - floor["nats_per_document"]) < 4 * lengths.std() / math.sqrt(len(lengths))
 
 
+@pytest.mark.parametrize("kind", [CorpusKind.reversible_markov, CorpusKind.hidden_markov])
+def test_the_code_length_of_a_made_corpus_is_the_floor_of_what_emits_it(tmp_path, kind):
+    """By the forward algorithm, which knows the true source and neither the formula nor the sum of the floor."""
+    lines = make(tmp_path / "c.txt", kind=kind).read_bytes().split()
+    text_NL = np.array([list(line[2:]) for line in lines]) - ord("a")
+    if kind is CorpusKind.hidden_markov:
+        chain = hidden_chain(3, 3, 0)
+        start_S, moves_SS, emits_SV = chain.start, chain.moves, chain.emits
+    else:  # the symbol is the state, and seen
+        chain = reversible_chain(4, 0)
+        start_S, moves_SS, emits_SV = chain.start, chain.next, np.eye(4)
+    law_NS, lengths = np.tile(start_S, (len(text_NL), 1)), np.zeros(len(text_NL))
+    for symbols_N in text_NL.T:
+        law_NS = law_NS * emits_SV[:, symbols_N].T
+        shown_N = law_NS.sum(1)
+        lengths -= np.log(shown_N)
+        law_NS = law_NS / shown_N[:, None] @ moves_SS
+    floor = json.loads((tmp_path / "c.txt.floor.json").read_text())
+    assert text_NL.shape == (20_000, 60)
+    assert abs(lengths.mean() - floor["nats_per_document"]) < 4 * lengths.std() / math.sqrt(len(lengths))
+
+
 def test_beyond_the_texts_that_are_summed_the_entropy_of_a_hidden_chain_is_between_its_bounds():
     chain = hidden_chain(2, 2, 0)
     summed = chain.bounds(16)
