@@ -3,10 +3,12 @@
 import copy
 import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from helpers.reported_studies import FLOORS, ORDERS, SEEDS, made_up
 from helpers.small_study import T, compare, study_result
 from helpers.study_pages import (
@@ -17,7 +19,10 @@ from helpers.study_pages import (
 )
 from helpers.training_runs import by_step
 
+from hindsight.analysis.page import Figures
 from hindsight.analysis.tables import shown
+from hindsight.studies.report_floors import floors_section
+from hindsight.studies.report_groups import group_study
 
 
 def test_floors_are_held_beside_the_losses_of_each_order(small_study, study_runs):
@@ -103,10 +108,18 @@ def test_numbers_of_documents_are_those_of_the_windows(study_runs):
         assert shown(run.metadata["vocab_size"]) == "261"
 
 
-def floors_report(out: Path, curves: dict[str, list[list[float]]], *corpora: str, **floor: Any) -> Study:
+def floors_report(
+    out: Path, curves: dict[str, list[list[float]]], *corpora: str, n_documents: int = 0, **floor: Any
+) -> Study:
     """A report on languages whose floor is 1 nat a token, with runs of such losses by order and seed."""
     runs = [
-        made_up(out / "runs", {"corpus": corpus, "order": order, "seed": seed}, losses, data_fingerprint=corpus)
+        made_up(
+            out / "runs",
+            {"corpus": corpus, "order": order, "seed": seed},
+            losses,
+            data_fingerprint=corpus,
+            val_documents=n_documents,
+        )
         for corpus in corpora
         for order, of in curves.items()
         for seed, losses in enumerate(of)
@@ -182,3 +195,33 @@ def test_a_reversible_language_is_a_null_of_backward_against_forward_alone(tmp_p
     assert "gap (backward against forward) contains 0" in report.text
     assert "even_odd against forward" not in report.text
     assert "neither direction is harder" in report.text
+
+
+LOW = {"forward": [[2.0, 0.97], [1.5, 0.971], [1.5, 0.972]], "backward": [[2.0, 1.01]] * 3}
+
+
+def test_losses_below_the_floor_are_drawn_and_warned_of(tmp_path):
+    report = floors_report(tmp_path, LOW, "map")
+    assert "map, forward: the whole interval over seeds lies below the floor, by at least 2.65%" in report.text
+    assert "map, backward" not in report.text
+    [panels] = [
+        block for block in floors_section(group_study(report.result, None)).blocks if isinstance(block, Figures)
+    ]
+    axes = panels.drawings[0].figure.axes[0]
+    below = [line for line in axes.lines if line.get_marker() == "v" and len(line.get_xdata())]
+    assert [float(line.get_ydata()[0]) for line in below] == pytest.approx([-3, -2.9, -2.8])
+    assert axes.get_ylim()[0] < -3
+    two_seeds = {order: of[:2] for order, of in LOW.items()}
+    assert "map, forward: the loss of every run lies below" in floors_report(tmp_path / "two", two_seeds, "map").text
+
+
+def test_the_sample_error_of_the_held_out_documents_stands_beside_the_floor(tmp_path):
+    settings = {"length": 60, "symbols": 4, "seed": 0}
+    floor = {"kind": "reversible_markov", "settings": settings, "nats_per_document": 68.8167, "role": "null"}
+    reports = {n: floors_report(tmp_path / str(n), LOW, "chain", n_documents=n, **floor) for n in (16, 1000)}
+    for n, report in reports.items():
+        row, _ = report.table("floor (nats/token)")
+        # By the law of this chain, a document varies by 4.4011 nats.
+        assert_shown(row["sample error (%)"], 100 * 4.4011 / math.sqrt(n) / 68.8167)
+        assert row["held-out documents"] == shown(n)
+        assert ("lies below the floor" in report.text) == (n == 1000)  # of 16 documents, 2.7% are within two errors

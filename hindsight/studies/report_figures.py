@@ -33,6 +33,8 @@ PANELS = 6
 TITLE_WIDTH = 30
 LEGEND_WIDTH, LEGEND_LINE, LEGEND_INCHES = 66, 7, 0.18
 """Characters of a figure's width in a legend, those that a line in it takes, and the height of one of its rows."""
+LINEAR_PERCENT = 1.0
+"""To so far above and below the floor the axis is linear, and logarithmic beyond."""
 Look = tuple[str, str, str]
 """Colour, dashes and marker of a line."""
 
@@ -146,7 +148,7 @@ def _draw_curves_of(axes: Any, family: Family, order: str, look: Look) -> Any:
 
 
 def draw_above(axes: Any, family: Family, looks: Mapping[str, Look], floor: float, near: Sequence[float]) -> None:
-    """Draw by how much the loss of each order is above the floor, in % of it, and where it is near.
+    """Draw by how much the loss of each order is above the floor, in % of it; what is below has a mark of its own.
 
     Args:
         axes: where to.
@@ -155,18 +157,21 @@ def draw_above(axes: Any, family: Family, looks: Mapping[str, Look], floor: floa
         floor: nats per token.
         near: shares of the floor that are called near.
     """
+    lowest, floor_look = 0.0, {"color": INK, "linewidth": 0.9, "linestyle": (0, (2, 2))}
     for order, look in looks.items():
         for number, run in enumerate(run for _, run in sorted(family.runs.get(order, {}).items()) if run.evaluations):
-            x = [line["tokens"] for line in run.evaluations]
-            y = [max(100 * (line["loss_nats"] / floor - 1), 0.01) for line in run.evaluations]
+            x = np.array([line["tokens"] for line in run.evaluations])
+            y = np.array([100 * (line["loss_nats"] / floor - 1) for line in run.evaluations])
             line = {"color": look[0], "linewidth": 1.2, "alpha": 0.9, "marker": look[2] if len(x) == 1 else None}
             axes.plot(x, y, look[1], label=order if number == 0 else None, **line)
+            axes.plot(x[y < 0], y[y < 0], "v", color=look[0], markersize=4)
+            lowest = min(lowest, float(y.min()))
+    axes.axhline(0, label="floor", **floor_look)
     for share in near:
-        axes.axhline(100 * share, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)))
-    axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    axes.set_ylim(max(low, 0.1), high)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.axhline(100 * share, **floor_look | {"color": MUTED})
+    axes.set_yscale("symlog", linthresh=LINEAR_PERCENT, linscale=0.6)
+    axes.set_ylim(1.3 * lowest - 0.1, axes.get_ylim()[1])
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "\u2212"))
     in_units(axes)
 
 

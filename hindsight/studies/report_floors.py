@@ -14,6 +14,7 @@ from hindsight.studies.report_figures import draw_above, draw_panels, looks_of
 from hindsight.studies.report_groups import BACKWARD, FORWARD, Family, Gap, StudyGroups
 from hindsight.studies.report_nearness import NEAR, Arrivals, arrivals_of, races
 from hindsight.studies.report_parts import FEW, Part, estimate, mean, percent
+from hindsight.studies.report_sample import SAMPLE_WORDS, Sample, sample_of, warning_below
 
 CALIBRATED_PERCENT = 2.0
 """A model is calibrated whose loss is no further from the floor."""
@@ -25,6 +26,8 @@ COLUMNS = {
     "loss": "loss (nats/token)",
     "floor": "floor (nats/token)",
     "percent": "above the floor (%), 95% interval",
+    "sample": "sample error (%)",
+    "documents": "held-out documents",
     "within": "within 2%",
 }
 COLUMNS |= {f"near{share}": f"tokens to within {share:.0%}" for share in NEAR}
@@ -46,11 +49,23 @@ class Measured:
     """(loss - floor) / floor over seeds."""
     arrivals: dict[float, Arrivals]
     """When its runs came near the floor, by each share of NEAR."""
+    sample: Sample
+    """What it is evaluated on."""
 
     @property
     def is_calibrated(self) -> bool | None:
         """Whether the mean is within CALIBRATED_PERCENT; None without a run that is done."""
         return None if self.above is None else abs(100 * self.above.mean) <= CALIBRATED_PERCENT
+
+    @property
+    def warning(self) -> str | None:
+        """Warning of losses below the floor: of the interval over seeds, or of all runs where there is none."""
+        if self.above is None:
+            return None
+        is_interval = self.above.interval is not None
+        highest = self.above.interval[1] if self.above.interval else max(self.losses.values()) / self.floor - 1
+        what = "the whole interval over seeds" if is_interval else "the loss of every run"
+        return warning_below(f"{self.family.name}, {self.order}", 100 * highest, what, self.sample)
 
 
 def floors_section(groups: StudyGroups) -> Part:
@@ -65,7 +80,7 @@ def floors_section(groups: StudyGroups) -> Part:
     looks = looks_of(groups.orders)
     caption = (
         "How far the validation loss is above the floor, in % of it, over training; a line for each seed. The dashed "
-        f"grey lines are {' and '.join(f'{share:.0%}' for share in NEAR)} above."
+        f"grey lines are {' and '.join(f'{share:.0%}' for share in NEAR)} above. A triangle is a loss below the floor."
     )
     with styled():
         drawings = draw_panels(
@@ -78,7 +93,9 @@ def floors_section(groups: StudyGroups) -> Part:
         )
         lay_out(drawings)
     rows = [_row(groups, each) for family in shown_families for each in measured[family.name]]
-    part.blocks += [Figures(drawings), Table(COLUMNS, rows, TEXT)]
+    warnings = [each.warning for family in shown_families for each in measured[family.name]]
+    part.blocks += [Text(warning, "warning") for warning in warnings if warning]
+    part.blocks += [Figures(drawings), Table(COLUMNS, rows, TEXT), Text(SAMPLE_WORDS, "note")]
     if any(each.above and not each.above.interval for of in measured.values() for each in of):
         part.blocks.append(Text(FEW))
     part.answers = _answers(groups, measured, shown_families)
@@ -107,6 +124,7 @@ def _intro() -> str:
 
 def _measured(groups: StudyGroups, family: Family) -> list[Measured]:
     floor = floor_of(groups, family) or 1.0
+    sample = sample_of(family, groups.result.floors[str(family.axes["corpus"])])
     found: list[Measured] = []
     for order in groups.orders:
         runs = {seed: run for seed, run in sorted(family.runs.get(order, {}).items()) if run.evaluations}
@@ -114,7 +132,7 @@ def _measured(groups: StudyGroups, family: Family) -> list[Measured]:
         above = inference.paired_t(np.array([*losses.values()]) / floor - 1) if losses else None
         arrivals = {share: arrivals_of(order, runs, (1 + share) * floor) for share in NEAR}
         if runs:
-            found.append(Measured(family, order, floor, losses, above, arrivals))
+            found.append(Measured(family, order, floor, losses, above, arrivals, sample))
     return found
 
 
@@ -133,6 +151,8 @@ def _row(groups: StudyGroups, each: Measured) -> dict[str, Any]:
         "loss": mean([*each.losses.values()]),
         "floor": each.floor,
         "percent": None if above is None else estimate(100 * above.mean, interval),
+        "sample": None if each.sample.percent is None else f"{each.sample.percent:.2g}",
+        "documents": each.sample.documents,
         "within": each.is_calibrated,
     }
     for share, of in each.arrivals.items():
