@@ -261,7 +261,7 @@ def test_a_rate_that_diverges_is_not_taken_and_ends_the_study_only_where_there_i
         result = read_result(copied / "out")
         diverged = [run for run in result.runs if run.is_sweep and "FloatingPointError" in (run.error or "")]
         assert len(diverged) == 2 * (1 + is_every_rate)
-        assert {run.state for run in result.runs if not run.is_sweep} == {"missing" if is_every_rate else "done"}
+        assert {run.state for run in result.runs if not run.is_sweep} == {"failed" if is_every_rate else "done"}
     assert [rates["same"] for rates in result.rates] == ([] if is_every_rate else [1e-3])
     assert caplog.text.count("its loss is not finite") == len(diverged)  # and is not tried again
     assert ("give lower ones in lr_sweep.rates" in (copied / "out" / "report.md").read_text()) == is_every_rate

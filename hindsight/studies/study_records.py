@@ -55,9 +55,8 @@ def result_of_study(
         if not run.waits:
             found.append(result_of(run, commands, states.get(run.name), error))
             continue
-        waiting = result_of(run, [], None, None)
-        unknown = "its learning rate is not known: a run of the sweep is missing"
-        waiting.error = outcome.failed.get(run.name, unknown)
+        waiting = result_of(run, [], None, outcome.failed.get(run.name))
+        waiting.error = waiting.error or "its learning rate is not known: a run of the sweep is missing"
         found.append(waiting)
     corpora = {dataset.corpus: dataset.floor for dataset in data.datasets if dataset.floor is not None}
     floors = {name: runs.read_object(path) for name, path in corpora.items() if path.exists()}
