@@ -244,6 +244,15 @@ def test_the_sweep_may_have_settings_of_its_own(folder: Path):
         ({"convert": {"valshare": 0.1}}, "convert: there is no key valshare; did you mean val_share?"),
         ({"convert": {"out": "x"}}, "convert: out is the study's own"),
         ({"evaluation": {"contextt": "windows"}}, "did you mean context?"),
+        ({"evaluation": {"checkpoint": 1}}, "evaluation: checkpoint is the study's own"),
+        ({"evaluation": {"split": "train"}}, "evaluation: split is the study's own"),
+        ({"evaluation": {"context": "bogus"}}, "evaluation: context=bogus must be windows, or sliding:STRIDE"),
+        ({"evaluation": {"batch_size": "many"}}, "evaluation: batch_size: Value .many. of type"),
+        ({"evaluation": {"context": "sliding:64"}}, "evaluation: context=sliding:64 would leave out tokens"),
+        (
+            {"evaluation": {"context": "sliding:16"}, "axes": {"order": ["forward", "even_odd"]}},
+            "evaluation: context=sliding:16 has no meaning for order=even_odd",
+        ),
         (
             {"tokenizers": {"own": {"vocabsize": 3}}},
             "tokenizers.own: there is no key vocabsize; did you mean vocab_size",

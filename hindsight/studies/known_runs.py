@@ -9,13 +9,13 @@ from typing import Any
 
 from hindsight import runs
 from hindsight.analysis.token_losses import TokenLosses
-from hindsight.config.evaluation import EvaluateConfig
 from hindsight.config.listing import State
 from hindsight.config.order import BOTH, order_of
 from hindsight.errors import InputError
 from hindsight.evaluation.output import Output
 from hindsight.evaluation.trained_run import read_run
 from hindsight.json_lines import read_backward, read_records
+from hindsight.studies.composed import evaluate_config
 from hindsight.studies.planned_runs import PlannedRun
 from hindsight.studies.results import RunResult
 from hindsight.studies.run_lengths import require_same_length
@@ -103,7 +103,7 @@ def is_evaluated(folder: Path, order: str, given: dict[str, Any]) -> bool:
     step = runs.finished_step(folder)
     if step is None:
         return False
-    config = EvaluateConfig(run=str(folder), **given)
+    config = evaluate_config(str(folder), given)
     output = Output.of(read_run(str(folder)), config, step)
     for name in ("forward", "backward") if order == BOTH else ("",):
         path = Path(output.of_pass(name).name)

@@ -20,6 +20,7 @@ from hindsight.config.training import TrainConfig
 from hindsight.durations import parse_duration
 from hindsight.errors import InputError
 from hindsight.studies.commands import Command, arguments_of, as_written
+from hindsight.studies.composed import check_evaluation
 from hindsight.studies.made_data import Data, Dataset
 from hindsight.studies.study_checks import CORPUS, LR, ORDER, SEED, TOKENIZER
 from hindsight.studies.study_file import Study, fits
@@ -107,6 +108,12 @@ def plan_runs(
     orders = {run.axes[ORDER] for run in runs if not run.is_sweep}
     if "forward" not in orders:
         raise InputError(f"study={study.name}: without: leaves out every run forward, with which others are compared.")
+    if study.evaluation is not None:
+        kinds = [(str(run.axes[ORDER]), context_length_of(run.config)) for run in runs if not run.is_sweep]
+        try:
+            check_evaluation(study.evaluation, kinds)
+        except InputError as error:
+            raise InputError(f"study={study.name}: {error}") from None
     names = [run.name for run in runs]
     for name in names:
         if names.count(name) > 1:

@@ -18,6 +18,7 @@ from hindsight.config.schemas import CONF_DIR, names_in
 from hindsight.config.study import Scale
 from hindsight.durations import parse_duration
 from hindsight.errors import InputError
+from hindsight.studies.composed import evaluate_config
 from hindsight.studies.study_checks import (
     BEST,
     BYTES,
@@ -45,6 +46,9 @@ from hindsight.studies.study_checks import (
     part_of,
 )
 from hindsight.yaml_files import parse_yaml
+
+OF_EVALUATION = ("run", "out", "data", "corpus", "checkpoint", "split", "work_dir")
+"""Keys of evaluate_tokens.py that no study may set: a run is evaluated at its end, on its own validation set."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +217,8 @@ def _checked(name: str, scale: Scale, content: dict[str, Any], seeds: int | None
     evaluation = content.get("evaluation", {})
     if evaluation is not None:
         evaluation = mapping_of(evaluation, "", "evaluation")
-        check_keys(evaluation, keys_of("evaluate_tokens"), "evaluation", ("run", "out", "data", "corpus"))
+        check_keys(evaluation, keys_of("evaluate_tokens"), "evaluation", OF_EVALUATION)
+        evaluate_config(name, evaluation)
     check_orders(axes, content)
     check_corpora(corpora, tokenizers, axes)
     check_tokenizers(corpora, tokenizers, axes)
