@@ -12,6 +12,7 @@ from hindsight.config.study import Scale, StudyConfig
 from hindsight.errors import InputError
 from hindsight.studies.made_data import Data
 from hindsight.studies.planned_runs import PlannedRun, best_rates, combination_of, plan_runs
+from hindsight.studies.run import StudyWork
 from hindsight.studies.study_file import Study, read_study
 
 
@@ -297,6 +298,27 @@ def test_what_cannot_be_is_refused_by_its_key(folder: Path, changes: dict[str, A
     with pytest.raises(InputError, match=words) as raised:
         planned(folder, **changes)
     assert str(raised.value).startswith("study=")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"convert": {"val_share": 2}}, "convert: val_share=2.0 "),
+        ({"convert": {"val_share": "abc"}}, "convert: val_share: Value 'abc'"),
+        ({"tokenizers": {"own": {"vocab_size": "many"}}}, "tokenizers: vocab_size=many "),
+        ({"corpora": {"words": {"corpus": None, "make": {"kind": "bibel"}}}}, "corpora: {make: ...}: kind"),
+    ],
+    ids=str,
+)
+def test_values_of_commands_that_make_data_are_checked_before_any_is_started(
+    folder: Path, changes: dict[str, Any], words: str
+):
+    study = str(write_study(folder, **changes))
+    config = StudyConfig(study=study, scale=Scale.tiny, corpus_dir=str(folder), data_dir=str(folder / "data"))
+    with pytest.raises(InputError) as raised:
+        StudyWork(config)
+    assert words in str(raised.value)
+    assert not (folder / "data").exists()
 
 
 def test_few_documents_are_for_the_scale_tiny(folder: Path):

@@ -10,11 +10,18 @@ from pathlib import Path
 
 from hindsight.errors import InputError
 from hindsight.files import LOCKED, say_unlocked
+from hindsight.studies.composed import composed
 from hindsight.studies.made_data import Data, Step
 from hindsight.studies.processes import Processes, how_it_ended, last_line, require_uninterrupted
 
 log = logging.getLogger("hindsight")
 
+PARTS = {
+    "make_corpus": "corpora: {make: ...}",
+    "train_tokenizer": "tokenizers",
+    "convert_to_mds": "convert",
+}
+"""Parts of a study from which the values of these commands are."""
 WAIT_S = 0.5
 """Seconds between two looks at whether another study has made its data."""
 
@@ -43,8 +50,20 @@ def make_data(data: Data, processes: Processes, data_dir: Path, workers: int) ->
         _make(needs, processes, workers)
 
 
+def check_steps(data: Data) -> None:
+    """Compose all commands that are going to make data.
+
+    Raises:
+        InputError: one has a value that cannot be; names the key.
+    """
+    for dataset in data.datasets:
+        for step in dataset.steps:
+            if step.command.script in PARTS and not step.is_done:
+                composed(step.command.script, step.command.arguments, PARTS[step.command.script])
+
+
 def _make(needs: dict[Step, set[Step]], processes: Processes, workers: int) -> None:
-    waiting, running = [*needs], dict[str, Step]()
+    waiting, running, failed = [*needs], dict[str, Step](), list[str]()
     while waiting or running:
         for step in [each for each in waiting if not needs[each] & {*waiting, *running.values()}]:
             if len(running) < workers:
@@ -58,10 +77,10 @@ def _make(needs: dict[Step, set[Step]], processes: Processes, workers: int) -> N
             step, path = running.pop(ended.name), processes.log_of(ended.name)
             require_uninterrupted(ended.status)
             if ended.status != 0 or not step.is_done:
-                raise InputError(
-                    f"the data cannot be made: `{step.command.typed}` {how_it_ended(ended.status)}: {last_line(path)} "
-                    f"(log: {path})"
-                )
+                failed.append(f"`{step.command.typed}` {how_it_ended(ended.status)}: {last_line(path)} (log: {path})")
+                waiting.clear()  # what runs ends first, and is not made again
+    if failed:
+        raise InputError(f"the data cannot be made: {'; '.join(failed)}")
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from hindsight.shards.manifest import FEW_DOCUMENTS
 from hindsight.studies.commands import Command, arguments_of
 from hindsight.studies.known_runs import DONE, RunState, check_runs, state_of
 from hindsight.studies.made_data import Data
-from hindsight.studies.making import make_data
+from hindsight.studies.making import check_steps, make_data
 from hindsight.studies.plan_table import require_room, rows_of, table_of
 from hindsight.studies.planned_runs import PlannedRun, best_rates, plan_runs
 from hindsight.studies.processes import Processes, how_it_ended, last_line, require_uninterrupted
@@ -53,6 +53,7 @@ class StudyWork:
         self.out = Path(config.out or f"results/{self.study.name}/{config.scale.name}")
         self.data = Data(self.study, config)
         self.planned = plan_runs(self.study, config, self.data)
+        self._check_steps()
         self.rates: list[dict[str, Any]] = []
         self.outcome = Outcome()
         self.workers = config.workers or max((len(gpus()) or available_cores()) // config.devices, 1)
@@ -61,6 +62,12 @@ class StudyWork:
                 f"task={config.task}: study={self.study.name} scale={config.scale.name} has {len(self.planned)} runs; "
                 f"give at most {len(self.planned) - 1}."
             )
+
+    def _check_steps(self) -> None:
+        try:
+            check_steps(self.data)
+        except InputError as error:
+            raise InputError(f"study={self.study.name}: {error}") from None
 
     def run(self) -> int:
         """Do what is asked for; the exit status.
