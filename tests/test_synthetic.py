@@ -6,11 +6,13 @@ import logging
 import lzma
 import math
 import random
+import re
 from collections import Counter, defaultdict
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers.processes import ROOT
 from helpers.small_data import convert_config
 from helpers.training_runs import compose_config
 
@@ -299,6 +301,16 @@ def test_nulls_have_the_same_law_when_they_are_reversed_and_others_do_not(name, 
         math.isclose(p, reversed_law[text], rel_tol=1e-9) for text, p in law.items()
     )
     assert is_same == (small(name, seed).role.value == "null")
+
+
+def test_the_documentation_says_which_kinds_are_nulls_calibrations_and_positives():
+    text = (ROOT / "docs" / "synthetic.md").read_text(encoding="utf-8")
+    said = {kind: set(roles.split(", ")) for kind, roles in re.findall(r"^\*\*`(\w+)`\*\* \(([^)]*)\)", text, re.M)}
+    found: dict[str, set[str]] = {}
+    for kind in LANGUAGES:
+        language = language_of(kind, MakeCorpusConfig(out="a", kind=kind).settings)
+        found[kind.name] = {language.role.value} | ({"calibration"} if language.is_calibration else set())
+    assert said == found
 
 
 @pytest.mark.parametrize(("bits", "nonzeros"), [(2, 1), (3, 2), (8, 1), (9, 2), (16, 3), (16, 8), (7, 6), (64, 2)])

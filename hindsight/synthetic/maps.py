@@ -84,5 +84,4 @@ def many_to_one(samples: int, values: int, multiplicity: int, seed: int) -> Lang
             f"one of the {multiplicity} that f maps to it, ln {images} + ln {multiplicity}, the same."
         ),
         role=Role.positive,
-        is_calibration=True,
     )
