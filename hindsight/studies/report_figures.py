@@ -74,7 +74,7 @@ def draw_panels(
     for number, part in enumerate(parts):
         columns = min(2, len(part))
         rows = -(-len(part) // columns)
-        figure = new_figure(3.2 if columns == 1 else 0.7 + 1.75 * rows)
+        figure = new_figure(3.2 if columns == 1 else 1.0 + 2.1 * rows)
         panels = [*figure.subplots(rows, columns, squeeze=False).flat]
         for axes, family in zip(panels, part, strict=False):
             draw(axes, family)
