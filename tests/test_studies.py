@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.processes import ROOT
@@ -11,15 +12,20 @@ from helpers.training_runs import compose_config
 
 from hindsight import runs
 from hindsight.config.keys import flatten
+from hindsight.config.made_corpus import CorpusKind
 from hindsight.config.schemas import names_in
 from hindsight.config.study import Scale, StudyConfig
 from hindsight.errors import InputError
+from hindsight.studies.commands import arguments_of
 from hindsight.studies.made_data import Data
 from hindsight.studies.planned_runs import PlannedRun, plan_runs
 from hindsight.studies.processes import end_servers
 from hindsight.studies.results import COMPARISON, REPORT_HTML, REPORT_MD, read_result
 from hindsight.studies.run import StudyWork
 from hindsight.studies.study_file import Study, read_study
+from hindsight.synthetic.floors import floor_of
+from hindsight.synthetic.known import LANGUAGES, language_of
+from hindsight.synthetic.writing import SEEN_SHARE
 
 SHIPPED = names_in("study")
 MEANT = {
@@ -105,6 +111,25 @@ def test_where_a_text_can_be_had_is_said_of_each(name: str, tmp_path: Path):
             config = StudyConfig(study=name, scale=scale, corpus_dir=str(tmp_path), data_dir=str(tmp_path / "data"))
             with pytest.raises(InputError, match=r"corpus_dir=.*https://"):
                 plan_runs(study, config, Data(study, config))
+
+
+@pytest.mark.parametrize("scale", [Scale.cpu, Scale.gpu])
+@pytest.mark.parametrize("name", SHIPPED)
+def test_no_synthetic_corpus_is_a_good_part_of_its_language_and_a_window_is_a_document(
+    name: str, scale: Scale, tmp_path: Path
+):
+    study, plan = planned(name, scale, tmp_path)
+    floors: dict[str, dict[str, Any]] = {}
+    for corpus, entry in study.corpora.items():
+        given = CorpusKind[entry.get("make", {}).get("kind", "bible")]
+        if given in LANGUAGES:
+            made = compose_config("make_corpus", "out=a", *arguments_of(entry["make"]))
+            floors[corpus] = floor_of(made.kind, made.settings, language_of(made.kind, made.settings))
+            assert floors[corpus]["seen_share"] < SEEN_SHARE, corpus
+    for run in plan:
+        corpus = study.corpora[run.axes["corpus"]].get("turned", run.axes["corpus"])
+        if corpus in floors:
+            assert run.config.data.context_length == floors[corpus]["tokens_per_document"], run.name
 
 
 def test_the_study_of_ones_own_in_the_documentation_plans_its_runs(tmp_path: Path):
