@@ -32,6 +32,7 @@ MEANT = {
     "boundary_controls",
     "demo",
     "lr_per_order",
+    "novels",
     "null",
     "paper_context",
     "paper_languages",
