@@ -185,6 +185,17 @@ def test_a_run_that_fails_is_told_at_the_end_and_keeps_no_other(copied: Path, ca
     assert [(run.state, run.error) for run in read_result(copied / "out").runs] == 4 * [("done", None)]
 
 
+def test_runs_whose_data_is_gone_have_the_state_of_their_own_folder(whole: Path, copied: Path):
+    shutil.copytree(whole / "runs", copied / "runs")
+    shutil.rmtree(copied / "data")
+    (copied / "runs" / "small-tiny" / NAMES[3] / runs.FINISHED).unlink()
+    assert opened(copied, copied / "small.yaml", only=Only.report).run() == 0
+    result = read_result(copied / "out")
+    assert [run.state == "done" for run in result.runs] == [True, True, True, False]
+    assert [run.loss_nats for run in result.runs[:3]] == [run.loss_nats for run in read_result(whole / "out").runs[:3]]
+    assert "3 of 4 runs are done" in (copied / "out" / "report.md").read_text()
+
+
 def test_no_earlier_comparison_is_taken_for_that_of_runs_that_cannot_be_compared_now(whole: Path, copied: Path):
     study = copied / "small.yaml"
     shutil.copytree(whole / "runs", copied / "runs")

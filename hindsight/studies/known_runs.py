@@ -18,7 +18,7 @@ from hindsight.json_lines import read_backward, read_records
 from hindsight.studies.composed import evaluate_config
 from hindsight.studies.planned_runs import PlannedRun
 from hindsight.studies.results import RunResult
-from hindsight.studies.run_lengths import require_same_length
+from hindsight.studies.run_lengths import loss_at_end, require_same_length
 from hindsight.studies.run_list import describe_run
 from hindsight.studies.sweep import check_paths, median_speed
 from hindsight.training.run_settings import is_finished
@@ -87,6 +87,14 @@ def state_of(setup: RunSetup) -> RunState:
     return RunState(setup, INTERRUPTED if state == DONE else state, step, tokens)
 
 
+def state_without_data(folder: Path) -> str:
+    """State of a run whose data is not here, by its folder alone; done only at its own planned step."""
+    if not all((folder / name).is_file() for name in runs.RECORDS):
+        return MISSING
+    state = describe_run(folder).state.name
+    return INTERRUPTED if state == DONE and loss_at_end(folder) is None else state
+
+
 def last_record(folder: Path) -> dict[str, Any]:
     """The last whole line of metrics.jsonl; empty if there is none."""
     return next(iter(islice(read_backward(folder / runs.METRICS), 1)), {}) if (folder / runs.METRICS).exists() else {}
@@ -115,17 +123,20 @@ def is_evaluated(folder: Path, order: str, given: dict[str, Any]) -> bool:
     return True
 
 
-def result_of(planned: PlannedRun, commands: list[str], state: RunState | None, error: str | None) -> RunResult:
+def result_of(
+    planned: PlannedRun, commands: list[str], state: str, error: str | None, setup: RunSetup | None = None
+) -> RunResult:
     """Say all that is known of a run.
 
     Args:
         planned: the run.
         commands: what makes it from its data, as typed.
-        state: how far it is; None where its data is not made.
+        state: missing, or as list_runs.py names it.
         error: why it failed, if it did.
+        setup: the run, checked against its data; None where that is not here.
     """
     folder = planned.folder
-    is_begun = state is not None and state.state != MISSING
+    is_begun = state != MISSING
     metrics = folder / runs.METRICS
     evaluations: list[dict[str, float]] = []
     for line in read_records(metrics) if is_begun and metrics.exists() else ():
@@ -137,13 +148,13 @@ def result_of(planned: PlannedRun, commands: list[str], state: RunState | None, 
         axes=planned.axes,
         folder=planned.typed_folder,
         commands=commands,
-        state=FAILED if error is not None else MISSING if state is None else state.state,
+        state=FAILED if error is not None else state,
         error=error,
         is_sweep=planned.is_sweep,
         settings=runs.read_config(folder) if is_begun else {},
         metadata=runs.read_metadata(folder) if is_begun else {},
         evaluations=evaluations,
-        tokens_planned=None if state is None else state.setup.course.tokens,
+        tokens_planned=None if setup is None else setup.course.tokens,
         tokens_per_second=median_speed(folder) if metrics.exists() else None,
     )
 

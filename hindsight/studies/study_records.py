@@ -15,7 +15,7 @@ from hindsight.files import write_atomically
 from hindsight.provenance import git_commit, versions
 from hindsight.shards.manifest import Manifest
 from hindsight.studies.commands import Command
-from hindsight.studies.known_runs import DONE, check_runs, result_of, state_of
+from hindsight.studies.known_runs import DONE, MISSING, check_runs, result_of, state_of, state_without_data
 from hindsight.studies.made_data import Data
 from hindsight.studies.planned_runs import PlannedRun
 from hindsight.studies.results import COMPARISON, STUDY_JSON, StudyResult
@@ -46,16 +46,17 @@ def result_of_study(
     """
     found = []
     there = [run for run in planned if run.dataset.is_there]
-    states = {run.name: state_of(setup) for run, setup in zip(there, check_runs(there), strict=True)}
+    setups = dict(zip([run.name for run in there], check_runs(there), strict=True))
     for run in planned:
         evaluation = evaluation_of(run, study)
         commands = [run.command.typed, *([evaluation.typed] if evaluation is not None else [])]
-        is_done = run.name in states and states[run.name].state == DONE
-        error = outcome.failed.get(run.name) or (None if is_done else _earlier_error(out, run))
+        setup = setups.get(run.name)
+        state = state_without_data(run.folder) if setup is None else state_of(setup).state
+        error = outcome.failed.get(run.name) or (None if state == DONE else _earlier_error(out, run))
         if not run.waits:
-            found.append(result_of(run, commands, states.get(run.name), error))
+            found.append(result_of(run, commands, state, error, setup))
             continue
-        waiting = result_of(run, [], None, outcome.failed.get(run.name))
+        waiting = result_of(run, [], MISSING, outcome.failed.get(run.name))
         waiting.error = waiting.error or "its learning rate is not known: a run of the sweep is missing"
         found.append(waiting)
     corpora = {dataset.corpus: dataset.floor for dataset in data.datasets if dataset.floor is not None}
