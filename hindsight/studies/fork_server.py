@@ -186,7 +186,13 @@ def become(job: dict[str, Any]) -> None:
 
 
 def _may_use_gpu() -> bool:
-    """Whether CUDA works in this process: it does not where an import has looked for GPUs before the fork."""
+    """Whether CUDA works in this process: it does not where an import has looked for GPUs before the fork.
+
+    No public function says so. `torch.cuda.is_initialized()` is False before the fork if GPUs were only counted, and
+    counting them is what keeps forked processes from CUDA: poison_fork() in THCPModule_getDeviceCount_wrap of
+    https://github.com/pytorch/pytorch/blob/v2.7.0/torch/csrc/cuda/Module.cpp. What is asked here is what
+    torch.cuda.init() of PyTorch 2.7 refuses by.
+    """
     torch = sys.modules.get("torch")
     return torch is None or not torch.cuda._is_in_bad_fork()
 
