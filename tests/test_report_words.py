@@ -1,6 +1,7 @@
 """What the page says of a group, without a browser, and which files of an earlier report stay."""
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from helpers.small_data import make_text
 from helpers.token_files import write_group
 
 from compare_directions import main
+from hindsight.analysis import inference, meta
 from hindsight.analysis.cuts import cuts_of_groups
 from hindsight.analysis.figures import draw_across, draw_group
 from hindsight.analysis.html_report import OURS, write_report
 from hindsight.analysis.inference_text import inference_text
 from hindsight.analysis.report_views import method
+from hindsight.analysis.verdict import summary_of
 from hindsight.config.comparison import CompareConfig
 
 
@@ -137,5 +140,32 @@ def test_a_group_of_too_few_seeds_is_not_counted_as_not_told_apart(tmp_path):
     few = {"is_significant": False, "paired_interval_nats": None, "welch_interval_nats": None}
     report["groups"][2]["gap"] |= few | {"relative_interval_percent": None}
     write_report(tmp_path, report)
-    said = "Backward is harder in 1 of 3 groups, easier in 0, not told apart in 1; too few seeds in 1."
-    assert said in (tmp_path / "report.html").read_text()
+    said = "Backward is harder in 1 of 3 groups, easier in 0, not told apart in 1, by their own intervals; after Holm"
+    text = (tmp_path / "report.html").read_text()
+    assert said in text
+    assert "; too few seeds in 1." in text
+
+
+def test_a_count_of_groups_says_what_is_left_after_holm():
+    """Of 12 groups without any effect, one has an interval without 0; corrected for all 12, none has."""
+    rng = np.random.default_rng(5)
+    tests = [inference.paired_t(rng.normal(size=3)) for _ in range(12)]
+    assert sum(test.is_significant for test in tests) == 1
+    groups = [
+        {"name": str(i), "order": "backward"}
+        | {
+            "gap": {
+                "paired_interval_nats": test.interval,
+                "is_significant": test.is_significant,
+                "mean_nats": test.mean,
+            }
+        }
+        for i, test in enumerate(tests)
+    ]
+    adjusted = meta.holm([test.p or 0.0 for test in tests])
+    said = summary_of(groups, [{"name": str(i), "p_holm": p} for i, p in enumerate(adjusted)])
+    assert re.fullmatch(
+        r"Backward is harder in [01] of 12 groups, easier in [01], not told apart in 11, by their own intervals; after "
+        r"Holm's correction harder in 0, easier in 0\.",
+        said,
+    )

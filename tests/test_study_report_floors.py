@@ -225,3 +225,24 @@ def test_the_sample_error_of_the_held_out_documents_stands_beside_the_floor(tmp_
         assert_shown(row["sample error (%)"], 100 * 4.4011 / math.sqrt(n) / 68.8167)
         assert row["held-out documents"] == shown(n)
         assert ("lies below the floor" in report.text) == (n == 1000)  # of 16 documents, 2.7% are within two errors
+
+
+def test_groups_are_counted_by_what_their_language_is_for_and_turned_ones_are_left_out(tmp_path):
+    gaps = {"coins": 0.0, "map": 0.1, "turned": -0.1}
+    runs = [
+        made_up(
+            tmp_path / "runs",
+            {"corpus": corpus, "order": order, "seed": seed},
+            2.0 + (gap + 0.001 * (seed - 1)) * (order == "backward"),
+            data_fingerprint=corpus,
+        )
+        for corpus, gap in gaps.items()
+        for order in ORDERS
+        for seed in SEEDS
+    ]
+    compare(tmp_path, runs)
+    floors, corpora = FLOORS | {"turned": FLOORS["map"]}, {"corpora": {"turned": {"turned": "map"}}}
+    report = Study(tmp_path, study_result(runs, ["gap"], floors=floors, study=corpora))
+    assert "Nulls: backward is harder in 0 of 1 groups, easier in 0, not told apart in 1." in report.text
+    assert "Positives: backward is harder in 1 of 1 groups, easier in 0." in report.text
+    assert [row["group"] for row in report.table("null (%)")] == ["coins", "map"]

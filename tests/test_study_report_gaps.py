@@ -1,12 +1,14 @@
 """Sections of a study's report on gaps, computed again here from what the runs have logged."""
 
 import itertools
+import json
 import math
 import re
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pytest
 from helpers.reported_studies import ORDERS, SEEDS, made_up
 from helpers.small_study import compare, study_result
 from helpers.study_pages import (
@@ -18,8 +20,12 @@ from helpers.study_pages import (
 )
 from helpers.training_runs import by_step
 
+from hindsight.analysis.figure_style import lay_out, styled
+from hindsight.analysis.gap_figures import GapRow, draw_rows
+from hindsight.analysis.page import Figures
 from hindsight.studies.report_gaps import curves_section
 from hindsight.studies.report_groups import group_study
+from hindsight.studies.report_tokenizers import tokenizers_section
 from hindsight.studies.results import RunResult
 
 
@@ -190,35 +196,79 @@ def test_languages_of_one_kind_stand_against_the_setting_in_which_they_differ(tm
     assert not (tmp_path / "out" / "figures" / "gap_against_map_bits.png").exists()
 
 
-def test_tokens_of_several_kinds_stand_in_bits_a_byte(tmp_path):
-    kinds = {"own": (4.0, 300, 1000), "bytes": (1.3, 261, 3000)}
+KINDS = {"own": (4.0, 300, 1000, 1), "bytes": (1.3, 261, 3000, 1), "reversed": (4.1, 300, 1100, -1)}
+"""Loss, ids, tokens, and the sign of the gap of backward: on reversed text it reads characters forward."""
+
+
+@pytest.fixture(scope="module")
+def of_tokens(tmp_path_factory) -> Study:
+    """The same text in tokens of three kinds; it is harder backward in each."""
+    out = tmp_path_factory.mktemp("tokens")
     runs = [
         made_up(
-            tmp_path / "runs",
+            out / "runs",
             {"tokenizer": name, "order": order, "seed": seed},
-            loss + (0.02 + 0.001 * seed) * (order == "backward"),
+            loss + sign * (0.02 + 0.001 * seed) * (order == "backward"),
             tokenizer_fingerprint=name,
             data_fingerprint=name,
             corpus_fingerprint="c",
+            text_order="reversed" if name == "reversed" else "reading",
             vocab_size=size,
             val_tokens=n,
             val_documents=20,
             val_bytes=3000,
         )
-        for name, (loss, size, n) in kinds.items()
+        for name, (loss, size, n, sign) in KINDS.items()
         for order in ORDERS
         for seed in SEEDS
     ]
-    compare(tmp_path / "out", runs)
-    report = Study(tmp_path / "out", study_result(runs, ["tokenizers"]))
-    rows = report.table("nats/document, 95% interval")
-    assert [row["gap"] for row in rows] == ["own: backward against forward", "bytes: backward against forward"]
-    for row, (_, _, n) in zip(rows, kinds.values(), strict=True):
-        gaps = np.array([0.02, 0.021, 0.022]) * n / 20
+    compare(out, runs)
+    return Study(out, study_result(runs, ["tokenizers", "gap"]))
+
+
+def test_tokens_of_several_kinds_stand_in_bits_a_byte(of_tokens):
+    rows = of_tokens.table("nats/document, 95% interval")
+    assert [row["gap"] for row in rows] == [
+        "own: backward against forward",
+        "bytes: backward against forward",
+        "reversed: backward against forward, characters forward against backward",
+        "reversed: forward, which reads characters backward, against forward of own",
+        "reversed: backward, which reads characters forward, against forward of own",
+    ]
+    for row, (_, _, n, sign) in zip(rows, KINDS.values(), strict=False):
+        gaps = sign * np.array([0.02, 0.021, 0.022]) * n / 20
         assert_shown(
             row["nats/document, 95% interval"], gaps.mean(), gaps.mean() - half_of(gaps), gaps.mean() + half_of(gaps)
         )
-    assert "In bits a byte, backward is harder in 2 of 2 kinds of tokens, easier in 0." in report.text
+
+
+def test_gaps_of_reversed_text_are_counted_by_how_characters_are_read(of_tokens):
+    said = "backward (in characters) is harder in 3 of 3 {}, easier in 0, by their own intervals; after Holm's "
+    said += "correction harder in 3, easier in 0."
+    assert "In bits a byte, " + said.format("kinds of tokens") in of_tokens.text
+    assert said.format("groups").capitalize().replace("holm", "Holm") in of_tokens.text
+    assert "order=backward reads the characters forward" in of_tokens.text
+    rows = {row["group"]: row for row in of_tokens.table("null (%)")}
+    assert numbers(rows["reversed, characters forward against backward"]["gap (%), 95% interval"])[0] < 0
+
+
+def test_the_figure_of_tokens_has_a_row_for_each_gap_of_orders_by_the_names_of_the_study(of_tokens):
+    groups = group_study(of_tokens.result, json.loads((of_tokens.out / "comparison/comparison.json").read_text()))
+    [panels] = [block for block in tokenizers_section(groups).blocks if isinstance(block, Figures)]
+    labels = [" ".join(text.get_text().split()) for text in panels.drawings[0].figure.axes[0].get_yticklabels()]
+    assert labels == [row["gap"] for row in of_tokens.table("nats/document, 95% interval")[:3]]
+
+
+def test_names_of_many_lines_do_not_lie_over_each_other():
+    rows = [
+        GapRow(name, 1.0) for name in ("a", "a name of many words, " * 6, "b", "another name of so many words " * 4)
+    ]
+    with styled():
+        drawing = draw_rows(rows, "rows", "gap (%)", "Gaps.")
+        lay_out([drawing])
+        drawing.figure.canvas.draw()
+        boxes = [label.get_window_extent() for label in drawing.figure.axes[0].get_yticklabels()]
+    assert all(upper.y0 >= lower.y1 for upper, lower in itertools.pairwise(boxes))
 
 
 def test_a_run_that_is_both_same_and_best_has_its_gap_though_its_folder_has_another_name(tmp_path):

@@ -169,7 +169,7 @@ def _gap(reference: tuple[Row, Alike], other: tuple[Row, Alike], reads: str | No
             test = inference.paired_t(both[1] - both[0])
         else:
             test = inference.welch_t(*(np.array(_values(unit, [*of.values()])) for of in (of_against, of_row)))
-        gap |= {unit: test.mean, f"{unit}_interval": [*test.interval] if test.interval else None}
+        gap |= {unit: test.mean, f"{unit}_interval": [*test.interval] if test.interval else None, f"{unit}_p": test.p}
     return gap
 
 

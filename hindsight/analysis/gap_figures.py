@@ -152,8 +152,8 @@ def draw_rows(rows: Sequence[GapRow], name: str, label: str, caption: str) -> Dr
         caption: what the figure is; what its bands and bars are is said behind it.
     """
     names = [textwrap.fill(row.name, LABEL_WIDTH) for row in rows]
-    n_lines = sum(max(1, text.count("\n") + 1) for text in names)
-    figure = new_figure(0.8 + 0.12 * len(rows) + 0.19 * n_lines)
+    n_lines = max(text.count("\n") + 1 for text in names)  # rows are as far apart as the longest name needs
+    figure = new_figure(0.8 + (0.12 + 0.19 * n_lines) * len(rows))
     axes = figure.subplots()
     for y, row in enumerate(rows):
         if row.null is not None:

@@ -159,7 +159,7 @@ def _page(report: Json, tables: Json, groups: Sequence[Json], across: Sequence[J
         title="How much harder is it to predict text in another order?"
         if len(orders) != 1
         else "How much harder is it to predict text {} than {}?".format(*next(iter(orders))),
-        summary=summary_of(report["groups"]),
+        summary=summary_of(report["groups"], report["table"]["holm"]),
         groups=[*groups[:n_whole], *map(_without_cuts, groups[n_whole:])],
         across=across,
         random_effects=[{**m, "model": visible(m["model"])} for m in report["table"]["random_effects"]],

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hindsight.analysis.inference import LEVEL
 from hindsight.config.evaluation import WINDOWS
 from hindsight.config.order import DIRECTIONS
 
@@ -12,6 +13,10 @@ ONE_PAIR = "one pair says nothing about direction"
 
 SAME = 1e-6
 """Share of the loss by which a gap may differ that is measured twice."""
+
+
+SIGNIFICANT_P = 1 - LEVEL
+"""Below it a p value is significant, as an interval is that leaves out 0."""
 
 
 def text_note(group: Mapping[str, Any]) -> str | None:
@@ -57,13 +62,21 @@ def verdict_of(group: dict[str, Any]) -> str:
     return f"No difference was found: {against} is {measured} ({seeds}); {_null(group, digits)}."
 
 
-def summary_of(groups: Sequence[Mapping[str, Any]]) -> str:
-    """Say of several groups of comparison.json in how many of them the order is harder."""
-    said = tally([group["order"] for group in groups], [_sign_of_gap(group["gap"]) for group in groups])
+def summary_of(groups: Sequence[Mapping[str, Any]], holm: Sequence[Mapping[str, Any]]) -> str:
+    """Say of several groups of comparison.json in how many of them the order is harder.
+
+    Args:
+        groups: entries of `groups`.
+        holm: p values of all groups, corrected together: `table.holm`.
+    """
+    p_holm = {row["name"]: row["p_holm"] for row in holm}
+    signs = [sign_of_gap(group["gap"]) for group in groups]
+    said = tally([group["order"] for group in groups], signs, [p_holm.get(group["name"]) for group in groups])
     return said[:1].upper() + said[1:]
 
 
-def _sign_of_gap(gap: Mapping[str, Any]) -> int | None:
+def sign_of_gap(gap: Mapping[str, Any]) -> int | None:
+    """Give the sign of the gap of a group, as its verdict does: 0 if it is not told apart, None with too few seeds."""
     if gap["paired_interval_nats"] is None and gap["welch_interval_nats"] is None:
         return None
     return 0 if not gap["is_significant"] else 1 if gap["mean_nats"] > 0 else -1
@@ -74,12 +87,15 @@ def sign_of(interval: Sequence[float] | None) -> int | None:
     return None if interval is None else int(interval[0] > 0) - int(interval[1] < 0)
 
 
-def tally(orders: Sequence[str], signs: Sequence[int | None], what: str = "groups") -> str:
-    """Say in how many of several gaps the order is harder.
+def tally(
+    orders: Sequence[str], signs: Sequence[int | None], p_holm: Sequence[float | None], what: str = "groups"
+) -> str:
+    """Say in how many of several gaps the order is harder, each by its own interval, and after Holm's correction.
 
     Args:
         orders: of each gap, what is compared with the reference.
         signs: of each gap: 1 where the order is harder, -1 easier, 0 not told apart, None with too few seeds.
+        p_holm: of each gap, its p value corrected for all that were tested; None where seeds differ by nothing.
         what: the things that have these gaps.
     """
     n, few = len(signs), signs.count(None)
@@ -88,6 +104,10 @@ def tally(orders: Sequence[str], signs: Sequence[int | None], what: str = "group
     order = orders[0] if len({*orders}) == 1 else "the other order"
     said = f"{order} is harder in {signs.count(1)} of {n} {what}, easier in {signs.count(-1)}"
     said += f", not told apart in {signs.count(0)}" if 0 in signs else ""
+    if n - few > 1:
+        corrected = [sign if p is None or p < SIGNIFICANT_P else 0 for sign, p in zip(signs, p_holm, strict=True)]
+        said += f", by their own intervals; after Holm's correction harder in {corrected.count(1)}"
+        said += f", easier in {corrected.count(-1)}"
     return f"{said}; too few seeds in {few}." if few else f"{said}."
 
 

@@ -70,8 +70,7 @@ class Measured:
 
 def floors_section(groups: StudyGroups) -> Part:
     """Hold losses beside the floors of their languages."""
-    turned = {name for name, of in (groups.result.study.get("corpora") or {}).items() if of.get("turned")}
-    families = [each for each in groups.families if floor_of(groups, each) and each.axes["corpus"] not in turned]
+    families = [each for each in groups.families if floor_of(groups, each) and each.axes["corpus"] not in groups.turned]
     measured = {family.name: _measured(groups, family) for family in families}
     if not any(measured.values()):
         return Part([Text("No run of a language whose floor is known has been evaluated yet.")])

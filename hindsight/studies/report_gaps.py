@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ from hindsight.analysis import inference
 from hindsight.analysis.figure_style import Drawing, lay_out, styled
 from hindsight.analysis.gap_figures import GapPoint, GapRow, Published, draw_against, draw_rows
 from hindsight.analysis.page import Figures, Table, Text
-from hindsight.analysis.verdict import summary_of
+from hindsight.analysis.verdict import sign_of_gap, tally
+from hindsight.config.order import DIRECTIONS
 from hindsight.studies.report_figures import draw_curves, draw_null, draw_panels, looks_of
 from hindsight.studies.report_groups import Gap, NumberAxis, StudyGroups, drawable, line_of, number_axes
-from hindsight.studies.report_parts import FEW, Part, estimate, mean
+from hindsight.studies.report_parts import FEW, REVERSED, Part, estimate, mean
 
 GAP_COLUMNS = {
     "name": "group",
@@ -42,6 +44,8 @@ PUBLISHED_COLUMNS = {
     "ours": "our gap (%), 95% interval",
 }
 TEXT = {"name": "wide", "order": "", "label": "wide"}
+ROLES = {"null": "Nulls", "calibration": "Calibrations", "positive": "Positives"}
+"""Synthetic languages, by the role that floor.json names."""
 MOST_NULLS = 16
 """Groups in the figure of the null."""
 NULL_WORDS = (
@@ -52,7 +56,11 @@ NO_COMPARISON = "There is no comparison of these runs yet: no two orders of a gr
 
 
 def gap_section(groups: StudyGroups) -> Part:
-    """Show every gap with its interval beside its null; against an axis of numbers where there is one."""
+    """Show every gap with its interval beside its null; against an axis of numbers where there is one.
+
+    Corpora that are others turned are left out: the section "exact" is of them.
+    """
+    groups = replace(groups, gaps=[gap for gap in groups.gaps if gap.family.axes.get("corpus") not in groups.turned])
     if not groups.gaps:
         return Part([Text(NO_COMPARISON)])
     published = groups.result.study.get("published") or []
@@ -74,18 +82,40 @@ def gap_section(groups: StudyGroups) -> Part:
     part = Part([Text(NULL_WORDS), Figures(drawings), Table(columns, rows, TEXT)])
     part.headline = groups.gaps[0].found["verdict"]
     if len(groups.gaps) > 1:
-        part.headline = summary_of([gap.found for gap in groups.gaps])
+        part.headline = _counted(groups, holm)
         part.answers = [(gap.name, gap.found["verdict"]) for gap in groups.gaps]
+    if any(gap.is_of_reversed_text for gap in groups.gaps):
+        part.blocks.append(Text(REVERSED))
     if any(gap.interval_nats is None for gap in groups.gaps):
         part.blocks.append(Text(FEW))
     if len(groups.gaps) > 1:
-        part.blocks.append(Text("p (Holm): corrected for as many tests as there are groups.", "note"))
+        part.blocks.append(Text("p (Holm): corrected for as many tests as there are groups in the comparison.", "note"))
     if published:
         part.blocks += _published_blocks(groups, published)
     part.blocks += [
         Text(f"{gap.name}: {warning}", "warning") for gap in groups.gaps for warning in gap.found["warnings"]
     ]
     return part
+
+
+def _counted(groups: StudyGroups, holm: Mapping[str, float]) -> str:
+    """Count the groups in which the order is harder; synthetic languages apart by what they are for."""
+    kinds: dict[str, list[Gap]] = {}
+    for gap in groups.gaps:
+        floor = groups.result.floors.get(str(gap.family.axes.get("corpus")), {})
+        is_of_directions = (gap.found["reference"], gap.order) == DIRECTIONS
+        role = ROLES.get(str(floor.get("role")), "") if is_of_directions else "Other orders"
+        kinds.setdefault(role if floor else "", []).append(gap)
+    said: list[str] = []
+    for kind, gaps in kinds.items():
+        signs = [sign_of_gap(gap.found["gap"]) for gap in gaps]
+        by_characters = any(gap.is_of_reversed_text for gap in gaps)
+        if by_characters:
+            signs = [-sign if sign and gap.is_of_reversed_text else sign for gap, sign in zip(gaps, signs, strict=True)]
+        orders = [f"{gap.order}{' (in characters)' if by_characters else ''}" for gap in gaps]
+        counted = tally(orders, signs, [holm.get(gap.found["name"]) for gap in gaps])
+        said.append(f"{kind}: {counted}" if kind else counted[:1].upper() + counted[1:])
+    return " ".join(said)
 
 
 def _gap_row(gap: Gap, holm: Mapping[str, float]) -> dict[str, Any]:

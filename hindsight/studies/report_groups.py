@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from hindsight.config.corpus import TextOrder
 from hindsight.config.order import DIRECTIONS
 from hindsight.runs import is_number
 from hindsight.shown_text import one_line, visible
@@ -20,6 +21,8 @@ SAID_ALONE = ("corpus", "tokenizer", "model")
 WORDS = {"data.context_length": "context", "optim.lr": "learning rate", "batch_size": "batch"}
 LABELS = {"data.context_length": "context (tokens)", "optim.lr": "learning rate", "batch_size": "batch (windows)"}
 """What stands below the axis of a figure; others are named by the last part of their key."""
+BY_CHARACTERS = "characters forward against backward"
+"""What backward against forward is on text that was reversed."""
 NOT_LANGUAGE = ("seed", "documents", "out")
 """Settings of a synthetic language that say nothing of the language."""
 DONE = "done"
@@ -60,6 +63,17 @@ class Gap:
     def order(self) -> str:
         """The order that is compared with the reference."""
         return self.found["order"]
+
+    @property
+    def is_of_reversed_text(self) -> bool:
+        """Whether it is of backward against forward on text that was reversed before it was tokenized.
+
+        There order=backward reads the characters forward, so that the arrow of time has the other sign.
+        """
+        first = self.family.first
+        return first is not None and reads_characters_the_other_way(
+            first.metadata.get("text_order"), self.found["reference"], self.order
+        )
 
     @property
     def percent(self) -> float:
@@ -110,6 +124,17 @@ class StudyGroups:
     gaps: list[Gap]
     orders: list[str]
     """Of all runs, forward first."""
+
+    @property
+    def turned(self) -> set[str]:
+        """Corpora that are others turned: what is found there is what is found in the original."""
+        return {name for name, of in (self.result.study.get("corpora") or {}).items() if of.get("turned")}
+
+
+def reads_characters_the_other_way(text_order: str | None, reference: str, order: str) -> bool:
+    """Whether backward against forward is forward against backward by how characters are read."""
+    is_reversed = text_order not in (None, TextOrder.reading.value)
+    return is_reversed and (reference, order) == (FORWARD, BACKWARD)
 
 
 def group_study(result: StudyResult, comparison: Json | None) -> StudyGroups:
@@ -185,8 +210,10 @@ def _gaps_of(families: Sequence[Family], comparison: Json | None) -> list[Gap]:
         if family is not None:
             orders = "" if is_usual else f"{group['order']} against {group['reference']}"
             both = "one model of both" if group["is_both"] else ""
-            parts = [family.name if len(families) > 1 or not orders else "", orders, both]
-            gaps.append(Gap(family, ", ".join(part for part in parts if part), group))
+            gap = Gap(family, "", group)
+            characters = BY_CHARACTERS if gap.is_of_reversed_text else ""
+            parts = [family.name if len(families) > 1 or not orders else "", orders, both, characters]
+            gaps.append(replace(gap, name=", ".join(part for part in parts if part)))
     places = {id(family): place for place, family in enumerate(families)}
     return sorted(gaps, key=lambda gap: places[id(gap.family)])
 

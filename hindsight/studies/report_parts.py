@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hindsight.analysis import inference
+from hindsight.analysis import inference, meta
 from hindsight.analysis.inference import FEWEST_SEEDS, TTest
 from hindsight.analysis.page import Block
 from hindsight.analysis.tables import MISSING, shown
@@ -15,6 +15,10 @@ from hindsight.analysis.verdict import digits_of
 FEW = (
     f"There is no interval for fewer than {FEWEST_SEEDS} seeds: what one or two pairs of runs differ by says nothing "
     "about the order."
+)
+REVERSED = (
+    "On text that was reversed before it was tokenized, order=backward reads the characters forward: where text is "
+    "harder backward, the gap of that row is below 0. Groups are counted by how characters are read."
 )
 
 
@@ -94,6 +98,21 @@ def said_of_gap(order: str, reference: str, relative: TTest, n_seeds: int) -> st
         return f"no difference was found: {order} against {reference} is {measured} ({seeds})."
     how = "harder" if value > 0 else "easier"
     return f"{order} is {how} than {reference} by {abs(value):.{digits}f}% \u00b1 {half:.{digits}f} ({seeds})."
+
+
+def corrected(p_values: Sequence[float | None], signs: Sequence[int | None]) -> list[float | None]:
+    """Correct p values by Holm for as many tests as have an interval.
+
+    Args:
+        p_values: of each gap; None where it cannot be told.
+        signs: None of a gap without an interval, whose p value counts for nothing.
+    """
+    tested = [i for i, (p, sign) in enumerate(zip(p_values, signs, strict=True)) if p is not None and sign is not None]
+    adjusted = meta.holm([p for i in tested if (p := p_values[i]) is not None])
+    found: list[float | None] = [None] * len(p_values)
+    for i, p in zip(tested, adjusted, strict=True):
+        found[i] = p
+    return found
 
 
 def rows_of(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from hindsight.analysis.verdict import sign_of, tally
 from hindsight.runs import is_number
 from hindsight.studies.report_figures import draw_panels, draw_rates, looks_of
 from hindsight.studies.report_groups import FORWARD, NOT_FAMILY, Family, StudyGroups, names_of, order_of
-from hindsight.studies.report_parts import FEW, Part, compared, estimate, percents, said_of_gap
+from hindsight.studies.report_parts import FEW, Part, compared, corrected, estimate, percents, said_of_gap
 from hindsight.studies.results import RunResult
 from hindsight.studies.study_file import BEST, SAME
 
@@ -206,7 +206,7 @@ def _row(
     }
     seeds = len({*of_reference[1]} & {*of_order[1]})
     row |= {"seeds": seeds, "nats": estimate(tests[0].mean, tests[0].interval, least=4)}
-    return [row | {"percent": estimate(value, interval), "order": order, "interval": interval}]
+    return [row | {"percent": estimate(value, interval), "order": order, "interval": interval, "p": tests[1].p}]
 
 
 def _headline(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -214,7 +214,8 @@ def _headline(rows: Sequence[Mapping[str, Any]]) -> str:
     best = [row for row in rows if row["which"].endswith(BEST_AGAINST_BEST)]
     if not best:
         return ""
-    said = tally([row["order"] for row in best], [sign_of(row["interval"]) for row in best])
+    signs = [sign_of(row["interval"]) for row in best]
+    said = tally([row["order"] for row in best], signs, corrected([row["p"] for row in best], signs))
     return f"{AT_BEST[:1].upper()}{AT_BEST[1:]}, {said}"
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from hindsight.analysis.across_tokenizers import gap_name
-from hindsight.analysis.figure_style import lay_out, styled
+from hindsight.analysis.figure_style import Drawing, lay_out, styled
 from hindsight.analysis.gap_figures import GapRow, draw_rows
 from hindsight.analysis.page import Figures, Table, Text
 from hindsight.analysis.report_tables import TOKENIZER_COLUMNS
 from hindsight.analysis.verdict import sign_of, tally
-from hindsight.studies.report_groups import StudyGroups, drawable
-from hindsight.studies.report_parts import FEW, Part, estimate
+from hindsight.studies.report_groups import BY_CHARACTERS, StudyGroups, drawable, reads_characters_the_other_way
+from hindsight.studies.report_parts import FEW, REVERSED, Part, corrected, estimate
 
 UNITS = {"nats_per_document": 1, "bits_per_byte": 4}
 """Units that do not depend on the tokenizer, with digits after the point."""
@@ -38,43 +38,67 @@ def tokenizers_section(groups: StudyGroups) -> Part:
     part = Part([Text(text)])
     if gaps:
         named = [(_name_of_kind(groups, texts, gap), gap) for gap in gaps]
-        found = [GapRow(name, gap["bits_per_byte"], gap["bits_per_byte_interval"]) for name, gap in named]
-        with styled():
-            drawings = [draw_rows(found, "tokenizers", "gap (bits/byte)", "The gap in tokens of each kind.")]
-            lay_out(drawings)
         of_gaps = [
             {"name": name, "seeds": len(gap["seeds"]) or "not paired"}
             | {unit: estimate(gap[unit], gap[f"{unit}_interval"], digits) for unit, digits in UNITS.items()}
             for name, gap in named
         ]
-        part.blocks += [Figures(drawings), Table(GAP_COLUMNS, of_gaps, TEXT)]
-        of_orders = [gap for gap in gaps if gap["reads"] is None]
-        signs = [sign_of(gap["bits_per_byte_interval"]) for gap in of_orders]
-        said = tally([gap["order"] for gap in of_orders], signs, "kinds of tokens")
-        part.headline = f"In bits a byte, {said}" if of_orders else ""
+        of_orders = [(name, gap) for name, gap in named if gap["reads"] is None]
+        if of_orders:
+            part.blocks.append(Figures([_drawn(of_orders)]))
+        part.blocks.append(Table(GAP_COLUMNS, of_gaps, TEXT))
+        part.headline = f"In bits a byte, {_counted([gap for _, gap in of_orders])}" if of_orders else ""
+        if any(map(_is_the_other_way, gaps)):
+            part.blocks.append(Text(REVERSED))
         if any(gap["bits_per_byte_interval"] is None for gap in gaps):
             part.blocks.append(Text(FEW))
     part.blocks.append(Table(TOKENIZER_COLUMNS, rows, TEXT))
     return part
 
 
+def _is_the_other_way(gap: Mapping[str, Any]) -> bool:
+    return gap["reads"] is None and reads_characters_the_other_way(
+        gap["text_order"], gap["against"]["order"], gap["order"]
+    )
+
+
+def _drawn(named: Sequence[tuple[str, Mapping[str, Any]]]) -> Drawing:
+    """Draw the gaps of orders; those between two kinds of tokens are in the table alone."""
+    rows = [GapRow(name, gap["bits_per_byte"], gap["bits_per_byte_interval"]) for name, gap in named]
+    with styled():
+        drawing = draw_rows(rows, "tokenizers", "gap (bits/byte)", "The gap in tokens of each kind.")
+        lay_out([drawing])
+    return drawing
+
+
+def _counted(gaps: Sequence[Mapping[str, Any]]) -> str:
+    """Count the kinds of tokens in which an order is harder, by how characters are read."""
+    signs = [sign_of(gap["bits_per_byte_interval"]) for gap in gaps]
+    p_holm = corrected([gap["bits_per_byte_p"] for gap in gaps], signs)
+    by_characters = any(map(_is_the_other_way, gaps))
+    read = [-sign if sign and _is_the_other_way(gap) else sign for gap, sign in zip(gaps, signs, strict=True)]
+    orders = [f"{gap['order']}{' (in characters)' if by_characters else ''}" for gap in gaps]
+    return tally(orders, read, p_holm, "kinds of tokens")
+
+
 def _name_of_kind(groups: StudyGroups, texts: Sequence[Mapping[str, Any]], gap: Mapping[str, Any]) -> str:
-    """Name a gap by the axes of the study; one between two kinds of tokens as the comparison does."""
-    if gap["reads"] is not None:
+    """Name a gap by the axes of the study; as the comparison does where its runs are not of the study."""
+    family = _family_of(groups, texts, gap)
+    if family is None:
         return drawable(gap_name(gap))
-    keys = ("data", "model", "order", "vocab_size", "text_order", "is_both")
-    alike = [row for text in texts for row in text["rows"] if all(row[key] == gap[key] for key in keys)]
+    if gap["reads"] is None:
+        characters = f", {BY_CHARACTERS}" if _is_the_other_way(gap) else ""
+        return f"{family}: {gap['order']} against {gap['against']['order']}{characters}"
+    against = _family_of(groups, texts, gap["against"]) or drawable(f"{gap['against']['data']}")
+    return f"{family}: {gap['order']}, which reads {gap['reads']}, against {gap['against']['order']} of {against}"
+
+
+def _family_of(groups: StudyGroups, texts: Sequence[Mapping[str, Any]], of: Mapping[str, Any]) -> str | None:
+    """Name the family of the runs of one side of a gap."""
+    keys = [key for key in ("data", "model", "order", "vocab_size", "text_order", "is_both") if key in of]
+    alike = [row for text in texts for row in text["rows"] if all(row[key] == of[key] for key in keys)]
     names = {Path(folder).name for row in alike for folder in row["runs"].values()}
-    family = next(
-        (
-            each
-            for each in groups.families
-            if names & {Path(run.folder).name for of in each.runs.values() for run in of.values()}
-        ),
-        None,
-    )
-    return (
-        drawable(gap_name(gap))
-        if family is None
-        else f"{family.name}: {gap['order']} against {gap['against']['order']}"
-    )
+    for family in groups.families:
+        if names & {Path(run.folder).name for of_order in family.runs.values() for run in of_order.values()}:
+            return family.name
+    return None
