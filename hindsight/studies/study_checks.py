@@ -32,6 +32,7 @@ OF_THE_STUDY = {
     "data.val_path": "name a corpus in corpora:",
     "data.tokenizer": "name a tokenizer in tokenizers:",
     "direction": "write order, which is the same",
+    "checkpoint.folder": "checkpoints of each run lie in its folder",
     "evaluate": "every run is evaluated",
     "sanity_check": "runs are to be trained",
     "train.more": "give max_duration",
@@ -47,6 +48,8 @@ def keys_of(script: str) -> tuple[str, ...]:
 
 def check_setting(key: str, part: str) -> None:
     """Raise InputError unless a key is one of train_composer.py that a study may set."""
+    if part != "axes" and key in (ORDER, SEED):
+        raise InputError(f"{part}: {key} is given by axes; write axes: {{{key}: [...]}}.")
     if key in OF_THE_STUDY:
         raise InputError(f"{part}: {key} is the study's own; {OF_THE_STUDY[key]}.")
     known = keys_of("train_composer")

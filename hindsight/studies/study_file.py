@@ -175,6 +175,8 @@ def _flat(content: Mapping[str, Any], where: str) -> dict[str, Any]:
     if isinstance(sweep, dict) and isinstance(sweep.get("settings"), dict):
         found["lr_sweep"] = sweep | {"settings": flatten(sweep["settings"])}
     if isinstance(found.get("axes"), dict) and "direction" in found["axes"]:
+        if ORDER in found["axes"]:
+            raise InputError(f"{where}: axes has order and direction, which are the same; leave one out.")
         found["axes"] = {ORDER if key == "direction" else key: value for key, value in found["axes"].items()}
     return found
 
@@ -319,6 +321,11 @@ def _lr_sweep(content: Mapping[str, Any], axes: Mapping[str, list[Any]]) -> LrSw
         raise InputError(f"lr_sweep.max_duration={duration} must be greater than 0.")
     if type(seed) is not int or seed < 0:
         raise InputError(f"lr_sweep.seed={seed} must be a whole number.")
+    if seed in axes[SEED]:
+        raise InputError(
+            f"lr_sweep.seed={seed} is one of the seeds of the runs that are compared, whose own luck would choose their "
+            "rates; give another."
+        )
     settings = mapping_of(entry.get("settings"), "", "lr_sweep.settings")
     for key in settings:
         check_setting(key, "lr_sweep.settings")
