@@ -10,6 +10,7 @@ from helpers.small_study_file import write_study
 
 from hindsight.config.study import Scale, StudyConfig
 from hindsight.errors import InputError
+from hindsight.studies.links import link
 from hindsight.studies.made_data import Data
 from hindsight.studies.planned_runs import PlannedRun, best_rates, combination_of, plan_runs
 from hindsight.studies.run import StudyWork
@@ -324,6 +325,19 @@ def test_values_of_commands_that_make_data_are_checked_before_any_is_started(
         StudyWork(config)
     assert words in str(raised.value)
     assert not (folder / "data").exists()
+
+
+def test_links_of_a_folder_that_was_moved_lead_to_the_texts_that_were_moved_with_it(tmp_path: Path):
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    (before / "a.txt").write_text("a")
+    link(before / "data" / "both", [str(before / "a.txt")])
+    before.rename(after)
+    assert (after / "data" / "both" / "0-a.txt").read_text() == "a"
+    (after / "data" / "both" / "0-a.txt").unlink()
+    (after / "data" / "both" / "0-a.txt").symlink_to(before / "a.txt")  # as earlier versions made them
+    link(after / "data" / "both", [str(after / "a.txt")])
+    assert (after / "data" / "both" / "0-a.txt").read_text() == "a"
 
 
 def test_few_documents_are_for_the_scale_tiny(folder: Path):

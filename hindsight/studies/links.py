@@ -10,8 +10,11 @@ def link(folder: Path, paths: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number, path in enumerate(paths):
         place = folder / f"{number}-{os.path.basename(path)}"
+        target = os.path.relpath(os.path.realpath(path), folder.resolve())  # a project that is moved keeps its links
+        if place.is_symlink() and os.readlink(place) != target:
+            place.unlink()
         if not os.path.lexists(place):
-            place.symlink_to(os.path.abspath(path))
+            place.symlink_to(target)
 
 
 if __name__ == "__main__":
