@@ -323,7 +323,7 @@ def _lr_sweep(content: Mapping[str, Any], axes: Mapping[str, list[Any]]) -> LrSw
         raise InputError(f"lr_sweep.seed={seed} must be a whole number.")
     if seed in axes[SEED]:
         raise InputError(
-            f"lr_sweep.seed={seed} is one of the seeds of the runs that are compared, whose own luck would choose their "
+            f"lr_sweep.seed={seed} is one of the seeds of the runs that are compared, whose luck would choose their "
             "rates; give another."
         )
     settings = mapping_of(entry.get("settings"), "", "lr_sweep.settings")
