@@ -52,7 +52,10 @@ def learning_rate_section(groups: StudyGroups) -> Part:
     if drawn:
         blocks += _shown(groups, drawn, is_sweep=bool(sweep))
     if groups.result.rates:
-        blocks += [Text("What the sweep has chosen:"), _chosen(groups)]
+        blocks += [
+            Text("What the sweep has chosen, by losses on the validation text on which runs are compared:"),
+            _chosen(groups),
+        ]
     part = Part(blocks)
     rows = _gap_rows(groups, full, part)
     part.headline = _headline(rows)
