@@ -164,6 +164,9 @@ def test_what_is_the_same_is_made_once_and_what_is_not_is_never_mixed(folder: Pa
         {"tokenizers": {"own": {"convert": {"seed": 1}}}},
     ):
         assert planned(folder, **changes)[0].dataset.folder != runs[0].dataset.folder
+    text = (folder / "corpus.txt").read_text()
+    (folder / "corpus.txt").write_text(text[:-2] + ("a" if text[-2] != "a" else "b") + text[-1])  # of the same size
+    assert planned(folder)[0].dataset.folder != runs[0].dataset.folder
     with (folder / "corpus.txt").open("a") as file:
         file.write("\nmore\n")
     assert planned(folder)[0].dataset.folder != runs[0].dataset.folder

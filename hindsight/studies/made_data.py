@@ -10,12 +10,14 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hindsight.config.study import StudyConfig
 from hindsight.errors import InputError
+from hindsight.files import open_regular
 from hindsight.shards.manifest import MANIFEST_NAME, Manifest
 from hindsight.studies.commands import Command, arguments_of
 from hindsight.studies.study_checks import BYTES, keys_of
@@ -28,6 +30,8 @@ OF_TEXT = ("bible", "excerpts")
 """Kinds of make_corpus.py that are text which is there, and no synthetic language."""
 ELSEWHERE = "://", "hf:", "-"
 """Beginnings of the name of a corpus that is no file here."""
+END_BYTES = 1 << 20
+"""Bytes at either end of a corpus by which a change is seen that leaves its size."""
 OF_THE_MACHINE = ("workers", "engine", "dask_scheduler", "work_dir", "trainer", "encoder")
 """Keys on which no content depends."""
 
@@ -157,14 +161,14 @@ class Data:
                 self._corpora[name] = self._made_corpus(name, entry["make"])
             else:
                 path = self._place(name, str(entry["corpus"]))
-                self._corpora[name] = _Made(path, _hash({"corpus": entry["corpus"], "bytes": _bytes(path)}))
+                self._corpora[name] = _Made(path, _hash({"corpus": entry["corpus"], **_content_of(path)}))
         return self._corpora[name]
 
     def _made_corpus(self, name: str, settings: dict[str, Any]) -> _Made:
         size = {}
         if settings.get("corpus") is not None:
             path = self._place(name, str(settings["corpus"]))
-            size, settings = {"bytes": _bytes(path)}, settings | {"corpus": path}
+            size, settings = _content_of(path), settings | {"corpus": path}
         mark = _hash(self.study.corpora[name]["make"] | size)
         out = os.path.join(self.data_dir, "corpora", f"{name}-{mark}.txt")
         is_synthetic = settings.get("kind", OF_TEXT[0]) not in OF_TEXT
@@ -237,11 +241,17 @@ def _step(script: str, given: Mapping[str, Any], *makes: Path) -> Step:
     return Step(makes, Command(script, tuple(arguments_of(given))))
 
 
-def _bytes(path: str) -> int | None:
-    """Bytes of the files of a corpus; None for one that is elsewhere."""
+def _content_of(path: str) -> dict[str, Any]:
+    """Tell the files of a corpus by their size and their ends; nothing is known of one that is elsewhere."""
     if ELSEWHERE[0] in path or path.startswith(ELSEWHERE[1]) or path == ELSEWHERE[2]:
-        return None
-    return sum(file.size or 0 for file in find_files(path).files)
+        return {"bytes": None}
+    files, ends = find_files(path).files, hashlib.sha256()
+    for found in files:
+        with suppress(OSError), open_regular(Path(found.path)) as file:  # one that cannot be read is said later
+            ends.update(file.read(END_BYTES))
+            file.seek(-min(END_BYTES, file.seek(0, os.SEEK_END)), os.SEEK_END)
+            ends.update(file.read(END_BYTES))
+    return {"bytes": sum(file.size or 0 for file in files), "ends": ends.hexdigest()}
 
 
 def _hash(values: Mapping[str, Any]) -> str:
