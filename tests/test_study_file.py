@@ -284,6 +284,11 @@ def test_the_sweep_may_have_settings_of_its_own(folder: Path):
         ({"lr_sweep": {"rates": [1e-3, 1], "settings": {"optim": {"lr": 1}}}}, "optim.lr is an axis, or a key of"),
         ({"lr_sweep": {"rates": [1e-3, 1], "settings": {"max_duration": "2ba"}}}, "max_duration is an axis, or a key"),
         ({"lr_sweep": {"rates": [1e-3, 1], "settings": {"order": "words"}}}, "settings: order is an axis"),
+        ({"few_documents": "no"}, "few_documents: no must be true or false"),
+        ({"question": ["a"]}, "question: .* must be a text"),
+        ({"published": [{"label": "x"}]}, "published.0. needs a label, and a number as percent or nats"),
+        ({"published": [{"percent": 1}]}, "published.0. needs a label"),
+        ({"axes": {"seed": [-1, 0]}}, "axes.seed=.* must be whole numbers, none less than 0"),
         ({"lr_sweep": {"rates": [1e-3, 1], "seed": 1}}, "lr_sweep.seed=1 is one of the seeds of the runs"),
         ({"axes": {"direction": ["forward", "backward"]}}, "axes has order and direction, which are the same"),
         ({"settings": {"seed": 7}}, "settings: seed is given by axes"),
@@ -343,6 +348,15 @@ def test_links_of_a_folder_that_was_moved_lead_to_the_texts_that_were_moved_with
     assert (after / "data" / "both" / "0-a.txt").read_text() == "a"
 
 
+@pytest.mark.parametrize("place", ["afile", "afile/below", "/proc/x"])
+def test_a_folder_that_cannot_be_made_is_named_by_its_key(folder: Path, place: str):
+    (folder / "afile").touch()
+    config = StudyConfig(study=str(write_study(folder)), scale=Scale.tiny, corpus_dir=str(folder))
+    config.out = str(folder / place)
+    with pytest.raises(InputError, match=r"^out=.* cannot be made a folder"):
+        StudyWork(config)
+
+
 def test_few_documents_are_for_the_scale_tiny(folder: Path):
     assert planned(folder, few_documents=True)
     with pytest.raises(InputError, match="few_documents: true is for scale=tiny"):
@@ -357,6 +371,12 @@ def test_a_study_that_is_not_there_is_named_with_those_that_are(tmp_path: Path):
     (tmp_path / "b.yaml").write_text("a: [1\n")
     with pytest.raises(InputError, match="is no study"):
         read_study(str(tmp_path / "b.yaml"), Scale.tiny)
+    (tmp_path / "empty.yaml").touch()
+    with pytest.raises(InputError, match=r"empty\.yaml is empty"):
+        read_study(str(tmp_path / "empty.yaml"), Scale.tiny)
+    (tmp_path / "folder.yaml").mkdir()
+    with pytest.raises(InputError, match=r"folder\.yaml is a folder"):
+        read_study(str(tmp_path / "folder.yaml"), Scale.tiny)
     (tmp_path / "c.yaml").write_text("- a\n")
     with pytest.raises(InputError, match="must be keys and values"):
         read_study(str(tmp_path / "c.yaml"), Scale.tiny)

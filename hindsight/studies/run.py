@@ -51,6 +51,9 @@ class StudyWork:
         self.config = config
         self.study: Study = read_study(config.study, config.scale, config.seeds)
         self.out = Path(config.out or f"results/{self.study.name}/{config.scale.name}")
+        there = next(each for each in (self.out.absolute(), *self.out.absolute().parents) if each.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK) or there.is_relative_to("/proc"):
+            raise InputError(f"out={self.out} cannot be made a folder: {there} is none that can be written to.")
         self.data = Data(self.study, config)
         self.planned = plan_runs(self.study, config, self.data)
         self._check_steps()

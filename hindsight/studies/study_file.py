@@ -133,6 +133,8 @@ def read_study(name: str, scale: Scale, seeds: int | None = None) -> Study:
     where = f"study={name}"
     try:
         content: Any = parse_yaml(path.read_text(encoding="utf-8"))
+        if content is None:
+            raise InputError(f"{where}: {path} is empty; docs/studies.md says what stands in a study.")
     except OSError as error:
         raise InputError(f"{where}: {path} cannot be read ({error.strerror}).") from None
     except (ValueError, yaml.YAMLError) as error:
@@ -157,6 +159,8 @@ def path_of(name: str) -> Path:
         return shipped
     if given.suffix in (".yaml", ".yml") and given.is_file():
         return given
+    if given.is_dir():
+        raise InputError(f"study={name} is a folder; give the path of a file, NAME.yaml.")
     names = names_in("study")
     if given.suffix in (".yaml", ".yml"):
         raise InputError(f"study={name} does not exist; give the path of a file, or one of {', '.join(names)}.")
@@ -211,6 +215,10 @@ def _checked(name: str, scale: Scale, content: dict[str, Any], seeds: int | None
     tokenizers.setdefault(BYTES, {"vocab_size": BYTES})
     settings, convert = part_of(content, "settings"), part_of(content, "convert")
     axes = _axes(part_of(content, "axes"), seeds)
+    if not isinstance(content.get("few_documents", False), bool):
+        raise InputError(f"few_documents: {content['few_documents']} must be true or false.")
+    if not isinstance(content.get("question", ""), str):
+        raise InputError(f"question: {content['question']} must be a text.")
     named = tuple(key for key, values in _axes(part_of(content, "axes"), seeds=None).items() if len(values) > 1)
     named = tuple(key for key in axes if key in named or len(axes[key]) > 1)
     for key in settings:
@@ -231,6 +239,9 @@ def _checked(name: str, scale: Scale, content: dict[str, Any], seeds: int | None
     for number, each in enumerate(list_of(content, "published")):
         entry = mapping_of(each, "", f"published[{number}]")
         check_names(entry, ("label", "percent", "nats", "if", "source"), f"published[{number}]")
+        values = [entry[key] for key in ("percent", "nats") if entry.get(key) is not None]
+        if not values or not all(type(value) in (int, float) for value in values) or not entry.get("label"):
+            raise InputError(f"published[{number}] needs a label, and a number as percent or nats.")
         _condition(entry.get("if"), axes, f"published[{number}].if", may_be_elsewhere=True)
     return Study(
         name=name,
@@ -262,8 +273,8 @@ def _axes(given: Mapping[str, Any], seeds: int | None) -> dict[str, list[Any]]:
             raise InputError(f"axes.{key} has a value twice: {values}.")
         axes[key] = values
     axes.setdefault(SEED, [0])
-    if not all(type(seed) is int for seed in axes[SEED]):
-        raise InputError(f"axes.seed={axes[SEED]} must be whole numbers.")
+    if not all(type(seed) is int and seed >= 0 for seed in axes[SEED]):
+        raise InputError(f"axes.seed={axes[SEED]} must be whole numbers, none less than 0.")
     if seeds is not None:
         further = (seed for seed in range(len(axes[SEED]) + seeds) if seed not in axes[SEED])
         axes[SEED] = [*axes[SEED], *further][:seeds]
