@@ -357,6 +357,18 @@ def test_a_folder_that_cannot_be_made_is_named_by_its_key(folder: Path, place: s
         StudyWork(config)
 
 
+def test_a_task_has_all_cores_and_no_study_divides_them_among_more_runs_than_it_has(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("hindsight.studies.run.available_cores", lambda: 64)
+    monkeypatch.setattr("hindsight.studies.run.gpus", list)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    study = str(write_study(folder))
+    for task, workers, threads in ((None, 4, "16"), (1, 1, "64")):
+        work = StudyWork(StudyConfig(study=study, scale=Scale.tiny, corpus_dir=str(folder), task=task))
+        assert (work.workers, work.environment["OMP_NUM_THREADS"]) == (workers, threads)
+
+
 def test_few_documents_are_for_the_scale_tiny(folder: Path):
     assert planned(folder, few_documents=True)
     with pytest.raises(InputError, match="few_documents: true is for scale=tiny"):

@@ -54,7 +54,7 @@ class StudyConfig:
     """Number of seeds, the first of the study's axis, then the next numbers; null for those of the axis."""
     workers: int | None = None
     """Runs at once, among which the cores are divided (OMP_NUM_THREADS, unless it is set); null for one a core, or one
-    for each devices= GPUs."""
+    for each devices= GPUs, as far as there are runs; with task=, 1."""
     devices: int = 1
     """Devices of each run: with more than 1 it is started by `composer -n DEVICES`."""
     only: Only | None = None

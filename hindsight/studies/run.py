@@ -59,7 +59,8 @@ class StudyWork:
         self._check_steps()
         self.rates: list[dict[str, Any]] = []
         self.outcome = Outcome()
-        self.workers = config.workers or max((len(gpus()) or available_cores()) // config.devices, 1)
+        at_once = 1 if config.task is not None else len({run.name for run in self.planned})
+        self.workers = config.workers or max(min((len(gpus()) or available_cores()) // config.devices, at_once), 1)
         if config.task is not None and config.task >= len(self.planned):
             raise InputError(
                 f"task={config.task}: study={self.study.name} scale={config.scale.name} has {len(self.planned)} runs; "
