@@ -369,6 +369,15 @@ def test_a_task_has_all_cores_and_no_study_divides_them_among_more_runs_than_it_
         assert (work.workers, work.environment["OMP_NUM_THREADS"]) == (workers, threads)
 
 
+def test_the_folder_of_another_study_is_refused(folder: Path):
+    (folder / "study.json").write_text('{"name": "other", "scale": "tiny"}')
+    config = StudyConfig(study=str(write_study(folder)), scale=Scale.tiny, corpus_dir=str(folder), out=str(folder))
+    with pytest.raises(InputError, match=r"^out=.* has study=other scale=tiny; give another folder"):
+        StudyWork(config)
+    (folder / "study.json").write_text('{"name": "small", "scale": "tiny"}')
+    assert StudyWork(config).planned
+
+
 def test_few_documents_are_for_the_scale_tiny(folder: Path):
     assert planned(folder, few_documents=True)
     with pytest.raises(InputError, match="few_documents: true is for scale=tiny"):

@@ -4,11 +4,12 @@ Everything is done by the project's commands (processes.py), and all that is kno
 folders of its data and its runs: that is why a study that was killed goes on, and ends in the same report.
 """
 
+import json
 import logging
 import math
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from hindsight.studies.making import check_steps, make_data
 from hindsight.studies.plan_table import require_room, rows_of, table_of
 from hindsight.studies.planned_runs import PlannedRun, best_rates, plan_runs
 from hindsight.studies.processes import Processes, how_it_ended, last_line, require_uninterrupted
-from hindsight.studies.results import COMPARISON
+from hindsight.studies.results import COMPARISON, STUDY_JSON
 from hindsight.studies.speeds import speeds_of, try_speeds
 from hindsight.studies.study_checks import ORDER
 from hindsight.studies.study_file import Study, read_study
@@ -54,6 +55,12 @@ class StudyWork:
         there = next(each for each in (self.out.absolute(), *self.out.absolute().parents) if each.exists())
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK) or there.is_relative_to("/proc"):
             raise InputError(f"out={self.out} cannot be made a folder: {there} is none that can be written to.")
+        theirs = ours = f"study={self.study.name} scale={config.scale.name}"
+        with suppress(OSError, ValueError, KeyError, TypeError):  # none, or damaged: it is written anew
+            found = json.loads((self.out / STUDY_JSON).read_text("utf-8"))
+            theirs = f"study={found['name']} scale={found['scale']}"
+        if theirs != ours:
+            raise InputError(f"out={self.out} has {theirs}; give another folder.")
         self.data = Data(self.study, config)
         self.planned = plan_runs(self.study, config, self.data)
         self._check_steps()
