@@ -23,6 +23,7 @@ from helpers.training_runs import by_step
 from hindsight.analysis.figure_style import lay_out, styled
 from hindsight.analysis.gap_figures import GapRow, draw_rows
 from hindsight.analysis.page import Figures
+from hindsight.studies.report_figures import draw_null, looks_of
 from hindsight.studies.report_gaps import curves_section
 from hindsight.studies.report_groups import group_study
 from hindsight.studies.report_tokenizers import tokenizers_section
@@ -286,3 +287,44 @@ def test_a_run_that_is_both_same_and_best_has_its_gap_though_its_folder_has_anot
     report = Study(tmp_path / "out", study_result(runs, ["gap", "learning_rate"]))
     assert [row["group"] for row in report.table("null (%)")] == ["learning rate same"]
     assert "each at its best learning rate, no difference was found" in report.text.lower()
+
+
+def test_models_of_several_kinds_have_a_line_each_against_their_size(tmp_path):
+    sizes = {"gpt_nano": 1_000, "gpt_demo": 9_000, "modern_demo": 8_000, "gru_small": 2_000, "lstm_small": 3_000}
+    runs = [
+        made_up(
+            tmp_path / "runs",
+            {"model": model, "order": order, "seed": seed},
+            4.0 + (0.02 + 0.001 * seed) * (order == "backward"),
+            f"model={model}",
+            n_parameters=n,
+        )
+        for model, n in sizes.items()
+        for order in ORDERS
+        for seed in SEEDS
+    ]
+    compare(tmp_path, runs)
+    report = Study(tmp_path, study_result(runs, ["gap"]))
+    svg = re.search(r'<svg[^>]*aria-label="The gap against the size.*?</svg>', report.html, re.DOTALL)
+    assert svg is not None
+    assert all(f">{kind}<" in svg[0] for kind in ("GPT", "modern", "GRU", "LSTM"))
+    assert (tmp_path / "figures" / "gap.png").exists()
+
+
+def test_a_published_value_without_an_order_is_of_backward_alone_and_null_and_verdicts_tell_orders_apart(tmp_path):
+    runs = [
+        made_up(tmp_path / "runs", {"order": order, "seed": seed}, 4.0 + gap + 0.001 * seed)
+        for order, gap in (("forward", 0.0), ("backward", -0.02), ("even_odd", -0.04))
+        for seed in SEEDS
+    ]
+    comparison = compare(tmp_path, runs)
+    published = {"published": [{"label": "arXiv:2401.17505", "percent": 0.5}]}
+    report = Study(tmp_path, study_result(runs, ["gap", "null"], study=published))
+    assert [row["held beside"] for row in report.table("published")] == ["backward against forward"]
+    groups = group_study(report.result, comparison)
+    axes = draw_null(groups.families, groups.gaps, looks_of(groups.orders)).figure.axes[0]
+    points = {line.get_label(): line for line in axes.lines if line.get_marker() == "o"}
+    assert {*points} == {"gap of backward", "gap of even_odd"}
+    assert len({float(line.get_ydata()[0]) for line in points.values()}) == 2
+    assert len({line.get_color() for line in points.values()}) == 2
+    assert not re.search(r"(?<![\w-])-\d", report.text[: report.text.index("How it was made")])

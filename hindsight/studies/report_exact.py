@@ -72,10 +72,11 @@ def exact_section(groups: StudyGroups) -> Part:
 
 def compare_losses(one: RunResult, other: RunResult) -> dict[str, Any]:
     """Compare all losses of two runs: how many, whether they are equal (None before both are done), and where not."""
-    first, second = losses_of(one), losses_of(other)
-    if {one.state, other.state} != {DONE} or not first:
+    (first, is_whole), (second, is_other_whole) = losses_of(one), losses_of(other)
+    # Where one folder is not here, the losses of its training are not known.
+    keys = sorted({*first} | {*second} if is_whole == is_other_whole else {*first} & {*second})
+    if {one.state, other.state} != {DONE} or not keys:
         return {"values": 0, "equal": None, "step": None, "difference": None}
-    keys = sorted({*first, *second})
     differs = next((key for key in keys if first.get(key) != second.get(key)), None)
     found: dict[str, Any] = {"values": len(keys), "equal": differs is None, "step": None, "difference": None}
     if differs is not None:
@@ -84,16 +85,20 @@ def compare_losses(one: RunResult, other: RunResult) -> dict[str, Any]:
     return found
 
 
-def losses_of(run: RunResult) -> Losses:
-    """Read all losses of metrics.jsonl; where the folder is not here, those of the evaluations that are known."""
+def losses_of(run: RunResult) -> tuple[Losses, bool]:
+    """Read all losses of metrics.jsonl, or where that is not here those of the evaluations that are known.
+
+    Returns:
+        The losses, and whether they are of metrics.jsonl.
+    """
     try:
         lines = [*read_records(Path(run.folder) / runs.METRICS)]
     except (InputError, OSError):
-        return {(int(line["step"]), runs.EVAL_LOSS): line["loss_nats"] for line in run.evaluations}
+        return {(int(line["step"]), runs.EVAL_LOSS): line["loss_nats"] for line in run.evaluations}, False
     return {
         (step, key): line[key]
         for line in lines
         if (step := step_of(line)) is not None
         for key in (runs.TRAIN_LOSS, runs.EVAL_LOSS)
         if key in line
-    }
+    }, True

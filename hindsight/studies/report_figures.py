@@ -213,21 +213,25 @@ def draw_null(families: Sequence[Family], gaps: Sequence[Gap], looks: Mapping[st
         looks: of the orders.
     """
     names = [textwrap.fill(family.name, LABEL_WIDTH) for family in families]
-    figure = new_figure(1.1 + 0.5 * len(families))
+    figure = new_figure(1.1 + max(0.5, 0.13 * len(looks)) * len(families))
     axes = figure.subplots()
-    step = 0.7 / (len(looks) + 1)
+    compared = [order for order in looks if any(gap.order == order for gap in gaps)]
+    step = 0.7 / (len(looks) + max(len(compared), 1))
     for y, family in enumerate(families):
         for place, (order, look) in enumerate(looks.items()):
             losses = [*family.losses(order).values()]
             level = float(np.mean(losses)) if losses else 1.0
             apart = [100 * sign * (a - b) / level for a, b in itertools.combinations(losses, 2) for sign in (1, -1)]
-            label = f"{order}, seed against seed" if y == 0 else None
-            at = y + (place + 1) * step - 0.35 + step / 2
+            at = y + (place + max(len(compared), 1)) * step - 0.35 + step / 2
+            label = f"{order}, seed against seed" if apart else None
             axes.plot(apart, [at] * len(apart), "|", color=look[0], markersize=8, markeredgewidth=1.3, label=label)
         for gap in (gap for gap in gaps if gap.family is family):
+            at = y + compared.index(gap.order) * step - 0.35 + step / 2
+            color = GAP if len(compared) == 1 else looks[gap.order][0]
+            label = "gap between orders" if len(compared) == 1 else f"gap of {gap.order}"
             if gap.interval_percent is not None:
-                axes.plot(gap.interval_percent, [y - 0.35 + step / 2] * 2, "-", color=GAP, linewidth=2.2)
-            axes.plot(gap.percent, y - 0.35 + step / 2, "o", color=GAP, label="gap between orders" if y == 0 else None)
+                axes.plot(gap.interval_percent, [at] * 2, "-", color=color, linewidth=2.2)
+            axes.plot(gap.percent, at, "o", color=color, label=label)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set(yticks=range(len(families)), yticklabels=names, ylim=(len(families) - 0.4, -0.6), xlabel="difference (%)")
     axes.grid(visible=False, axis="y")

@@ -152,7 +152,7 @@ def _row(groups: StudyGroups, each: Measured) -> dict[str, Any]:
         "percent": None if above is None else estimate(100 * above.mean, interval),
         "sample": None if each.sample.percent is None else f"{each.sample.percent:.2g}",
         "documents": each.sample.documents,
-        "within": each.is_calibrated,
+        "within": each.is_calibrated if _is(groups, each.family, CALIBRATION) else None,
     }
     for share, of in each.arrivals.items():
         row[f"near{share}"] = None if of.mean is None else round(of.mean)
@@ -165,16 +165,13 @@ def _answers(
 ) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for family in families:
-        role = _role(groups, family)
-        lines: list[str] = []
         if _is(groups, family, CALIBRATION):
-            lines.append(_calibration(measured[family.name]))
+            found.append((f"{family.name} ({CALIBRATION})", _calibration(measured[family.name])))
         if _is(groups, family, NULL):
-            lines.append(_null(groups, family))
-        if role == POSITIVE:
-            lines.append(_speed(measured[family.name]))
-        found.append((f"{family.name} ({role})" if role else family.name, " ".join(lines)))
-    return [(name, said) for name, said in found if said]
+            found.append((f"{family.name} ({NULL})", _null(groups, family)))
+        if _role(groups, family) == POSITIVE:
+            found.append((f"{family.name} ({POSITIVE})", _speed(measured[family.name])))
+    return found
 
 
 def _headline(groups: StudyGroups, measured: Mapping[str, list[Measured]], families: list[Family]) -> str:

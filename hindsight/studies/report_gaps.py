@@ -14,8 +14,8 @@ from hindsight.analysis.page import Figures, Table, Text
 from hindsight.analysis.verdict import sign_of_gap, tally
 from hindsight.config.order import DIRECTIONS
 from hindsight.studies.report_figures import draw_curves, draw_null, draw_panels, looks_of
-from hindsight.studies.report_groups import Gap, NumberAxis, StudyGroups, drawable, line_of, number_axes
-from hindsight.studies.report_parts import FEW, REVERSED, Part, estimate, mean
+from hindsight.studies.report_groups import ORDER_AXES, Gap, NumberAxis, StudyGroups, drawable, line_of, number_axes
+from hindsight.studies.report_parts import FEW, REVERSED, Part, estimate, mean, with_minus
 
 GAP_COLUMNS = {
     "name": "group",
@@ -65,9 +65,10 @@ def gap_section(groups: StudyGroups) -> Part:
         return Part([Text(NO_COMPARISON)])
     published = groups.result.study.get("published") or []
     with styled():
-        drawings = [_against(groups, axis, published) for axis in number_axes(groups)]
+        axes = number_axes(groups)
+        drawings = [_against(groups, axis, published) for axis in axes]
         drawings = [drawing for drawing in drawings if drawing is not None]
-        if len(drawings) != 1 or len(groups.gaps) <= 12:
+        if len(drawings) != 1 or len(groups.gaps) <= 12 or any(axis.key == "model" for axis in axes):
             drawings.append(_gap_rows(groups, published))
         lay_out(drawings)
     orders = {(gap.found["reference"], gap.order) for gap in groups.gaps}
@@ -80,10 +81,10 @@ def gap_section(groups: StudyGroups) -> Part:
         columns["p"] = "p (Holm)"
     rows = [_gap_row(gap, holm) for gap in groups.gaps]
     part = Part([Text(NULL_WORDS), Figures(drawings), Table(columns, rows, TEXT)])
-    part.headline = groups.gaps[0].found["verdict"]
+    part.headline = with_minus(groups.gaps[0].found["verdict"])
     if len(groups.gaps) > 1:
         part.headline = _counted(groups, holm)
-        part.answers = [(gap.name, gap.found["verdict"]) for gap in groups.gaps]
+        part.answers = [(gap.name, with_minus(gap.found["verdict"])) for gap in groups.gaps]
     if any(gap.is_of_reversed_text for gap in groups.gaps):
         part.blocks.append(Text(REVERSED))
     if any(gap.interval_nats is None for gap in groups.gaps):
@@ -93,7 +94,9 @@ def gap_section(groups: StudyGroups) -> Part:
     if published:
         part.blocks += _published_blocks(groups, published)
     part.blocks += [
-        Text(f"{gap.name}: {warning}", "warning") for gap in groups.gaps for warning in gap.found["warnings"]
+        Text(f"{gap.name}: {with_minus(warning)}", "warning")
+        for gap in groups.gaps
+        for warning in gap.found["warnings"]
     ]
     return part
 
@@ -154,7 +157,9 @@ def _against(groups: StudyGroups, axis: NumberAxis, published: list[dict[str, An
     for label, of in _published_series(published, axis.key).items():
         placed = [(_place_of(each["if"][axis.key], axis, groups), float(each["percent"])) for each in of]
         points = [(x, percent) for x, percent in placed if x is not None]
-        line = next((line_of(gap, axis, groups) for gap in groups.gaps if _is_beside(of[0], gap, axis.key)), "")
+        alike = [gap for gap in groups.gaps if _is_beside(of[0], gap, axis.key)]
+        alike.sort(key=lambda gap, each=of[0]: not _is_beside(each, gap))  # a model's own line before another kind's
+        line = line_of(alike[0], axis, groups) if alike else ""
         beside += [Published(label, line, points)] if points else []
     caption = f"The gap against {axis.what}."
     return draw_against(lines, f"gap_against_{axis.name}", axis.label, caption, beside)
@@ -187,9 +192,14 @@ def _common_label(labels: list[str]) -> str:
 
 
 def _is_beside(each: Mapping[str, Any], gap: Gap, but: str = "") -> bool:
-    """Whether a published value is held beside a gap: it has what the value asks for on all axes but one."""
+    """Whether a published value is held beside a gap: it has what the value asks for on all axes but one.
+
+    A value that names no order is of backward against forward, on text that was tokenized in reading order.
+    """
     has = gap.family.axes | {"order": gap.order, "direction": gap.order}
     asked = {key: value if isinstance(value, list) else [value] for key, value in (each.get("if") or {}).items()}
+    if not {*ORDER_AXES} & {*asked} and ((gap.found["reference"], gap.order) != DIRECTIONS or gap.is_of_reversed_text):
+        return False
     return all(str(has.get(key)) in map(str, values) for key, values in asked.items() if key != but)
 
 

@@ -227,13 +227,24 @@ def number_axes(groups: StudyGroups) -> list[NumberAxis]:
             sizes = {
                 family.name: family.first.metadata.get("n_parameters") for family in groups.families if family.first
             }
-            found += _number_axis("size", "parameters", "the size of the model", sizes, key)
+            kinds = {family.name: kind_of_model(family) for family in groups.families if family.first}
+            axes = _number_axis("size", "parameters", "the size of the model", sizes, key)
+            found += [replace(axis, others=kinds if len({*kinds.values()}) > 1 else {}) for axis in axes]
         elif key == "corpus":
             found += _language_axes(groups)
         else:
             label = LABELS.get(key, short_key(key))
             found += _number_axis(key, label, WORDS.get(key, short_key(key)), values, key)
     return found
+
+
+def kind_of_model(family: Family) -> str:
+    """Name what kind of model a family has: GRU, LSTM, GPT, or modern, a GPT of other blocks."""
+    settings = family.first.settings if family.first else {}
+    if settings.get("model.cell"):
+        return str(settings["model.cell"]).upper()
+    block = str(settings.get("model.block") or "gpt2")
+    return "GPT" if block == "gpt2" else block
 
 
 def _number_axis(name: str, label: str, what: str, values: Mapping[str, Any], key: str) -> list[NumberAxis]:

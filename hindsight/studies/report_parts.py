@@ -1,5 +1,6 @@
 """What the sections of a study's report are made of, and the words that they share."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,6 +64,11 @@ def estimate(value: float | None, interval: Sequence[float] | None, least: int =
 def percent(value: float | None) -> str:
     """Write a share in % as it stands in a sentence."""
     return MISSING if value is None else f"{value:+.2f}%".replace("-", "\u2212")
+
+
+def with_minus(text: str) -> str:
+    """Write the hyphens before numbers, as those of a verdict of comparison.json, as minus signs."""
+    return re.sub(r"(?<![\w-])-(?=\d)", "\u2212", text)
 
 
 def compared(reference: Mapping[int, float], other: Mapping[int, float]) -> tuple[TTest, TTest] | None:

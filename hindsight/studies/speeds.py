@@ -80,7 +80,8 @@ def try_speeds(speeds: Speeds, processes: Processes, out: Path, steps: int, work
     """
     known = dict(speeds.known)
     if speeds.unknown and steps:
-        log.info("Trying %d steps of each of %d models ...", steps, len(speeds.unknown))
+        n = len(speeds.unknown)
+        log.info("Trying %d steps of %s ...", steps, "one model" if n == 1 else f"each of {n} models")
         tried = _tried([alike[0] for alike in speeds.unknown], processes, out, steps, workers)
         for alike, speed in zip(speeds.unknown, tried, strict=True):
             known |= {run.name: speed for run in alike} if speed is not None else {}

@@ -108,6 +108,7 @@ def reversible_chain(symbols: int, seed: int) -> Chain:
 def _language(chain: Chain, length: int, role: Role, about: str) -> Language:
     first = float(entropy(chain.start))
     order, rest = chain.order, length - chain.order
+    beginning = "first symbol has" if order == 1 else f"first {order} symbols have"
     return Language(
         characters=length,
         nats=chain.nats(length),
@@ -115,7 +116,7 @@ def _language(chain: Chain, length: int, role: Role, about: str) -> Language:
         possible_texts=chain.symbols**length,
         layout=f"{length} symbols, letters from a to {chr(FIRST_LETTER + chain.symbols - 1)}",
         derivation=(
-            f"{about} Its first {order} symbols have the stationary law of contexts, of entropy {first:.9g} nats; "
+            f"{about} Its {beginning} the stationary law of contexts, of entropy {first:.9g} nats; "
             f"each of the {rest} behind them has the entropy rate, the mean over contexts of the entropy of the next "
             f"symbol, {chain.rate:.9g} nats. H = {first:.9g} + {rest} * {chain.rate:.9g}."
         ),
