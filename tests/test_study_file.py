@@ -64,7 +64,7 @@ def test_every_combination_of_the_axes_is_a_run_named_by_the_axes_with_several_v
 
 
 def test_direction_is_the_axis_order(folder: Path):
-    changes = {"axes": {"order": None, "direction": ["forward", "backward"]}}
+    changes: dict[str, Any] = {"axes": {"order": None, "direction": ["forward", "backward"]}}
     assert names(planned(folder, **changes)) == [
         f"seed{i}-{order}" for i in (0, 1) for order in ("forward", "backward")
     ]
@@ -156,13 +156,14 @@ def test_what_is_the_same_is_made_once_and_what_is_not_is_never_mixed(folder: Pa
     runs = planned(folder, axes={"seed": [0]})
     again = planned(folder, name="other", axes={"seed": [1]}, settings={"batch_size": 8})
     assert {run.dataset.folder for run in runs} == {run.dataset.folder for run in again}
-    for changes in (
+    several: tuple[dict[str, Any], ...] = (
         {"convert": {"val_share": 0.3}},
         {"tokenizers": {"own": {"vocab_size": 301}}},
         {"corpora": {"words": {"text_order": "reversed"}}},
         {"corpora": {"words": {"convert": {"seed": 1}}}},
         {"tokenizers": {"own": {"convert": {"seed": 1}}}},
-    ):
+    )
+    for changes in several:
         assert planned(folder, **changes)[0].dataset.folder != runs[0].dataset.folder
     text = (folder / "corpus.txt").read_text()
     (folder / "corpus.txt").write_text(text[:-2] + ("a" if text[-2] != "a" else "b") + text[-1])  # of the same size

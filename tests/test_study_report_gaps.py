@@ -14,6 +14,7 @@ from helpers.small_study import compare, study_result
 from helpers.study_pages import (
     Study,
     assert_shown,
+    figures_of,
     half_of,
     last_losses,
     numbers,
@@ -22,7 +23,6 @@ from helpers.training_runs import by_step
 
 from hindsight.analysis.figure_style import lay_out, styled
 from hindsight.analysis.gap_figures import GapRow, draw_rows
-from hindsight.analysis.page import Figures
 from hindsight.studies.report_figures import draw_null, looks_of
 from hindsight.studies.report_gaps import curves_section
 from hindsight.studies.report_groups import group_study
@@ -129,12 +129,12 @@ def test_the_null_is_the_mean_difference_of_seeds_of_one_order(small_study, stud
     for (corpus, order), row in rows.items():
         losses = last_losses(study_runs, corpus=corpus, order=order)
         apart = [abs(a - b) for a, b in itertools.combinations(losses, 2)]
-        assert_shown(row["null (nats/token)"], np.mean(apart))
+        assert_shown(row["null (nats/token)"], float(np.mean(apart)))
         assert_shown(row["largest (%)"], 100 * max(apart) / losses.mean())
 
 
 def test_curves_are_means_over_seeds_of_every_evaluation(small_study, study_runs):
-    [panels] = curves_section(group_study(small_study.result, None)).blocks
+    [panels] = figures_of(curves_section(group_study(small_study.result, None)))
     axes = panels.drawings[0].figure.axes[0]
     assert axes.get_title() == "coins"
     for line, order in zip(axes.lines, ORDERS, strict=False):
@@ -150,7 +150,7 @@ def test_curves_are_means_over_seeds_of_every_evaluation(small_study, study_runs
 def test_a_legend_of_many_orders_is_inside_its_figure(tmp_path):
     orders = ["forward", "quarter_middle_out_interleave", "quarter_end_in_concat", "uniform_random:1", "even_odd"]
     runs = [made_up(tmp_path / "runs", {"order": order, "seed": 0}, 4.0) for order in orders]
-    [panels] = curves_section(group_study(study_result(runs, ["curves"]), None)).blocks
+    [panels] = figures_of(curves_section(group_study(study_result(runs, ["curves"]), None)))
     figure = panels.drawings[0].figure
     box, legend = figure.bbox, figure.legends[0].get_window_extent()
     assert len(figure.legends[0].get_texts()) == 5
@@ -255,7 +255,7 @@ def test_gaps_of_reversed_text_are_counted_by_how_characters_are_read(of_tokens)
 
 def test_the_figure_of_tokens_has_a_row_for_each_gap_of_orders_by_the_names_of_the_study(of_tokens):
     groups = group_study(of_tokens.result, json.loads((of_tokens.out / "comparison/comparison.json").read_text()))
-    [panels] = [block for block in tokenizers_section(groups).blocks if isinstance(block, Figures)]
+    [panels] = figures_of(tokenizers_section(groups))
     labels = [" ".join(text.get_text().split()) for text in panels.drawings[0].figure.axes[0].get_yticklabels()]
     assert labels == [row["gap"] for row in of_tokens.table("nats/document, 95% interval")[:3]]
 
@@ -325,6 +325,6 @@ def test_a_published_value_without_an_order_is_of_backward_alone_and_null_and_ve
     axes = draw_null(groups.families, groups.gaps, looks_of(groups.orders)).figure.axes[0]
     points = {line.get_label(): line for line in axes.lines if line.get_marker() == "o"}
     assert {*points} == {"gap of backward", "gap of even_odd"}
-    assert len({float(line.get_ydata()[0]) for line in points.values()}) == 2
+    assert len({float(np.asarray(line.get_ydata())[0]) for line in points.values()}) == 2
     assert len({line.get_color() for line in points.values()}) == 2
     assert not re.search(r"(?<![\w-])-\d", report.text[: report.text.index("How it was made")])

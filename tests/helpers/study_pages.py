@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 
 from helpers.training_runs import by_step
+from hindsight.analysis.page import Figures, Section
 from hindsight.studies.results import RunResult, StudyResult
 from hindsight.studies.study_report import write_study_report
 
@@ -107,3 +108,8 @@ def assert_shown(cell: str, *expected: float) -> None:
     digits = [len(text.partition(".")[2]) for text in re.findall(r"[\d,]*\.?\d+", cell)]
     for one, other, n in zip(found, expected, digits, strict=True):
         assert one == pytest.approx(other, abs=0.51 * 10**-n), cell
+
+
+def figures_of(section: Section) -> list[Figures]:
+    """The blocks of a section that hold figures."""
+    return [block for block in section.blocks if isinstance(block, Figures)]
