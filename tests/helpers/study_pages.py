@@ -12,7 +12,8 @@ import pytest
 from scipy import stats
 
 from helpers.training_runs import by_step
-from hindsight.analysis.page import Figures, Section
+from hindsight.analysis.page import Figures
+from hindsight.studies.report_parts import Part
 from hindsight.studies.results import RunResult, StudyResult
 from hindsight.studies.study_report import write_study_report
 
@@ -110,6 +111,6 @@ def assert_shown(cell: str, *expected: float) -> None:
         assert one == pytest.approx(other, abs=0.51 * 10**-n), cell
 
 
-def figures_of(section: Section) -> list[Figures]:
+def figures_of(section: Part) -> list[Figures]:
     """The blocks of a section that hold figures."""
     return [block for block in section.blocks if isinstance(block, Figures)]
