@@ -284,7 +284,7 @@ def test_the_sweep_may_have_settings_of_its_own(folder: Path):
         ({"lr_sweep": {"rates": [1e-3, 1], "settings": {"warmup": 1}}}, "lr_sweep.settings: warmup is no key"),
         ({"lr_sweep": {"rates": [1e-3, 1], "settings": {"optim": {"lr": 1}}}}, "optim.lr is an axis, or a key of"),
         ({"lr_sweep": {"rates": [1e-3, 1], "settings": {"max_duration": "2ba"}}}, "max_duration is an axis, or a key"),
-        ({"lr_sweep": {"rates": [1e-3, 1], "settings": {"order": "words"}}}, "settings: order is an axis"),
+        ({"lr_sweep": {"rates": [1e-3, 1], "settings": {"order": "words"}}}, "settings: order is given by axes"),
         ({"few_documents": "no"}, "few_documents: no must be true or false"),
         ({"question": ["a"]}, "question: .* must be a text"),
         ({"published": [{"label": "x"}]}, "published.0. needs a label, and a number as percent or nats"),
