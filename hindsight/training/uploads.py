@@ -14,9 +14,6 @@ from hindsight.training.checkpoint_files import UPLOADING, outdated, remote_name
 
 log = logging.getLogger("hindsight")
 
-MOST_WAITING = 2
-"""Most checkpoints that wait for their upload."""
-
 
 class Uploads:
     """A thread that uploads checkpoints, each with the run's records, and deletes old ones on S3.
@@ -39,7 +36,7 @@ class Uploads:
         self.thread.start()
 
     def add(self, path: Path, keep: int) -> None:
-        """Queue a checkpoint; if too many wait, because an earlier upload takes so long, the oldest of them is dropped.
+        """Queue a checkpoint; those that it has made outdated while they waited are dropped, and never backups.
 
         Args:
             path: the file; it may be deleted at any time.
@@ -52,11 +49,12 @@ class Uploads:
         except OSError:  # not every file system has links
             shutil.copyfile(path, link)
         with self.news:
-            while len(self.waiting) >= MOST_WAITING:
-                dropped, _, _ = self.waiting.popleft()
-                dropped.unlink(missing_ok=True)
-                log.warning("%s is not uploaded: %s is too slow.", dropped.name[len(UPLOADING) :], self.remote.url)
             self.waiting.append((link, remote_name(path), keep))
+            late = outdated((name for _, name, _ in self.waiting), path.name, keep)  # names of backups have a folder
+            for waiting in [each for each in self.waiting if each[1] in late]:
+                self.waiting.remove(waiting)
+                waiting[0].unlink(missing_ok=True)
+                log.warning("%s is not uploaded: %s is too slow.", waiting[1], self.remote.url)
             self.news.notify()
 
     def close(self) -> None:

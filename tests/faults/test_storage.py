@@ -17,6 +17,7 @@ from helpers.s3_server import Server, names, put, remove, store
 from helpers.training_runs import lines, losses
 
 from hindsight.s3 import S3Folder
+from hindsight.training.checkpoint_files import UPLOADING
 from hindsight.training.uploads import Uploads
 
 pytestmark = [pytest.mark.slow, pytest.mark.dist]
@@ -37,8 +38,15 @@ class Line:
         return f"http://127.0.0.1:{self.port}"
 
     def mend(self) -> None:
+        self.hold()
+        self.go_on()
+
+    def hold(self) -> None:
+        """Let whoever connects wait."""
         self.listener = socket.create_server(("127.0.0.1", self.port))
         self.port = self.listener.getsockname()[1]
+
+    def go_on(self) -> None:
         threading.Thread(target=self._accept, args=(self.listener,), daemon=True).start()
 
     def cut(self) -> None:
@@ -196,6 +204,27 @@ def test_records_that_change_while_they_are_uploaded_can_be_fetched(bucket, tmp_
     finally:
         is_over.set()
         writer.join()
+
+
+def test_uploads_that_are_slow_leave_out_what_is_outdated_and_no_backup(server, bucket, tmp_path, monkeypatch):
+    line = Line(server.port)
+    line.cut()
+    line.hold()
+    monkeypatch.setenv("S3_ENDPOINT_URL", line.url)
+    uploads = Uploads(S3Folder(f"{bucket}/runs/a", "checkpoint.folder"), tmp_path)
+    (tmp_path / "backups").mkdir()
+    for step in (4, 8, 12, 16, 20, 24):
+        for path, keep in ((tmp_path / "backups", -1), (tmp_path, 2)):
+            checkpoint = path / f"ep0-ba{step}-rank0.pt"
+            checkpoint.write_bytes(b"checkpoint")
+            if keep > 0 or step == 12:
+                uploads.add(checkpoint, keep)
+    line.go_on()
+    uploads.close()
+    uploads.check()
+    monkeypatch.setenv("S3_ENDPOINT_URL", server.url)
+    assert names(f"{bucket}/runs/a") == ["backups/ep0-ba12-rank0.pt", "ep0-ba20-rank0.pt", "ep0-ba24-rank0.pt"]
+    assert not [*tmp_path.rglob(f"{UPLOADING}*")]
 
 
 def test_a_machine_whose_files_are_behind_those_on_s3_takes_them_over(
