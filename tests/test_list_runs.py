@@ -350,13 +350,13 @@ def test_bad_keys_are_answered_in_a_line(given, said):
 def test_a_watched_table_is_drawn_in_one_place_and_ends_with_ctrl_c(runs, tmp_path):
     command = [sys.executable, str(ROOT / "list_runs.py"), str(runs), "watch=0.1"]
     with in_terminal(command, {"TMPDIR": str(tmp_path)}, rows=12, columns=90) as terminal:
-        terminal.wait_for("3 runs: ")
+        terminal.wait_for_drawing("3 runs: ")
         add(runs / "killed" / "metrics.jsonl", b'{"step": 777, "train/loss_nats": 1.5}\n')
-        shown = terminal.wait_for("777/100,000")
+        shown = terminal.wait_for_drawing("777/100,000")
         assert shown.count("state") == 1
         assert "1.5000" in shown
         shutil.rmtree(runs / "begun")
-        shown = terminal.wait_for("2 runs: ")
+        shown = terminal.wait_for_drawing("2 runs: ")
         assert "3 runs: " not in shown
         assert "begun" not in shown
         terminal.process.send_signal(signal.SIGINT)  # what the terminal of a shell does on Ctrl-C

@@ -218,6 +218,8 @@ def _checkpoint_problem(folder: Path, content: Content, records: dict[str, Any])
         with open_regular(path) as file:
             file.seek(-END_OF_ZIP_BYTES, os.SEEK_END)
             is_whole = file.read().startswith(END_OF_ZIP)
+    except FileNotFoundError:  # training has deleted it meanwhile, unless it is a link that leads nowhere
+        is_whole = not path.is_symlink()
     except OSError as error:
         is_whole = False
         if error.strerror is not None and stat.S_ISREG(path.lstat().st_mode) and path.lstat().st_size:

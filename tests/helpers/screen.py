@@ -12,7 +12,7 @@ import subprocess
 import termios
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 COMMAND = re.compile(r"\x1b(?:\[([?>]?)([\d;]*)([@-~])|\][^\x07]*\x07|[()][A-Z0-9]|[=>78])")
@@ -29,6 +29,8 @@ class Screen:
         self.row = self.column = 0
         self.wraps, self.waiting = True, ""
         self.unknown: set[str] = set()
+        self.cleared = ""
+        """What it showed when all below the cursor was last cleared."""
 
     def feed(self, text: str) -> int:
         """Obey what was written; return how often the place of the cursor was asked for."""
@@ -70,6 +72,7 @@ class Screen:
             self.lines[self.row][self.column :] = [" "] * (self.columns - self.column)
             for line in self.lines[self.row + 1 :]:
                 line[:] = [" "] * self.columns
+            self.cleared = self.text()
         elif kind == "n" and first == 6:
             return 1
         else:
@@ -136,13 +139,20 @@ class Terminal:
         return bool(content)
 
     def wait_for(self, text: str, timeout_s: float = 60) -> str:
-        """Read until the screen shows a text; what it shows then."""
+        """Read until the screen shows a text; what it shows then, perhaps in the middle of a drawing."""
+        return self._wait_for(text, self.screen.text, timeout_s)
+
+    def wait_for_drawing(self, text: str, timeout_s: float = 60) -> str:
+        """Read until a drawing that ends with clearing what is below it shows a text; all that it shows."""
+        return self._wait_for(text, lambda: self.screen.cleared, timeout_s)
+
+    def _wait_for(self, text: str, shown: Callable[[], str], timeout_s: float) -> str:
         end = time.monotonic() + timeout_s
-        while text not in self.screen.text():
+        while text not in shown():
             assert time.monotonic() < end, f"no {text!r} within {timeout_s} s:\n{self.screen.text()}"
             has_ended = self.process.poll() is not None
             assert self.read(0.2) or not has_ended, f"ended without {text!r}:\n{self.screen.text()}"
-        return self.screen.text()
+        return shown()
 
     def end(self, timeout_s: float = 60) -> int:
         """Wait until the process has ended; its exit status."""
