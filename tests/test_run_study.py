@@ -16,12 +16,13 @@ import pytest
 from helpers.processes import ROOT, is_alive, run_command, wait_until
 from helpers.small_data import make_text
 from helpers.small_study_file import write_study
+from helpers.study_pages import read_result
 
 from hindsight import interrupts, runs
 from hindsight.config.study import Only, Scale, StudyConfig
 from hindsight.errors import InputError
 from hindsight.studies.processes import end_servers
-from hindsight.studies.results import StudyResult, read_result
+from hindsight.studies.results import StudyResult
 from hindsight.studies.run import StudyWork
 from hindsight.studies.run_lengths import loss_at_end
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from helpers.processes import ROOT
+from helpers.study_pages import read_result
 from helpers.training_runs import compose_config
 
 from hindsight import runs
@@ -20,7 +21,7 @@ from hindsight.studies.commands import arguments_of
 from hindsight.studies.made_data import Data
 from hindsight.studies.planned_runs import PlannedRun, plan_runs
 from hindsight.studies.processes import end_servers
-from hindsight.studies.results import COMPARISON, REPORT_HTML, REPORT_MD, read_result
+from hindsight.studies.results import COMPARISON, REPORT_HTML, REPORT_MD
 from hindsight.studies.run import StudyWork
 from hindsight.studies.study_file import Study, read_study
 from hindsight.synthetic.floors import floor_of

@@ -17,16 +17,14 @@ from hindsight.evaluation.trained_run import read_run
 from hindsight.json_lines import read_backward, read_records
 from hindsight.studies.composed import evaluate_config
 from hindsight.studies.planned_runs import PlannedRun
-from hindsight.studies.results import RunResult
+from hindsight.studies.results import DONE, FAILED, MISSING, RunResult
 from hindsight.studies.run_lengths import loss_at_end, require_same_length
 from hindsight.studies.run_list import describe_run
 from hindsight.studies.sweep import check_paths, median_speed
 from hindsight.training.run_settings import is_finished
 from hindsight.training.setup import RunSetup, check_setup, locate_data
 
-MISSING, FAILED = "missing", "failed"
-"""States of runs of a study beside those of list_runs.py."""
-DONE, INTERRUPTED = State.done.name, State.interrupted.name
+INTERRUPTED = State.interrupted.name
 
 
 @dataclass(frozen=True)

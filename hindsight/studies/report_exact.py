@@ -11,9 +11,9 @@ from hindsight import runs
 from hindsight.analysis.page import Table, Text
 from hindsight.errors import InputError
 from hindsight.json_lines import read_records, step_of
-from hindsight.studies.report_groups import BACKWARD, DONE, FORWARD, ORDER_AXES, StudyGroups, order_of
+from hindsight.studies.report_groups import BACKWARD, FORWARD, ORDER_AXES, StudyGroups, order_of
 from hindsight.studies.report_parts import Part
-from hindsight.studies.results import RunResult
+from hindsight.studies.results import DONE, RunResult
 
 COLUMNS = {
     "one": "run",

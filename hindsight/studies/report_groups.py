@@ -25,7 +25,6 @@ BY_CHARACTERS = "characters forward against backward"
 """What backward against forward is on text that was reversed."""
 NOT_LANGUAGE = ("seed", "documents", "out")
 """Settings of a synthetic language that say nothing of the language."""
-DONE = "done"
 Json = Mapping[str, Any]
 
 

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -34,16 +33,6 @@ class Part:
     """All that in one sentence."""
 
 
-def signed(value: float | None) -> str:
-    """Write a number with its sign."""
-    return shown(value, "+")
-
-
-def ends(interval: Sequence[float] | None) -> str:
-    """Write an interval: +0.1 to +0.3."""
-    return MISSING if interval is None else f"{shown(interval[0], '+')} to {shown(interval[1], '+')}"
-
-
 def estimate(value: float | None, interval: Sequence[float] | None, least: int = 2) -> str:
     """Write a value with its interval, in as many digits as half of the interval needs: +0.97 (+0.28 to +1.66).
 
@@ -55,7 +44,7 @@ def estimate(value: float | None, interval: Sequence[float] | None, least: int =
     if value is None:
         return MISSING
     if interval is None:
-        return signed(value)
+        return shown(value, "+")
     digits = digits_of((interval[1] - interval[0]) / 2, least)
     texts = [f"{each:+.{digits}f}".replace("-", "\u2212") for each in (value, *interval)]
     return f"{texts[0]} ({texts[1]} to {texts[2]})"
@@ -119,8 +108,3 @@ def corrected(p_values: Sequence[float | None], signs: Sequence[int | None]) -> 
     for i, p in zip(tested, adjusted, strict=True):
         found[i] = p
     return found
-
-
-def rows_of(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Give every row every column."""
-    return [{key: row.get(key) for key in columns} for row in rows]

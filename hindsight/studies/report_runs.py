@@ -7,8 +7,8 @@ from typing import Any
 from hindsight.analysis.page import Block, Bullets, Code, Table, Text
 from hindsight.analysis.tables import MISSING, csv_of, shown
 from hindsight.runs import METRIC_NAMES
-from hindsight.studies.report_groups import DONE, ORDER_AXES
-from hindsight.studies.results import RunResult, StudyResult
+from hindsight.studies.report_groups import ORDER_AXES
+from hindsight.studies.results import DONE, FAILED, RunResult, StudyResult
 
 COLUMNS = {
     "name": "run",
@@ -30,7 +30,6 @@ TEXT = {
     "corpus": "",
     "tokenizer": "",
 }
-MISSING_STATE, FAILED = "missing", "failed"
 NAMES_RUN = ("run_name", "runs_dir", "seed", *ORDER_AXES)
 """Settings that only name a run, or that the axes of every study have."""
 MOST_OPEN = 40

@@ -1,14 +1,16 @@
-"""What a study has found so far, as data: study.json, which the report is made of, and runs.csv."""
+"""What a study has found so far, as data: what the report is made of, and study.json for programs of others."""
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-from hindsight import runs
+from hindsight.config.listing import State
 
 STUDY_JSON = "study.json"
 RUNS_CSV = "runs.csv"
 REPORT_HTML, REPORT_MD = "report.html", "report.md"
+DONE = State.done.value
+MISSING, FAILED = "missing", "failed"
+"""States of runs of a study beside those of list_runs.py: before the first start, and where that ended so."""
 COMPARISON = "comparison"
 """Folder, in that of a study, with what compare_directions.py wrote of its runs."""
 
@@ -43,7 +45,7 @@ class RunResult:
     @property
     def loss_nats(self) -> float | None:
         """Validation loss at the end, nats per token; None where the run has none."""
-        return self.evaluations[-1]["loss_nats"] if self.evaluations and self.state == "done" else None
+        return self.evaluations[-1]["loss_nats"] if self.evaluations and self.state == DONE else None
 
 
 @dataclass
@@ -70,14 +72,3 @@ class StudyResult:
     def as_json(self) -> dict[str, Any]:
         """All of it as data."""
         return asdict(self)
-
-
-def read_result(folder: Path) -> StudyResult:
-    """Read study.json of a study's folder.
-
-    Raises:
-        InputError: it is missing or damaged.
-    """
-    values = runs.read_object(folder / STUDY_JSON)
-    values["runs"] = [RunResult(**run) for run in values["runs"]]
-    return StudyResult(**values)

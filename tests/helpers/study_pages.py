@@ -1,6 +1,7 @@
 """A report of a study as its reader sees it: text, tables, and the numbers in their cells."""
 
 import html
+import json
 import math
 import re
 from html.parser import HTMLParser
@@ -14,8 +15,15 @@ from scipy import stats
 from helpers.training_runs import by_step
 from hindsight.analysis.page import Figures
 from hindsight.studies.report_parts import Part
-from hindsight.studies.results import RunResult, StudyResult
+from hindsight.studies.results import STUDY_JSON, RunResult, StudyResult
 from hindsight.studies.study_report import write_study_report
+
+
+def read_result(folder: Path) -> StudyResult:
+    """What study.json of a study's folder says."""
+    values = json.loads((folder / STUDY_JSON).read_text())
+    values["runs"] = [RunResult(**run) for run in values["runs"]]
+    return StudyResult(**values)
 
 
 class Study:
