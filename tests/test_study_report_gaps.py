@@ -195,6 +195,9 @@ def test_languages_of_one_kind_stand_against_the_setting_in_which_they_differ(tm
     assert "The gap against nonzeros of map." in report.text
     assert (tmp_path / "out" / "figures" / "gap_against_map_nonzeros.png").exists()
     assert not (tmp_path / "out" / "figures" / "gap_against_map_bits.png").exists()
+    floors["f2"]["settings"]["bits"] = 9  # which of both would it be?
+    Study(tmp_path / "out", study_result(runs, ["gap"], floors=floors))
+    assert not [*(tmp_path / "out" / "figures").glob("gap_against_*")]
 
 
 KINDS = {"own": (4.0, 300, 1000, 1), "bytes": (1.3, 261, 3000, 1), "reversed": (4.1, 300, 1100, -1)}

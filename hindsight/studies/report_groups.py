@@ -254,24 +254,21 @@ def _number_axis(name: str, label: str, what: str, values: Mapping[str, Any], ke
 
 
 def _language_axes(groups: StudyGroups) -> list[NumberAxis]:
-    """Numbers in which the synthetic languages of one kind and role differ."""
-    floors = groups.result.floors
+    """Give the number in which synthetic languages of one kind and role differ, where they differ in nothing else."""
     kinds: dict[tuple[str, str], dict[str, Json]] = {}
-    for name, of in floors.items():
+    for name, of in groups.result.floors.items():
         settings = {key: value for key, value in (of.get("settings") or {}).items() if key not in NOT_LANGUAGE}
         kinds.setdefault((str(of.get("kind")), str(of.get("role"))), {})[name] = settings
     found: list[NumberAxis] = []
     for (kind, _), alike in kinds.items():
         keys = dict.fromkeys(key for settings in alike.values() for key in settings)
         differing = [key for key in keys if len({repr(settings.get(key)) for settings in alike.values()}) > 1]
-        of_family = {family.name: alike.get(str(family.axes.get("corpus"))) for family in groups.families}
-        for key in differing:
-            values = {name: settings.get(key) for name, settings in of_family.items() if settings}
-            rest = [other for other in differing if other != key]
-            others = {name: words_of(settings, rest) for name, settings in of_family.items() if settings}
+        if len(differing) == 1:
+            [key] = differing
+            of_family = {family.name: alike.get(str(family.axes.get("corpus")), {}) for family in groups.families}
+            values = {name: settings.get(key) for name, settings in of_family.items()}
             label = short_key(key)
-            axes = _number_axis(f"{kind}_{key}", drawable(label), f"{label} of {kind}", values, "corpus")
-            found += [replace(axis, others=others) for axis in axes]
+            found += _number_axis(f"{kind}_{key}", drawable(label), f"{label} of {kind}", values, "corpus")
     return found
 
 
