@@ -19,10 +19,11 @@ BYTES = "bytes"
 """The tokenizer of bytes, which needs no entry in tokenizers:."""
 SECTIONS = ("gap", "curves", "floors", "learning_rate", "tokenizers", "null", "exact")
 """Sections of a report."""
-KEYS = (
+OF_A_SCALE = (
     *("question", "corpora", "tokenizers", "convert", "settings", "axes", "where", "without", "lr_sweep"),
-    *("evaluation", "report", "published", "few_documents", "scales"),
+    *("evaluation", "report", "published", "few_documents"),
 )
+"""Keys that each scale may have, and what holds at every scale."""
 GROUPS = ("model", "experiment")
 """Keys of train_composer.py that take the name of a file in conf/."""
 OF_THE_STUDY = {
@@ -150,7 +151,7 @@ def check_tokenizers(
 
 def require_named(name: Any, known: Mapping[str, Any], where: str, part: str) -> None:
     """Raise InputError for the name of an entry that is not there."""
-    if name not in known:
+    if name not in [*known]:  # which may be no text, and have no hash
         near = difflib.get_close_matches(str(name), [*known], 1)
         hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known) or 'none'}."
         raise InputError(f"{where}: {name} is not in {part}; {hint}")

@@ -1,4 +1,4 @@
-"""A study as its file says it: conf/study/NAME.yaml, or a user's own, with one of its scales merged over the rest.
+"""A study as its file says it: conf/study/NAME.yaml, or a user's own, with its bases and one of its scales.
 
 docs/studies.md says what stands in a file. All of it is checked here, before anything is made: keys that nothing has,
 values of axes, and names that one part of the file uses and another defines.
@@ -8,10 +8,9 @@ import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, cast
-
-import yaml
 
 from hindsight.config.keys import flatten
 from hindsight.config.schemas import CONF_DIR, names_in
@@ -19,12 +18,12 @@ from hindsight.config.study import Scale
 from hindsight.durations import parse_duration
 from hindsight.errors import InputError
 from hindsight.studies.composed import evaluate_config
+from hindsight.studies.study_bases import layers_of
 from hindsight.studies.study_checks import (
     BEST,
     BYTES,
     CORPUS,
     GROUPS,
-    KEYS,
     LR,
     ORDER,
     SAME,
@@ -45,7 +44,6 @@ from hindsight.studies.study_checks import (
     number_of,
     part_of,
 )
-from hindsight.yaml_files import parse_yaml
 
 OF_EVALUATION = ("run", "out", "data", "corpus", "checkpoint", "split", "work_dir")
 """Keys of evaluate_tokens.py that no study may set: a run is evaluated at its end, on its own validation set."""
@@ -131,21 +129,8 @@ def read_study(name: str, scale: Scale, seeds: int | None = None) -> Study:
     """
     path = path_of(name)
     where = f"study={name}"
-    try:
-        content: Any = parse_yaml(path.read_text(encoding="utf-8"))
-        if content is None:
-            raise InputError(f"{where}: {path} is empty; docs/studies.md says what stands in a study.")
-    except OSError as error:
-        raise InputError(f"{where}: {path} cannot be read ({error.strerror}).") from None
-    except (ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{where}: {path} is no study: {' '.join(str(error).split())}") from None
-    content = mapping_of(content, where, "the file")
-    check_names(content, KEYS, where)
-    scales = mapping_of(content.get("scales"), where, "scales")
-    check_names(scales, [each.name for each in Scale], f"{where}: scales")
-    check_names(mapping_of(scales.get(scale.name), where, f"scales.{scale.name}"), KEYS[:-1], f"{where}: {scale.name}")
-    base = {key: value for key, value in content.items() if key != "scales"}
-    merged = _merged(_flat(base, where), _flat(scales.get(scale.name) or {}, where), is_kept=False)
+    layers = (_flat(each, where) for each in layers_of(path, scale, where))
+    merged = reduce(lambda below, over: _merged(below, over, is_kept=False), layers)
     try:
         return _checked(path.stem, scale, merged, seeds)
     except InputError as error:
@@ -186,11 +171,11 @@ def _flat(content: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any], is_kept: bool) -> dict[str, Any]:
-    """Merge a scale over the rest: mappings key by key; anything else replaces, and null removes.
+    """Merge a layer over those below it: mappings key by key; anything else replaces, and null removes.
 
     Args:
-        base: the rest.
-        over: the scale.
+        base: what is below.
+        over: the layer, such as a scale.
         is_kept: whether null is a value, as it is of a setting.
     """
     found = dict(base)
