@@ -26,9 +26,8 @@ from hindsight.errors import InputError
 from hindsight.orders.known import open_order
 from hindsight.shards.mds import read_index, read_shard
 from hindsight.synthetic.chains import markov_chain, reversible_chain
-from hindsight.synthetic.code_lengths import code_length_std
 from hindsight.synthetic.hidden_markov import hidden_chain
-from hindsight.synthetic.known import LANGUAGES, language_of
+from hindsight.synthetic.known import LANGUAGES, language_of, recorded_language
 from hindsight.synthetic.language import Language
 from hindsight.synthetic.linear_map import inverse, sparse_matrix
 from hindsight.synthetic.maps import code_of, many_to_one_of
@@ -188,14 +187,16 @@ def test_the_standard_deviation_of_a_code_length_is_that_over_all_texts(name):
     law = law_of(name)
     mean = -math.fsum(p * math.log(p) for p in law.values() if p)
     std = math.sqrt(math.fsum(p * (math.log(p) + mean) ** 2 for p in law.values() if p))
-    found = code_length_std(kind_of(name).value, {"seed": 0, **SMALL[name]})
     is_drawn = kind_of(name) is CorpusKind.hidden_markov
-    assert found == pytest.approx(std, rel=0.05 if is_drawn else 1e-6, abs=1e-6)
+    assert small(name).nats_std == pytest.approx(std, rel=0.05 if is_drawn else 1e-6, abs=1e-6)
 
 
-def test_text_has_no_known_code_length():
-    assert code_length_std("bible", {}) is None
-    assert code_length_std("coins", {}) is None
+def test_the_language_of_a_recorded_floor_is_known_and_text_is_none():
+    recorded = recorded_language({"kind": "markov", "settings": {"seed": 1, "length": 9}})
+    assert recorded is not None
+    assert recorded.nats == language_of(CorpusKind.markov, {**KEYS[CorpusKind.markov], "seed": 1, "length": 9}).nats
+    assert recorded_language({"kind": "bible", "settings": {}}) is None
+    assert recorded_language({"kind": "coins"}) is None
 
 
 @pytest.mark.parametrize("order", ["forward", "backward", "middle_out", "uniform_random:3"])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from hindsight.analysis.tables import shown
 from hindsight.studies.report_groups import Family, Json
-from hindsight.synthetic.code_lengths import code_length_std
+from hindsight.synthetic.known import recorded_language
 
 ERRORS = 2
 """So many sample errors below its floor a loss may be."""
@@ -42,10 +42,10 @@ def sample_of(family: Family, floor: Json) -> Sample:
     if first is None or first.settings.get("eval_batches") is not None:  # a part of them
         return Sample(None, None)
     n = first.metadata.get("val_documents")
-    std, nats = code_length_std(str(floor.get("kind")), floor.get("settings") or {}), floor.get("nats_per_document")
-    if std == 0:
+    language, nats = recorded_language(floor), floor.get("nats_per_document")
+    if language is not None and language.nats_std == 0:
         return Sample(n, 0.0)
-    return Sample(n, 100 * std / math.sqrt(n) / nats if n and std and nats else None)
+    return Sample(n, 100 * language.nats_std / math.sqrt(n) / nats if n and language is not None and nats else None)
 
 
 def warning_below(name: str, highest_percent: float, what: str, sample: Sample) -> str | None:

@@ -4,20 +4,13 @@ Shapes: C contexts (the last symbols, as a number in base V), V symbols. A docum
 its first symbols have the stationary law, so that its entropy is exact at every length.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hindsight.synthetic.language import (
-    FIRST_LETTER,
-    Language,
-    Role,
-    choose,
-    drawn_rows,
-    entropy,
-    language_generator,
-)
+from hindsight.synthetic.language import Language, Role, choose, drawn_rows, entropy, language_generator, of_source
 
 
 @dataclass(frozen=True)
@@ -42,8 +35,7 @@ class Chain:
     @property
     def followed(self) -> NDArray[np.int64]:
         """The context that each context becomes with each symbol."""
-        contexts, symbols = self.next.shape
-        return (np.arange(contexts)[:, None] * symbols + np.arange(symbols)) % contexts
+        return followed_contexts(*self.next.shape)
 
     @property
     def rate(self) -> float:
@@ -62,6 +54,22 @@ class Chain:
             together_C = np.bincount(self.followed.ravel(), weights, len(together_C))
         return float(together_C.sum())
 
+    def nats_std(self, length: int) -> float:
+        """Standard deviation of -ln p of a text of `length` symbols.
+
+        By the moments of -ln p of what is behind each context, from the last symbol to the first.
+        """
+        nats_CV = -np.log(self.next)
+        mean_C = square_C = np.zeros(len(self.start))
+        for _ in range(length - self.order):
+            mean_CV, square_CV = mean_C[self.followed], square_C[self.followed]
+            mean_C = (self.next * (nats_CV + mean_CV)).sum(1)
+            square_C = (self.next * (nats_CV**2 + 2 * nats_CV * mean_CV + square_CV)).sum(1)
+        first_C = -np.log(self.start)
+        mean = float(self.start @ (first_C + mean_C))
+        square = float(self.start @ (first_C**2 + 2 * first_C * mean_C + square_C))
+        return math.sqrt(max(square - mean**2, 0.0))
+
     def draw(self, documents: int, length: int, generator: np.random.Generator) -> NDArray[np.int64]:
         """Draw texts, (documents, length) symbols."""
         start = np.broadcast_to(np.cumsum(self.start), (documents, len(self.start)))
@@ -76,6 +84,11 @@ class Chain:
         return drawn
 
 
+def followed_contexts(contexts: int, symbols: int) -> NDArray[np.int64]:
+    """Tell the context that each becomes with each symbol, (C, V)."""
+    return (np.arange(contexts)[:, None] * symbols + np.arange(symbols)) % contexts
+
+
 def stationary(transitions: NDArray[np.float64]) -> NDArray[np.float64]:
     """Solve for the law that one step of an irreducible chain leaves as it is, (C, C) -> (C,)."""
     contexts = len(transitions)
@@ -88,9 +101,8 @@ def stationary(transitions: NDArray[np.float64]) -> NDArray[np.float64]:
 def markov_chain(symbols: int, order: int, seed: int) -> Chain:
     """Draw a chain; it is reversible only if it has two symbols and order 1 or 2."""
     next_CV = drawn_rows((symbols**order, symbols), language_generator(seed))
-    chain = Chain(next_CV, np.empty(0), order)
     transitions = np.zeros((len(next_CV), len(next_CV)))
-    np.put_along_axis(transitions, chain.followed, next_CV, 1)
+    np.put_along_axis(transitions, followed_contexts(*next_CV.shape), next_CV, 1)
     return Chain(next_CV, stationary(transitions), order)
 
 
@@ -109,20 +121,16 @@ def _language(chain: Chain, length: int, role: Role, about: str) -> Language:
     first = float(entropy(chain.start))
     order, rest = chain.order, length - chain.order
     beginning = "first symbol has" if order == 1 else f"first {order} symbols have"
-    return Language(
-        characters=length,
+    return of_source(
+        chain,
+        length,
         nats=chain.nats(length),
-        twin_probability=chain.twin_probability(length),
-        possible_texts=chain.symbols**length,
-        layout=f"{length} symbols, letters from a to {chr(FIRST_LETTER + chain.symbols - 1)}",
         derivation=(
             f"{about} Its {beginning} the stationary law of contexts, of entropy {first:.9g} nats; "
             f"each of the {rest} behind them has the entropy rate, the mean over contexts of the entropy of the next "
             f"symbol, {chain.rate:.9g} nats. H = {first:.9g} + {rest} * {chain.rate:.9g}."
         ),
         role=role,
-        is_calibration=True,
-        draw=lambda documents, generator: (chain.draw(documents, length, generator) + FIRST_LETTER).astype(np.uint8),
     )
 
 

@@ -14,19 +14,22 @@ from numpy.typing import NDArray
 from hindsight.errors import InputError
 from hindsight.synthetic.chains import stationary
 from hindsight.synthetic.language import (
-    FIRST_LETTER,
     Language,
     Role,
     choose,
+    document_generator,
     drawn_rows,
     entropy,
     language_generator,
+    of_source,
 )
 
 MAX_TEXTS = 1 << 18
 """Texts over which the entropy is summed, at most."""
 MAX_ERROR = 1e-3
 """Share of the entropy by which it may be wrong."""
+DRAWN = 4096
+"""Texts from which the standard deviation is estimated, to about 1%."""
 
 
 class Bounds(NamedTuple):
@@ -90,6 +93,18 @@ class HiddenChain:
             pairs = self.moves.T @ (pairs * same) @ self.moves
         return float(pairs.sum())
 
+    def nats_std(self, length: int) -> float:
+        """Standard deviation of -ln p of a text of `length` symbols: of DRAWN texts, by the forward algorithm."""
+        drawn = self.draw(DRAWN, length, document_generator(0))
+        states_NS = np.tile(self.start, (DRAWN, 1))
+        nats_N = np.zeros(DRAWN)
+        for place in range(length):
+            emitted_NS = states_NS * self.emits[:, drawn[:, place]].T
+            sums_N = emitted_NS.sum(1)
+            nats_N -= np.log(sums_N)
+            states_NS = emitted_NS / sums_N[:, None] @ self.moves
+        return float(nats_N.std(ddof=1))
+
     def draw(self, documents: int, length: int, generator: np.random.Generator) -> NDArray[np.int64]:
         """Draw texts, (documents, length) symbols."""
         moves, emits = np.cumsum(self.moves, 1), np.cumsum(self.emits, 1)
@@ -127,16 +142,12 @@ def hidden_markov(length: int, symbols: int, states: int, seed: int) -> Language
             f"; that of each of the {rest} behind them is {bounds.rate:.9g} nats, between H(X_n | X_1..X_n-1) and the "
             f"same given the first state, at n = {bounds.summed}, so that H is wrong by at most {bounds.error:.2g} nats"
         )
-    return Language(
-        characters=length,
+    return of_source(
+        chain,
+        length,
         nats=bounds.nats,
-        twin_probability=chain.twin_probability(length),
-        possible_texts=symbols**length,
-        layout=f"{length} symbols, letters from a to {chr(FIRST_LETTER + symbols - 1)}",
         derivation=f"{derivation}.",
         # Two states are visited in the same way in both directions of time, as by any chain of two.
         role=Role.null if states == 2 else Role.calibration,
-        is_calibration=True,
-        draw=lambda documents, generator: (chain.draw(documents, length, generator) + FIRST_LETTER).astype(np.uint8),
         nats_error=bounds.error,
     )

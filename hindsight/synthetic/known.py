@@ -1,9 +1,9 @@
 """All synthetic languages, by the name of their kind."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from hindsight.config.made_corpus import CorpusKind, Setting
+from hindsight.config.made_corpus import KEYS, CorpusKind, Setting
 from hindsight.synthetic.chains import markov, reversible_markov
 from hindsight.synthetic.hidden_markov import hidden_markov
 from hindsight.synthetic.language import Language
@@ -23,7 +23,14 @@ LANGUAGES: dict[CorpusKind, Callable[..., Language]] = {
 """For each kind, what makes its language of the settings in config/made_corpus.py, `documents` aside."""
 
 
-def language_of(kind: CorpusKind, settings: dict[str, Setting]) -> Language:
-    """Make the language of a kind; the same settings give the same."""
-    arguments: dict[str, Any] = {key: value for key, value in settings.items() if key != "documents"}
+def language_of(kind: CorpusKind, settings: Mapping[str, Setting]) -> Language:
+    """Make the language of a kind; the same settings give the same, and those that are missing are the usual ones."""
+    arguments: dict[str, Any] = {**KEYS[kind], **settings}
+    del arguments["documents"]
     return LANGUAGES[kind](**arguments)
+
+
+def recorded_language(floor: Mapping[str, Any]) -> Language | None:
+    """Make the language that a floor.json tells of; None for what is no language that is known here."""
+    kind = CorpusKind.__members__.get(str(floor.get("kind")))
+    return language_of(kind, floor.get("settings") or {}) if kind in LANGUAGES else None

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,8 @@ class Language:
         role: what the language is for.
         is_calibration: whether a small model comes near the floor; nulls may do so too.
         draw: (documents, generator) -> their characters, (documents, characters) uint8.
+        nats_std: standard deviation of -ln p over documents, whose mean is `nats`: the mean over n documents that are
+            held out differs from it by about nats_std over the root of n. 0 if all texts are equally likely.
         nats_error: most that `nats` may be wrong by, beyond rounding.
     """
 
@@ -59,6 +62,7 @@ class Language:
     role: Role
     is_calibration: bool
     draw: Callable[[int, np.random.Generator], NDArray[np.uint8]]
+    nats_std: float = 0.0
     nats_error: float = 0.0
 
     @property
@@ -111,6 +115,16 @@ def digits_of(numbers: NDArray[np.int64], width: int, base: int = 10, first: int
     return (numbers[..., None] // powers % base + first).astype(np.uint8)
 
 
+def side_by_side(*parts: NDArray[np.uint8] | str) -> NDArray[np.uint8]:
+    """Join characters, (..., width) of each part, behind each other; a text, never the first part, is in every row."""
+    shape = np.shape(parts[0])[:-1]
+    rows = [
+        np.broadcast_to(np.frombuffer(part.encode(), np.uint8), (*shape, len(part))) if isinstance(part, str) else part
+        for part in parts
+    ]
+    return np.concatenate(rows, -1)
+
+
 def joined_samples(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Join the samples of each document by semicolons, (B, n, c) -> (B, n * (c + 1) - 1)."""
     n_documents, n_samples, width = samples.shape
@@ -127,6 +141,7 @@ def of_samples(
     draw: Callable[[tuple[int, int], np.random.Generator], NDArray[np.uint8]],
     *,
     twin_probability: float | None = None,
+    nats_std: float = 0.0,
     layout: str,
     derivation: str,
     role: Role,
@@ -141,6 +156,7 @@ def of_samples(
         texts: different samples.
         draw: ((documents, samples), generator) -> their characters, (documents, samples, width).
         twin_probability: probability that two samples are the same; None if all are equally likely.
+        nats_std: standard deviation of -ln p of a sample.
         layout: what a sample looks like.
         derivation: the entropy of a sample.
         role: what the language is for.
@@ -159,12 +175,46 @@ def of_samples(
         role=role,
         is_calibration=is_calibration,
         draw=lambda documents, generator: joined_samples(draw((documents, samples), generator)),
+        nats_std=math.sqrt(samples) * nats_std,
     )
 
 
-def binary_entropy(probability: float) -> float:
-    """Entropy of a coin in nats."""
-    return float(entropy(np.array([probability, 1 - probability]))) + 0.0  # no -0
+class Source(Protocol):
+    """What emits symbols, one after the other."""
+
+    @property
+    def symbols(self) -> int:
+        """Number of different symbols."""
+        ...
+
+    def twin_probability(self, length: int) -> float:
+        """Probability that two texts of `length` symbols are the same."""
+        ...
+
+    def nats_std(self, length: int) -> float:
+        """Standard deviation of -ln p of a text of `length` symbols."""
+        ...
+
+    def draw(self, documents: int, length: int, generator: np.random.Generator) -> NDArray[np.int64]:
+        """Draw texts, (documents, length) symbols."""
+        ...
 
 
-LN2 = math.log(2)
+def of_source(source: Source, length: int, **said: Any) -> Language:
+    """Make a language whose documents are symbols of a source, as letters; a small model comes near its floor.
+
+    Args:
+        source: what emits them.
+        length: symbols of a document.
+        **said: nats, derivation, role, and nats_error if it is not 0.
+    """
+    return Language(
+        characters=length,
+        twin_probability=source.twin_probability(length),
+        possible_texts=source.symbols**length,
+        layout=f"{length} symbols, letters from a to {chr(FIRST_LETTER + source.symbols - 1)}",
+        is_calibration=True,
+        draw=lambda documents, generator: (source.draw(documents, length, generator) + FIRST_LETTER).astype(np.uint8),
+        nats_std=source.nats_std(length),
+        **said,
+    )

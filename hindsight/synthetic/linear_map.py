@@ -4,19 +4,23 @@ A row of A has few ones, so that a bit of y is the sum of few bits of x; the inv
 of y is easy; backward, the bits of x that a model meets first are sums of many bits of y.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from hindsight.synthetic.language import (
     FIRST_DIGIT,
-    LN2,
     Language,
     Role,
-    binary_entropy,
+    entropy,
     involution,
     language_generator,
     of_samples,
+    side_by_side,
 )
+
+LN2 = math.log(2)
 
 
 def sparse_matrix(bits: int, nonzeros: int, generator: np.random.Generator) -> NDArray[np.uint8]:
@@ -77,10 +81,10 @@ def linear_map(bits: int, nonzeros: int, flips: float, samples: int, seed: int) 
         x = generator.integers(0, 2, (*shape, bits), np.uint8)
         flipped = generator.random((*shape, bits)) < flips if flips else np.zeros((*shape, bits), bool)
         y = (x @ matrix.T) % 2 ^ flipped
-        bar = np.full((*shape, 1), ord("|") - FIRST_DIGIT, np.uint8)
-        return (np.concatenate([x, bar, y], -1) + FIRST_DIGIT).astype(np.uint8)
+        digits = [(bits + FIRST_DIGIT).astype(np.uint8) for bits in (x, y)]
+        return side_by_side(digits[0], "|", digits[1])
 
-    noise = binary_entropy(flips)
+    noise = abs(float(entropy(np.array([flips, 1 - flips]))))  # no -0
     same_noise = flips**2 + (1 - flips) ** 2
     about = (
         f"y = A x over F2, A of {bits} x {bits}, invertible, {nonzeros} ones a row (of its inverse "
@@ -95,6 +99,7 @@ def linear_map(bits: int, nonzeros: int, flips: float, samples: int, seed: int) 
         2 ** (bits if flips == 0 else 2 * bits),
         draw,
         twin_probability=(same_noise / 2) ** bits,
+        nats_std=math.sqrt(bits * flips * (1 - flips)) * math.log((1 - flips) / flips) if flips else 0.0,
         layout=f"x|y, {bits} bits each",
         derivation=about,
         role=Role.null if nonzeros == 1 else Role.positive,

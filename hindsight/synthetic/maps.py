@@ -13,6 +13,7 @@ from hindsight.synthetic.language import (
     involution,
     language_generator,
     of_samples,
+    side_by_side,
 )
 
 
@@ -36,7 +37,7 @@ def code(samples: int, symbols: int, letters: int, seed: int) -> Language:
     def draw(shape: tuple[int, int], generator: np.random.Generator) -> NDArray[np.uint8]:
         x = generator.integers(0, words, shape)
         spelt = [digits_of(word, letters, symbols, FIRST_LETTER) for word in (x, code_W[x])]
-        return np.concatenate([spelt[0], np.full((*shape, 1), ord(">"), np.uint8), spelt[1]], -1)
+        return side_by_side(spelt[0], ">", spelt[1])
 
     return of_samples(
         samples,
@@ -68,8 +69,7 @@ def many_to_one(samples: int, values: int, multiplicity: int, seed: int) -> Lang
 
     def draw(shape: tuple[int, int], generator: np.random.Generator) -> NDArray[np.uint8]:
         x = generator.integers(0, values, shape)
-        bar = np.full((*shape, 1), ord(">"), np.uint8)
-        return np.concatenate([digits_of(x, widths[0]), bar, digits_of(map_X[x], widths[1])], -1)
+        return side_by_side(digits_of(x, widths[0]), ">", digits_of(map_X[x], widths[1]))
 
     return of_samples(
         samples,

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from hindsight.synthetic.language import Language, Role, digits_of, of_samples
+from hindsight.synthetic.language import Language, Role, digits_of, of_samples, side_by_side
 
 
 def primes_below(limit: int) -> NDArray[np.int64]:
@@ -37,8 +37,7 @@ def primes(digits: int, reversed_digits: bool, samples: int, seed: int) -> Langu
         p, q = known[np.minimum(first, second)], known[np.maximum(first, second)]
         step = -1 if reversed_digits else 1
         written = [digits_of(number, width)[..., ::step] for number, width in zip((p, q, p * q), widths, strict=True)]
-        signs = [np.full((*shape, 1), ord(sign), np.uint8) for sign in "*="]
-        return np.concatenate([written[0], signs[0], written[1], signs[1], written[2]], -1)
+        return side_by_side(written[0], "*", written[1], "=", written[2])
 
     return of_samples(
         samples,
