@@ -41,7 +41,8 @@ class StudyConfig:
     study: str = MISSING
     """Name of a study in conf/study/, or a path to a file of the same form, NAME.yaml."""
     scale: Scale = Scale.cpu
-    """tiny: seconds, to see that it works; cpu: at most 90 minutes on two cores; gpu: models and data of the paper."""
+    """tiny: seconds, to see that it works; cpu: at most 90 minutes on two cores; gpu: mostly
+    models and data of the paper (docs/studies.md)."""
     out: str | None = None
     """Folder for study.json, runs.csv, commands.sh, report and comparison; null for results/STUDY/SCALE."""
     runs_dir: str = "runs"
