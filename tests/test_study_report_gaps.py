@@ -275,6 +275,16 @@ def test_names_of_many_lines_do_not_lie_over_each_other():
     assert all(upper.y0 >= lower.y1 for upper, lower in itertools.pairwise(boxes))
 
 
+def test_one_gap_that_is_far_larger_leaves_room_for_the_others():
+    values = [0.1, -0.2, 0.3, 80.0]
+    with styled():
+        drawing = draw_rows([GapRow(f"{value}", value) for value in values], "rows", "gap (%)", "Gaps.")
+        places = [drawing.figure.axes[0].transData.transform((value, 0))[0] for value in values]
+    apart = np.diff(sorted(places))
+    assert min(apart) > 0.02 * sum(apart)
+    assert "linear to 1 on either side of 0, and logarithmic beyond" in drawing.caption
+
+
 def test_a_run_that_is_both_same_and_best_has_its_gap_though_its_folder_has_another_name(tmp_path):
     plain_runs = [
         made_up(tmp_path / "runs", {"order": order, "seed": seed}, 4.0 + 0.01 * seed)

@@ -34,7 +34,13 @@ MOST_POINTS = 200
 """Evaluations of a curve that are drawn."""
 WIDTH_INCHES = 4.6
 """On a phone of 390 pixels a point of the figure then is about a pixel of the page."""
+WIDE_INCHES = 9.2
+"""Of many panels: as wide as a page, which a phone scrolls."""
 FONT_POINTS = 10
+LEGEND_PER_INCH, LEGEND_LINE, LEGEND_INCHES = 14, 7, 0.18
+"""Characters of a legend in an inch, those that a line in it takes, and the height of one of its rows."""
+MOST_TIMES = 30
+"""So many times the median a value may be on a linear axis."""
 GAP_LABEL = "gap (nats/token)"
 STYLE = {
     "font.size": FONT_POINTS,
@@ -85,6 +91,11 @@ class Drawing:
     caption: str
     figure: "Figure"
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether it is as wide as a page."""
+        return self.figure.get_figwidth() > WIDTH_INCHES
+
 
 @contextmanager
 def styled() -> Iterator[None]:
@@ -98,11 +109,11 @@ def styled() -> Iterator[None]:
         yield
 
 
-def new_figure(height_inches: float) -> "Figure":
+def new_figure(height_inches: float, width_inches: float = WIDTH_INCHES) -> "Figure":
     """Make an empty figure, which belongs to no window."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(WIDTH_INCHES, height_inches))
+    return Figure(figsize=(width_inches, height_inches))
 
 
 def lay_out(drawings: Sequence[Drawing]) -> None:
@@ -198,6 +209,41 @@ def scale_to_the_end(axes: "Axes", values: Any) -> None:
 def thinned(steps: Sequence[int]) -> list[int]:
     """Leave out steps of a curve evenly, down to MOST_POINTS of them."""
     return [steps[i] for i in np.unique(np.linspace(0, len(steps) - 1, MOST_POINTS).astype(int))]
+
+
+def legend_above(figure: "Figure") -> None:
+    """Name all lines of a figure above it, each label once, in as many rows as they need.
+
+    Args:
+        figure: has a legend afterwards, and the room for it; one that has a single label is left as it is.
+    """
+    labels: dict[str, Any] = {}
+    for axes in figure.axes:
+        labels |= {label: line for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if len(labels) > 1:
+        width = LEGEND_PER_INCH * figure.get_figwidth() // (max(map(len, labels)) + LEGEND_LINE)
+        beside = max(1, min(len(labels), int(width)))
+        figure.set_figheight(figure.get_figheight() + LEGEND_INCHES * (-(-len(labels) // beside) - 1))
+        figure.legend(labels.values(), labels.keys(), loc="outside upper center", ncols=beside)
+
+
+def spread_out(axes: "Axes", sizes: Sequence[float]) -> str:
+    """Let one value that is far larger than most leave room for the others on the axis below.
+
+    Args:
+        axes: its x axis has 0 in it.
+        sizes: how far from 0 each value reaches.
+
+    Returns:
+        What a caption says of that axis; empty where it stays linear.
+    """
+    typical = float(np.median([*sizes])) if sizes else 0.0
+    if typical == 0 or max(sizes) <= MOST_TIMES * typical:
+        return ""
+    linear = 10.0 ** np.ceil(np.log10(typical))
+    axes.set_xscale("symlog", linthresh=linear)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "\u2212"))
+    return f" The axis is linear to {linear:g} on either side of 0, and logarithmic beyond."
 
 
 def ticks_at(axes: "Axes", values: Sequence[float]) -> None:

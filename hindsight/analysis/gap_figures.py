@@ -19,6 +19,7 @@ from hindsight.analysis.figure_style import (
     PALETTE,
     Drawing,
     new_figure,
+    spread_out,
     ticks_at,
 )
 
@@ -28,7 +29,7 @@ NULL_SHOWN = (
 )
 MOST_TICKS = 8
 """Values below a linear axis that are all named."""
-LABEL_WIDTH = 24
+LABEL_WIDTH = 26
 """Characters of a line beside a row."""
 
 
@@ -152,27 +153,30 @@ def draw_rows(rows: Sequence[GapRow], name: str, label: str, caption: str) -> Dr
         caption: what the figure is; what its bands and bars are is said behind it.
     """
     names = [textwrap.fill(row.name, LABEL_WIDTH) for row in rows]
-    n_lines = max(text.count("\n") + 1 for text in names)  # rows are as far apart as the longest name needs
-    figure = new_figure(0.8 + (0.12 + 0.19 * n_lines) * len(rows))
+    heights = [0.1 + 0.17 * (name.count("\n") + 1) for name in names]  # inches, as the axis is
+    places = [sum(heights[:i]) + height / 2 for i, height in enumerate(heights)]
+    figure = new_figure(0.7 + sum(heights))
     axes = figure.subplots()
-    for y, row in enumerate(rows):
+    for row, y, height in zip(rows, places, heights, strict=True):
         if row.null is not None:
-            axes.barh(y, 2 * row.null, left=-row.null, height=0.7, color=MUTED, alpha=0.25, linewidth=0)
+            axes.barh(y, 2 * row.null, left=-row.null, height=0.7 * height, color=MUTED, alpha=0.25, linewidth=0)
         if row.interval is not None:
             axes.plot(row.interval, [y, y], "-", color=GAP, linewidth=2.2)
         axes.plot(row.value, y, "o", color=GAP, markersize=5)
         axes.plot(row.published, [y] * len(row.published), "D", color=MUTED, markerfacecolor="none", markersize=5)
     axes.axvline(0, color=INK, linewidth=0.8)
-    axes.set(yticks=range(len(rows)), yticklabels=names, ylim=(len(rows) - 0.4, -0.6), xlabel=label)
+    axes.set(yticks=places, yticklabels=names, ylim=(sum(heights), 0), xlabel=label)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
-    axes.locator_params(axis="x", nbins=6)
     axes.use_sticky_edges = False
     axes.margins(x=0.05)
+    beyond = spread_out(axes, [max(map(abs, (row.value, *(row.interval or ())))) for row in rows])
+    if not beyond:
+        axes.locator_params(axis="x", nbins=6)
     if any(row.interval is not None for row in rows):
         caption += " Bars: 95% intervals over seeds."
     if any(row.null is not None for row in rows):
         caption += f" {NULL_SHOWN}"
     if any(row.published for row in rows):
         caption += " Grey diamonds: published values."
-    return Drawing(name, caption, figure)
+    return Drawing(name, caption + beyond, figure)

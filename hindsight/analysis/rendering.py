@@ -46,5 +46,7 @@ def stored(drawings: Sequence[Drawing], out: Path, prefix: str, written: list[Pa
         name = f"{prefix}-{drawing.name}" if prefix else drawing.name
         written += save(drawing.figure, out / FIGURES / name)
         svg = Markup(svg_of(drawing.figure, name, drawing.caption))  # noqa: S704 - matplotlib escapes text in SVG
-        shown_figures.append({"svg": svg, "caption": drawing.caption, "path": f"{FIGURES}/{name}"})
+        shown_figures.append(
+            {"svg": svg, "caption": drawing.caption, "path": f"{FIGURES}/{name}", "is_wide": drawing.is_wide}
+        )
     return shown_figures

@@ -17,10 +17,14 @@ from hindsight.analysis.figure_style import (
     MARKERS,
     MUTED,
     PALETTE,
+    WIDE_INCHES,
+    WIDTH_INCHES,
     Drawing,
     banded,
+    legend_above,
     new_figure,
     scale_to_the_end,
+    spread_out,
     thinned,
     ticks_at,
 )
@@ -28,11 +32,9 @@ from hindsight.analysis.gap_figures import LABEL_WIDTH
 from hindsight.studies.report_groups import Family, Gap
 from hindsight.studies.results import RunResult
 
-PANELS = 6
+PANELS = 12
 """Of one figure."""
 TITLE_WIDTH = 30
-LEGEND_WIDTH, LEGEND_LINE, LEGEND_INCHES = 66, 7, 0.18
-"""Characters of a figure's width in a legend, those that a line in it takes, and the height of one of its rows."""
 LINEAR_PERCENT = 1.0
 """To so far above and below the floor the axis is linear, and logarithmic beyond."""
 Look = tuple[str, str, str]
@@ -58,6 +60,7 @@ def draw_panels(
     caption: str,
     x_label: str,
     y_label: str,
+    is_y_shared: bool = False,
 ) -> list[Drawing]:
     """Draw a panel for each family, PANELS of them to a figure.
 
@@ -68,14 +71,16 @@ def draw_panels(
         caption: what they show.
         x_label: what stands below the axes.
         y_label: what stands beside them.
+        is_y_shared: whether all panels of a figure have one scale.
     """
     parts = [families[i : i + PANELS] for i in range(0, len(families), PANELS)]
     drawings: list[Drawing] = []
     for number, part in enumerate(parts):
-        columns = min(2, len(part))
+        columns = min(2, len(part)) if len(part) <= 4 else 3 if len(part) in (5, 6, 9) else 4
         rows = -(-len(part) // columns)
-        figure = new_figure(3.2 if columns == 1 else 1.0 + 2.1 * rows)
-        panels = [*figure.subplots(rows, columns, squeeze=False).flat]
+        height = 3.2 if columns == 1 else 0.9 + 2.1 * rows
+        figure = new_figure(height, WIDE_INCHES if columns > 2 else WIDTH_INCHES)
+        panels = [*figure.subplots(rows, columns, squeeze=False, sharey=is_y_shared).flat]
         for axes, family in zip(panels, part, strict=False):
             draw(axes, family)
             if len(families) > 1:
@@ -84,15 +89,9 @@ def draw_panels(
                 axes.locator_params(axis="x", nbins=4)
         for axes in panels[len(part) :]:
             axes.set_axis_off()
-        labels: dict[str, Any] = {}
-        for axes in figure.axes:
-            labels |= {label: line for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
         figure.supxlabel(x_label, fontsize=10)
         figure.supylabel(y_label, fontsize=10)
-        if len(labels) > 1:
-            beside = max(1, min(4, len(labels), LEGEND_WIDTH // (max(map(len, labels)) + LEGEND_LINE)))
-            figure.set_figheight(figure.get_figheight() + LEGEND_INCHES * (-(-len(labels) // beside) - 1))
-            figure.legend(labels.values(), labels.keys(), loc="outside upper center", ncols=beside, fontsize=9)
+        legend_above(figure)
         of = f" ({number + 1} of {len(parts)})" if len(parts) > 1 else ""
         drawings.append(Drawing(f"{name}{number + 1 if len(parts) > 1 else ''}", f"{caption}{of}", figure))
     return drawings
@@ -148,7 +147,7 @@ def _draw_curves_of(axes: Any, family: Family, order: str, look: Look) -> Any:
 
 
 def draw_above(axes: Any, family: Family, looks: Mapping[str, Look], floor: float, near: Sequence[float]) -> None:
-    """Draw by how much the loss of each order is above the floor, in % of it; what is below has a mark of its own.
+    """Draw by how much the loss of each order is above the floor, in % of it.
 
     Args:
         axes: where to.
@@ -157,20 +156,17 @@ def draw_above(axes: Any, family: Family, looks: Mapping[str, Look], floor: floa
         floor: nats per token.
         near: shares of the floor that are called near.
     """
-    lowest, floor_look = 0.0, {"color": INK, "linewidth": 0.9, "linestyle": (0, (2, 2))}
+    floor_look = {"color": INK, "linewidth": 0.9, "linestyle": (0, (2, 2))}
     for order, look in looks.items():
         for number, run in enumerate(run for _, run in sorted(family.runs.get(order, {}).items()) if run.evaluations):
             x = np.array([line["tokens"] for line in run.evaluations])
             y = np.array([100 * (line["loss_nats"] / floor - 1) for line in run.evaluations])
-            line = {"color": look[0], "linewidth": 1.2, "alpha": 0.9, "marker": look[2] if len(x) == 1 else None}
+            line = {"color": look[0], "linewidth": 1.1, "alpha": 0.9, "marker": look[2] if len(x) == 1 else None}
             axes.plot(x, y, look[1], label=order if number == 0 else None, **line)
-            axes.plot(x[y < 0], y[y < 0], "v", color=look[0], markersize=4)
-            lowest = min(lowest, float(y.min()))
     axes.axhline(0, label="floor", **floor_look)
     for share in near:
         axes.axhline(100 * share, **floor_look | {"color": MUTED})
     axes.set_yscale("symlog", linthresh=LINEAR_PERCENT, linscale=0.6)
-    axes.set_ylim(1.3 * lowest - 0.1, axes.get_ylim()[1])
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "\u2212"))
     in_units(axes)
 
@@ -216,6 +212,7 @@ def draw_null(families: Sequence[Family], gaps: Sequence[Gap], looks: Mapping[st
     figure = new_figure(1.1 + max(0.5, 0.13 * len(looks)) * len(families))
     axes = figure.subplots()
     compared = [order for order in looks if any(gap.order == order for gap in gaps)]
+    sizes: list[float] = []
     step = 0.7 / (len(looks) + max(len(compared), 1))
     for y, family in enumerate(families):
         for place, (order, look) in enumerate(looks.items()):
@@ -223,26 +220,28 @@ def draw_null(families: Sequence[Family], gaps: Sequence[Gap], looks: Mapping[st
             level = float(np.mean(losses)) if losses else 1.0
             apart = [100 * sign * (a - b) / level for a, b in itertools.combinations(losses, 2) for sign in (1, -1)]
             at = y + (place + max(len(compared), 1)) * step - 0.35 + step / 2
-            label = f"{order}, seed against seed" if apart else None
+            label = f"{order}, seeds" if apart else None
+            sizes += apart
             axes.plot(apart, [at] * len(apart), "|", color=look[0], markersize=8, markeredgewidth=1.3, label=label)
+    for y, family in enumerate(families):
         for gap in (gap for gap in gaps if gap.family is family):
             at = y + compared.index(gap.order) * step - 0.35 + step / 2
             color = GAP if len(compared) == 1 else looks[gap.order][0]
             label = "gap between orders" if len(compared) == 1 else f"gap of {gap.order}"
             if gap.interval_percent is not None:
                 axes.plot(gap.interval_percent, [at] * 2, "-", color=color, linewidth=2.2)
+            sizes.append(max(map(abs, (gap.percent, *(gap.interval_percent or ())))))
             axes.plot(gap.percent, at, "o", color=color, label=label)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set(yticks=range(len(families)), yticklabels=names, ylim=(len(families) - 0.4, -0.6), xlabel="difference (%)")
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
-    axes.locator_params(axis="x", nbins=6)
-    handles, labels = axes.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    figure.legend(
-        unique.values(), unique.keys(), loc="outside upper center", ncols=1 if len(unique) < 3 else 2, fontsize=9
-    )
+    axes.margins(x=0.05)
+    beyond = spread_out(axes, [*map(abs, sizes)])
+    if not beyond:
+        axes.locator_params(axis="x", nbins=6)
+    legend_above(figure)
     caption = "Differences between all pairs of seeds of one order, each in both signs: the null."
     if gaps:
         caption += " Beside it the gap between the orders, with its 95% interval over seeds."
-    return Drawing("null", caption, figure)
+    return Drawing("null", caption + beyond, figure)

@@ -79,7 +79,7 @@ def floors_section(groups: StudyGroups) -> Part:
     looks = looks_of(groups.orders)
     caption = (
         "How far the validation loss is above the floor, in % of it, over training; a line for each seed. The dashed "
-        f"grey lines are {' and '.join(f'{share:.0%}' for share in NEAR)} above. A triangle is a loss below the floor."
+        f"grey lines are {' and '.join(f'{share:.0%}' for share in NEAR)} above."
     )
     with styled():
         drawings = draw_panels(
@@ -89,6 +89,7 @@ def floors_section(groups: StudyGroups) -> Part:
             caption,
             "training tokens",
             "loss above the floor (%)",
+            is_y_shared=True,
         )
         lay_out(drawings)
     rows = [_row(groups, each) for family in shown_families for each in measured[family.name]]

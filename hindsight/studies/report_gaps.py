@@ -204,9 +204,11 @@ def _is_beside(each: Mapping[str, Any], gap: Gap, but: str = "") -> bool:
 
 
 def _gap_rows(groups: StudyGroups, published: list[dict[str, Any]]) -> Drawing:
+    references = {gap.found["reference"] for gap in groups.gaps}
+    against = f" against {references.pop()}" if len(references) == 1 else ""
     rows = [
         GapRow(
-            gap.name,
+            gap.name.removesuffix(against),
             gap.percent,
             gap.interval_percent,
             gap.null_percent,
@@ -214,7 +216,7 @@ def _gap_rows(groups: StudyGroups, published: list[dict[str, Any]]) -> Drawing:
         )
         for gap in groups.gaps
     ]
-    return draw_rows(rows, "gap", "gap (%)", "The gap of each group.")
+    return draw_rows(rows, "gap", f"gap{against} (%)", "The gap of each group.")
 
 
 def _published_blocks(groups: StudyGroups, published: list[dict[str, Any]]) -> list[Table | Text]:
@@ -276,11 +278,13 @@ def null_section(groups: StudyGroups) -> Part:
     if not rows:
         return Part([Text("No order of a group has two runs that are done, and so the null is not known.")])
     with styled():
-        drawings = [draw_null(groups.families[:MOST_NULLS], groups.gaps, looks_of(groups.orders))]
+        known = {row["name"] for row in rows}
+        families = [family for family in groups.families if family.name in known]
+        drawings = [draw_null(families[:MOST_NULLS], groups.gaps, looks_of(groups.orders))]
         lay_out(drawings)
     text = "Each line is of runs that differ in nothing but their seeds: what they differ by is chance."
     part = Part([Text(text), Figures(drawings), Table(NULL_COLUMNS, rows, TEXT)])
-    if len(groups.families) > MOST_NULLS:
+    if len(families) > MOST_NULLS:
         part.blocks.append(Text(f"The figure shows the first {MOST_NULLS} groups.", "note"))
     apart = [
         (name, f"runs of one order with other seeds lie {percent:.2g}% apart in the mean.") for name, percent in nulls
