@@ -4,12 +4,13 @@ import copy
 import csv
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from helpers.browser import IN_ATTRIBUTE, PHONE, PLANTED
-from helpers.reported_studies import FLOORS
+from helpers.reported_studies import FLOORS, ORDERS, SEEDS, made_up
 from helpers.small_study import compare, study_result
 from helpers.study_pages import (
     Study,
@@ -25,15 +26,51 @@ from hindsight.analysis.page import FOOTER, escaped
 from hindsight.errors import InputError
 from hindsight.studies import study_file
 from hindsight.studies.results import RunResult
-from hindsight.studies.study_report import SECTIONS, write_study_report
+from hindsight.studies.study_report import MOST_SAID, SECTIONS, write_study_report
 
 
 def test_the_first_words_are_the_answer_and_each_group_has_its_verdict(small_study):
     comparison = json.loads((small_study.out / "comparison" / "comparison.json").read_text())
     for group in comparison["groups"]:
         assert group["verdict"].replace(" -", " \u2212") in small_study.text
-    assert small_study.text.index("Nulls whose 95% interval of the gap contains 0") < 200
+    assert small_study.text.index("nulls show no gap and backward is harder in") < 200
     assert small_study.html.index("<svg") < small_study.html.index('id="runs"') < small_study.html.index('id="floors"')
+
+
+def of_groups(root: Path, gaps: Sequence[float]) -> Study:
+    """A study of so many corpora with such gaps, in nats, and a loss of 4 nats forward."""
+    runs = [
+        made_up(
+            root / "runs",
+            {"corpus": f"text{i}", "order": order, "seed": seed},
+            4.0 + (gap + 0.001 * seed) * (order == "backward"),
+            data_fingerprint=f"text{i}",
+        )
+        for i, gap in enumerate(gaps)
+        for order in ORDERS
+        for seed in SEEDS
+    ]
+    compare(root, runs)
+    return Study(root, study_result(runs, ["gap"]))
+
+
+def test_the_headline_names_two_gaps_and_counts_more(tmp_path):
+    two = of_groups(tmp_path / "two", [0.039, -0.041])
+    # Gaps of 0.039, 0.040 and 0.041 nats of 4: 1% in the mean, and 4.303 * 0.001 / sqrt(3) / 4 = 0.062% on either side.
+    said = "Backward is harder in 1 of 2 groups and easier in 1, after Holm's correction: "
+    assert two.text.index(f"{said}text0 +1.000% ± 0.062, text1 \u22121.000% ± 0.062.") < 200
+    three = of_groups(tmp_path / "three", [0.039, 0.039, -0.001])
+    assert three.text.index("Backward is harder in 2 of 3 groups, after Holm's correction.") < 200
+    said = "Backward is harder in 2 of 3 groups, easier in 0, not told apart in 1, by their own intervals; "
+    assert f"{said}after Holm's correction harder in 2, easier in 0." in three.text
+
+
+def test_groups_have_sentences_while_they_are_few_and_the_table_tells_of_all(tmp_path):
+    for n, times in ((MOST_SAID, MOST_SAID), (MOST_SAID + 1, 0)):
+        report = of_groups(tmp_path / str(n), [*[0.039] * (n - 1), -0.041])
+        assert report.text.count("(3 seeds); the null is") == times
+        rows = report.table("null (%)")
+        assert [row["the order is"] for row in rows] == [*["harder"] * (n - 1), "easier"]
 
 
 def test_all_runs_are_listed_with_state_step_and_losses_and_in_csv_with_all_digits(small_study, study_runs):

@@ -101,14 +101,42 @@ def tally(
     n, few = len(signs), signs.count(None)
     if few == n:
         return f"no verdict: there are too few seeds{f' in all {n} {what}' if n > 1 else ''}."
-    order = orders[0] if len({*orders}) == 1 else "the other order"
-    said = f"{order} is harder in {signs.count(1)} of {n} {what}, easier in {signs.count(-1)}"
+    said = f"{_order_of(orders)} is harder in {signs.count(1)} of {n} {what}, easier in {signs.count(-1)}"
     said += f", not told apart in {signs.count(0)}" if 0 in signs else ""
     if n - few > 1:
-        corrected = [sign if p is None or p < SIGNIFICANT_P else 0 for sign, p in zip(signs, p_holm, strict=True)]
+        corrected = _corrected(signs, p_holm)
         said += f", by their own intervals; after Holm's correction harder in {corrected.count(1)}"
         said += f", easier in {corrected.count(-1)}"
     return f"{said}; too few seeds in {few}." if few else f"{said}."
+
+
+def short_tally(
+    orders: Sequence[str], signs: Sequence[int | None], p_holm: Sequence[float | None], what: str = "groups"
+) -> str:
+    """Say what is left of a tally after Holm's correction, in a sentence short enough for the head of a page.
+
+    Args:
+        orders: as those of `tally`, as is all else.
+        signs: of each gap.
+        p_holm: of each gap.
+        what: the things that have these gaps.
+    """
+    n, few = len(signs), signs.count(None)
+    if n - few < 2:
+        return tally(orders, signs, p_holm, what)
+    corrected = _corrected(signs, p_holm)
+    harder, easier = corrected.count(1), corrected.count(-1)
+    said = f"{_order_of(orders)} is harder in {harder} of {n} {what}{f' and easier in {easier}' if easier else ''}"
+    return f"{said}, after Holm's correction{f'; too few seeds in {few}' if few else ''}."
+
+
+def _order_of(orders: Sequence[str]) -> str:
+    return orders[0] if len({*orders}) == 1 else "the other order"
+
+
+def _corrected(signs: Sequence[int | None], p_holm: Sequence[float | None]) -> list[int | None]:
+    """Signs that are left after Holm's correction."""
+    return [sign if p is None or p < SIGNIFICANT_P else 0 for sign, p in zip(signs, p_holm, strict=True)]
 
 
 def _no_verdict(group: dict[str, Any]) -> str:

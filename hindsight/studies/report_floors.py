@@ -9,18 +9,18 @@ import numpy as np
 from hindsight.analysis import inference
 from hindsight.analysis.figure_style import lay_out, styled
 from hindsight.analysis.inference import TTest
-from hindsight.analysis.page import Bullets, Figures, Table, Text
+from hindsight.analysis.page import Block, Bullets, Figures, Table, Text
+from hindsight.analysis.verdict import sign_of
 from hindsight.studies.report_figures import draw_above, draw_panels, looks_of
 from hindsight.studies.report_groups import BACKWARD, FORWARD, Family, Gap, StudyGroups
-from hindsight.studies.report_nearness import NEAR, Arrivals, arrivals_of, races
-from hindsight.studies.report_parts import FEW, Part, estimate, mean, percent
+from hindsight.studies.report_nearness import NEAR, Arrivals, Race, arrivals_of, races
+from hindsight.studies.report_parts import FEW, Part, capitalized, estimate, mean
 from hindsight.studies.report_sample import SAMPLE_WORDS, Sample, sample_of, warning_below
 
 CALIBRATED_PERCENT = 2.0
 """A model is calibrated whose loss is no further from the floor."""
 COLUMNS = {
     "name": "group",
-    "role": "role",
     "order": "order",
     "seeds": "seeds",
     "loss": "loss (nats/token)",
@@ -28,11 +28,27 @@ COLUMNS = {
     "percent": "above the floor (%), 95% interval",
     "sample": "sample error (%)",
     "documents": "held-out documents",
-    "within": "within 2%",
 }
-COLUMNS |= {f"near{share}": f"tokens to within {share:.0%}" for share in NEAR}
-COLUMNS |= {f"n_near{share}": f"seeds within {share:.0%}" for share in NEAR}
-TEXT = {"name": "wide", "role": "", "order": ""}
+NULL_COLUMNS = {
+    "name": "null",
+    "contains": "95% interval contains 0",
+    "interval": "gap of backward (nats/token)",
+    "seeds": "seeds",
+}
+CALIBRATION_COLUMNS = {
+    "name": "calibration",
+    "within": "within 2% in every order",
+    "furthest": "furthest from the floor (%)",
+    "order": "in order",
+}
+NEAR_COLUMNS = {
+    "near": "tokens to within {:.0%}",
+    "n_near": "seeds within {:.0%}",
+    "sooner": "sooner within {:.0%}, by seed",
+}
+POSITIVE_COLUMNS = {"name": "positive", "order": "order"}
+POSITIVE_COLUMNS |= {f"{key}{share}": heading.format(share) for share in NEAR for key, heading in NEAR_COLUMNS.items()}
+TEXT = {"name": "wide", "order": "", **{f"sooner{share}": "" for share in NEAR}}
 NULL, CALIBRATION, POSITIVE = "null", "calibration", "positive"
 
 
@@ -92,14 +108,14 @@ def floors_section(groups: StudyGroups) -> Part:
             is_y_shared=True,
         )
         lay_out(drawings)
-    rows = [_row(groups, each) for family in shown_families for each in measured[family.name]]
+    rows = [_row(each) for family in shown_families for each in measured[family.name]]
     warnings = [each.warning for family in shown_families for each in measured[family.name]]
     part.blocks += [Text(warning, "warning") for warning in warnings if warning]
     part.blocks += [Figures(drawings), Table(COLUMNS, rows, TEXT), Text(SAMPLE_WORDS, "note")]
     if any(each.above and not each.above.interval for of in measured.values() for each in of):
         part.blocks.append(Text(FEW))
-    part.answers = _answers(groups, measured, shown_families)
-    part.headline = _headline(groups, measured, shown_families)
+    part.headline, part.counts = _counted(groups, measured, shown_families)
+    part.tables = _tables(groups, measured, shown_families)
     languages = dict.fromkeys(str(family.axes.get("corpus")) for family in shown_families)
     part.blocks.append(Text("How each floor is derived:"))
     part.blocks.append(Bullets([(name, str(groups.result.floors[name].get("derivation") or "")) for name in languages]))
@@ -136,16 +152,11 @@ def _measured(groups: StudyGroups, family: Family) -> list[Measured]:
     return found
 
 
-def _role(groups: StudyGroups, family: Family) -> str:
-    return str(groups.result.floors[str(family.axes.get("corpus"))].get("role") or "")
-
-
-def _row(groups: StudyGroups, each: Measured) -> dict[str, Any]:
+def _row(each: Measured) -> dict[str, Any]:
     above = each.above
     interval = [100 * end for end in above.interval] if above and above.interval else None
-    row = {
+    return {
         "name": each.family.name,
-        "role": _role(groups, each.family),
         "order": each.order,
         "seeds": len(each.losses),
         "loss": mean([*each.losses.values()]),
@@ -153,80 +164,118 @@ def _row(groups: StudyGroups, each: Measured) -> dict[str, Any]:
         "percent": None if above is None else estimate(100 * above.mean, interval),
         "sample": None if each.sample.percent is None else f"{each.sample.percent:.2g}",
         "documents": each.sample.documents,
-        "within": each.is_calibrated if _is(groups, each.family, CALIBRATION) else None,
     }
-    for share, of in each.arrivals.items():
-        row[f"near{share}"] = None if of.mean is None else round(of.mean)
-        row[f"n_near{share}"] = f"{len(of.near)} of {len(of.tokens)}"
+
+
+def _tables(groups: StudyGroups, measured: Mapping[str, list[Measured]], families: list[Family]) -> list[Block]:
+    """Give a table for each thing that languages are asked for: nulls, calibrations, positives."""
+    nulls = [
+        _null_row(gap)
+        for family in families
+        if _is(groups, family, NULL)
+        for gap in _gaps_of_directions(groups, family)
+    ]
+    calibrations = [_calibration_row(measured[each.name]) for each in families if _is(groups, each, CALIBRATION)]
+    positives = [row for each in _positives(groups, measured, families) for row in _positive_rows(each)]
+    tables = ((NULL_COLUMNS, nulls), (CALIBRATION_COLUMNS, calibrations), (POSITIVE_COLUMNS, positives))
+    return [Table(columns, rows, TEXT) for columns, rows in tables if rows]
+
+
+def _null_row(gap: Gap) -> dict[str, Any]:
+    interval = gap.interval_nats
+    return {
+        "name": gap.family.name,
+        "seeds": len(gap.found["seeds"]),
+        "interval": estimate(gap.found["gap"]["mean_nats"], interval, least=4),
+        "contains": "too few seeds" if interval is None else interval[0] <= 0 <= interval[1],
+    }
+
+
+def _calibration_row(measured: list[Measured]) -> dict[str, Any]:
+    row = {"name": measured[0].family.name, "furthest": None, "order": None, "within": _is_within(measured)}
+    known = [(100 * each.above.mean, each.order) for each in measured if each.above is not None]
+    if known:
+        furthest, order = max(known, key=lambda of: abs(of[0]))
+        row |= {"furthest": f"{furthest:+.2f}".replace("-", "\u2212"), "order": order}
     return row
 
 
-def _answers(
+def _is_within(measured: Sequence[Measured]) -> bool | None:
+    """Whether all orders of a language are calibrated; None while none is not, and of one no run is done."""
+    each_order = [each.is_calibrated for each in measured]
+    return False if False in each_order else None if None in each_order else True
+
+
+def _positives(
     groups: StudyGroups, measured: Mapping[str, list[Measured]], families: list[Family]
-) -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    for family in families:
-        if _is(groups, family, CALIBRATION):
-            found.append((f"{family.name} ({CALIBRATION})", _calibration(measured[family.name])))
-        if _is(groups, family, NULL):
-            found.append((f"{family.name} ({NULL})", _null(groups, family)))
-        if _role(groups, family) == POSITIVE:
-            found.append((f"{family.name} ({POSITIVE})", _speed(measured[family.name])))
-    return found
+) -> list[list[Measured]]:
+    return [measured[family.name] for family in families if _is(groups, family, POSITIVE)]
 
 
-def _headline(groups: StudyGroups, measured: Mapping[str, list[Measured]], families: list[Family]) -> str:
-    """Count the languages that are calibrated, and the nulls whose interval contains 0."""
-    said: list[str] = []
-    calibrated = [
-        all(each.is_calibrated for each in measured[family.name])
-        for family in families
-        if _is(groups, family, CALIBRATION)
-    ]
-    if calibrated:
-        n = f"{sum(calibrated)} of {len(calibrated)}"
-        said.append(f"Within {CALIBRATED_PERCENT:g}% of the floor in every order, where that is asked for: {n}.")
-    gaps = [gap for family in families if _is(groups, family, NULL) for gap in _gaps_of_directions(groups, family)]
-    if gaps:
-        intervals = [gap.interval_nats for gap in gaps]
-        known = [interval for interval in intervals if interval is not None]
-        n, few = sum(low <= 0 <= high for low, high in known), len(intervals) - len(known)
-        too_few = f" (too few seeds in {few})" if few else ""
-        said.append(f"Nulls whose 95% interval of the gap contains 0: {n} of {len(gaps)}{too_few}.")
-    positives = [of for family in families if (of := measured[family.name]) and _role(groups, family) == POSITIVE]
-    return " ".join([*said, *_sooner(positives)])
+def _positive_rows(measured: list[Measured]) -> list[dict[str, Any]]:
+    """Say after how many tokens each order came near the floor, and beside it whether forward was sooner."""
+    found = {share: {race.other: race for race in _races([measured], share)} for share in NEAR}
+    rows: list[dict[str, Any]] = []
+    for each in measured:
+        row: dict[str, Any] = {"name": each.family.name, "order": each.order}
+        for share, of in each.arrivals.items():
+            row[f"near{share}"] = None if of.mean is None else round(of.mean)
+            row[f"n_near{share}"] = f"{len(of.near)} of {len(of.tokens)}"
+            row[f"sooner{share}"] = found[share][each.order].short if each.order in found[share] else None
+        rows.append(row)
+    return rows
 
 
-def _sooner(found: Sequence[Sequence[Measured]]) -> list[str]:
-    """Say for each share that is near in how many runs forward is sooner there than each other order."""
-    what = "seeds" if len(found) == 1 else "pairs of runs"
-    said = {
-        share: [each.said(what) for each in races([[m.arrivals[share] for m in of] for of in found])] for share in NEAR
-    }
-    return [f"To within {share:.0%} of the floor: {'; '.join(of)}." for share, of in said.items() if of]
+def _races(found: Sequence[Sequence[Measured]], share: float) -> list[Race]:
+    return races([[each.arrivals[share] for each in of] for of in found])
+
+
+def _counted(
+    groups: StudyGroups, measured: Mapping[str, list[Measured]], families: list[Family]
+) -> tuple[str, list[tuple[str, str]]]:
+    """Count calibrations at their floor, nulls without a gap and positives with one, and which order is sooner.
+
+    Returns:
+        A headline, and the counts.
+    """
+    short: list[str] = []
+    counts: list[str] = []
+    within = [_is_within(measured[family.name]) for family in families if _is(groups, family, CALIBRATION)]
+    if within:
+        n = f"{within.count(True)} of {len(within)}"
+        short.append(f"{n} calibrations reach their floors")
+        counts.append(f"Within {CALIBRATED_PERCENT:g}% of the floor in every order, where that is asked for: {n}.")
+    if signs := _signs(groups, families, NULL):
+        n, too_few = f"{signs.count(0)} of {len(signs)}", _too_few(signs)
+        short.append(f"{n} nulls{too_few} show no gap")
+        counts.append(f"Nulls whose 95% interval of the gap contains 0: {n}{too_few}.")
+    if signs := _signs(groups, families, POSITIVE):
+        n, too_few = f"{signs.count(1)} of {len(signs)}", _too_few(signs)
+        short.append(f"{BACKWARD} is harder in {n} positives{too_few}")
+        counts.append(f"Positives in which {BACKWARD} is harder, by the 95% interval of the gap: {n}{too_few}.")
+    positives = _positives(groups, measured, families)
+    what = "seeds" if len(positives) == 1 else "pairs of runs"
+    for share in NEAR:
+        if said := "; ".join(each.said(what) for each in _races(positives, share)):
+            counts.append(f"To within {share:.0%} of the floor: {said}.")
+    headline = " and ".join([", ".join(short[:-1]), short[-1]] if len(short) > 1 else short)
+    return f"{capitalized(headline)}." if headline else "", [("", said) for said in counts]
+
+
+def _signs(groups: StudyGroups, families: Sequence[Family], role: str) -> list[int | None]:
+    """Give the sign of each gap between the directions of languages of a role; None with too few seeds."""
+    of_role = [family for family in families if _is(groups, family, role)]
+    return [sign_of(gap.interval_nats) for family in of_role for gap in _gaps_of_directions(groups, family)]
+
+
+def _too_few(signs: Sequence[int | None]) -> str:
+    return f" (too few seeds in {signs.count(None)})" if None in signs else ""
 
 
 def _is(groups: StudyGroups, family: Family, role: str) -> bool:
     """Whether a language has a role; one may have several."""
     about = groups.result.floors[str(family.axes.get("corpus"))]
     return about.get("role") == role or bool(about.get(f"is_{role}"))
-
-
-def _calibration(measured: list[Measured]) -> str:
-    known = [each for each in measured if each.above is not None]
-    if not known:
-        return "No run is done."
-    beyond = [
-        f"{each.order} {percent(100 * (each.above.mean if each.above else 0))}"
-        for each in known
-        if not each.is_calibrated
-    ]
-    if beyond:
-        return f"The loss is not within {CALIBRATED_PERCENT:g}% of the floor in every order: {', '.join(beyond)}."
-    largest = max((100 * each.above.mean for each in known if each.above), key=abs)
-    return (
-        f"In every order the loss is within {CALIBRATED_PERCENT:g}% of the floor; the furthest is {percent(largest)}."
-    )
 
 
 def _gaps_of_directions(groups: StudyGroups, family: Family) -> list[Gap]:
@@ -236,29 +285,3 @@ def _gaps_of_directions(groups: StudyGroups, family: Family) -> list[Gap]:
         for gap in groups.gaps
         if gap.family is family and (gap.found["reference"], gap.order) == (FORWARD, BACKWARD)
     ]
-
-
-def _null(groups: StudyGroups, family: Family) -> str:
-    """Say whether the interval of the gap between the directions contains 0."""
-    gaps = _gaps_of_directions(groups, family)
-    said: list[str] = []
-    for gap in gaps:
-        what = f"{gap.order} against {gap.found['reference']}"
-        if gap.interval_nats is None:
-            said.append(f"Whether the gap is 0 cannot be told of {what}: there are fewer than 3 seeds.")
-            continue
-        low, high = gap.interval_nats
-        contains = "contains 0" if low <= 0 <= high else "does not contain 0"
-        gap_nats = estimate(gap.found["gap"]["mean_nats"], gap.interval_nats, least=4)
-        said.append(f"The 95% interval of the gap ({what}) {contains}: {gap_nats} nats/token.")
-    return " ".join(said) or "The two directions have no runs to compare."
-
-
-def _speed(measured: list[Measured]) -> str:
-    """Say after how many tokens each order came near the floor, and which was sooner, seed by seed."""
-    said: list[str] = []
-    for share in NEAR:
-        found = [each.arrivals[share] for each in measured]
-        told = [", ".join(each.said for each in found), *(each.said() for each in races([found]))]
-        said.append(f"Within {share:.0%} of the floor: {'; '.join(told)}.")
-    return " ".join(said)

@@ -1,7 +1,7 @@
 """Sections of a study's report: gaps beside their nulls, curves, and the null by itself."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,22 +11,24 @@ from hindsight.analysis import inference
 from hindsight.analysis.figure_style import Drawing, lay_out, styled
 from hindsight.analysis.gap_figures import GapPoint, GapRow, Published, draw_against, draw_rows
 from hindsight.analysis.page import Figures, Table, Text
-from hindsight.analysis.verdict import sign_of_gap, tally
+from hindsight.analysis.verdict import digits_of, short_tally, sign_of_gap, tally
 from hindsight.config.order import DIRECTIONS
 from hindsight.studies.report_figures import draw_curves, draw_null, draw_panels, looks_of
 from hindsight.studies.report_groups import ORDER_AXES, Gap, NumberAxis, StudyGroups, drawable, line_of, number_axes
-from hindsight.studies.report_parts import FEW, REVERSED, Part, estimate, mean, with_minus
+from hindsight.studies.report_parts import FEW, REVERSED, Part, capitalized, estimate, mean, with_minus
 
 GAP_COLUMNS = {
     "name": "group",
+    "result": "the order is",
     "seeds": "seeds",
-    "of_reference": "reference (nats/token)",
-    "of_order": "order (nats/token)",
-    "nats": "gap (nats/token), 95% interval",
     "percent": "gap (%), 95% interval",
     "null": "null (%)",
     "p": "p",
+    "nats": "gap (nats/token), 95% interval",
+    "of_reference": "reference (nats/token)",
+    "of_order": "order (nats/token)",
 }
+"""What tells most stands first: on a narrow screen the rest is reached by scrolling."""
 NULL_COLUMNS = {
     "name": "group",
     "order": "order",
@@ -43,9 +45,13 @@ PUBLISHED_COLUMNS = {
     "name": "held beside",
     "ours": "our gap (%), 95% interval",
 }
-TEXT = {"name": "wide", "order": "", "label": "wide"}
+RESULTS = {1: "harder", -1: "easier", 0: "not told apart", None: "too few seeds"}
+"""By the sign of a gap."""
+TEXT = {"name": "wide", "order": "", "result": "", "label": "wide"}
 ROLES = {"null": "Nulls", "calibration": "Calibrations", "positive": "Positives"}
 """Synthetic languages, by the role that floor.json names."""
+MOST_IN_HEADLINE = 2
+"""Gaps that the headline names each."""
 MOST_NULLS = 16
 """Groups in the figure of the null."""
 NULL_WORDS = (
@@ -83,7 +89,7 @@ def gap_section(groups: StudyGroups) -> Part:
     part = Part([Text(NULL_WORDS), Figures(drawings), Table(columns, rows, TEXT)])
     part.headline = with_minus(groups.gaps[0].found["verdict"])
     if len(groups.gaps) > 1:
-        part.headline = _counted(groups, holm)
+        part.headline, part.counts = _counted(groups, holm)
         part.answers = [(gap.name, with_minus(gap.found["verdict"])) for gap in groups.gaps]
     if any(gap.is_of_reversed_text for gap in groups.gaps):
         part.blocks.append(Text(REVERSED))
@@ -101,24 +107,44 @@ def gap_section(groups: StudyGroups) -> Part:
     return part
 
 
-def _counted(groups: StudyGroups, holm: Mapping[str, float]) -> str:
-    """Count the groups in which the order is harder; synthetic languages apart by what they are for."""
+def _counted(groups: StudyGroups, holm: Mapping[str, float]) -> tuple[str, list[tuple[str, str]]]:
+    """Count the groups in which the order is harder; synthetic languages apart by what they are for.
+
+    A kind all of whose groups have too few seeds, as calibrations may have, is left out beside others that have enough.
+
+    Returns:
+        A headline, and the counts.
+    """
     kinds: dict[str, list[Gap]] = {}
     for gap in groups.gaps:
         floor = groups.result.floors.get(str(gap.family.axes.get("corpus")), {})
         is_of_directions = (gap.found["reference"], gap.order) == DIRECTIONS
         role = ROLES.get(str(floor.get("role")), "") if is_of_directions else "Other orders"
         kinds.setdefault(role if floor else "", []).append(gap)
-    said: list[str] = []
-    for kind, gaps in kinds.items():
-        signs = [sign_of_gap(gap.found["gap"]) for gap in gaps]
-        by_characters = any(gap.is_of_reversed_text for gap in gaps)
-        if by_characters:
-            signs = [-sign if sign and gap.is_of_reversed_text else sign for gap, sign in zip(gaps, signs, strict=True)]
-        orders = [f"{gap.order}{' (in characters)' if by_characters else ''}" for gap in gaps]
-        counted = tally(orders, signs, [holm.get(gap.found["name"]) for gap in gaps])
-        said.append(f"{kind}: {counted}" if kind else counted[:1].upper() + counted[1:])
-    return " ".join(said)
+    signs = {kind: _signs_of(gaps, holm) for kind, gaps in kinds.items()}
+    with_verdict = {kind: of for kind, of in signs.items() if any(sign is not None for sign in of[1])}
+    counts = [(kind, tally(*of) if kind else capitalized(tally(*of))) for kind, of in (with_verdict or signs).items()]
+    headline = capitalized(short_tally(*_signs_of(groups.gaps, holm)))
+    if len(groups.gaps) <= MOST_IN_HEADLINE and all(gap.interval_percent for gap in groups.gaps):
+        each = ", ".join(f"{gap.name} {_with_half(gap)}" for gap in groups.gaps)
+        headline = f"{headline.removesuffix('.')}: {each}."
+    return headline, counts
+
+
+def _signs_of(gaps: Sequence[Gap], holm: Mapping[str, float]) -> tuple[list[str], list[int | None], list[float | None]]:
+    """Give orders, signs and corrected p values of gaps, of reversed text by how characters are read."""
+    by_characters = any(gap.is_of_reversed_text for gap in gaps)
+    signs = [sign_of_gap(gap.found["gap"]) for gap in gaps]
+    signs = [-sign if sign and gap.is_of_reversed_text else sign for gap, sign in zip(gaps, signs, strict=True)]
+    orders = [f"{gap.order}{' (in characters)' if by_characters else ''}" for gap in gaps]
+    return orders, signs, [holm.get(gap.found["name"]) for gap in gaps]
+
+
+def _with_half(gap: Gap) -> str:
+    """Write a gap that has an interval: +0.14% ± 0.88."""
+    low, high = gap.interval_percent or (0.0, 0.0)
+    digits = digits_of((high - low) / 2)
+    return with_minus(f"{gap.percent:+.{digits}f}% \u00b1 {(high - low) / 2:.{digits}f}")
 
 
 def _gap_row(gap: Gap, holm: Mapping[str, float]) -> dict[str, Any]:
@@ -132,6 +158,7 @@ def _gap_row(gap: Gap, holm: Mapping[str, float]) -> dict[str, Any]:
         "of_order": mean(losses[gap.order]),
         "nats": estimate(found["mean_nats"], gap.interval_nats, least=4),
         "percent": estimate(gap.percent, gap.interval_percent),
+        "result": RESULTS[sign_of_gap(found)],
         "null": None if gap.null_percent is None else f"{gap.null_percent:.2g}",
         "p": f"{holm[gap.found['name']]:.2g}"
         if gap.interval_nats and holm.get(gap.found["name"]) is not None

@@ -35,15 +35,6 @@ class Arrivals:
         """Mean over seeds; None unless all runs came near."""
         return mean(self.near) if len(self.near) == len(self.tokens) else None
 
-    @property
-    def said(self) -> str:
-        """Say it in a few words."""
-        if self.mean is not None:
-            return f"{self.order} after {round(self.mean):,} tokens"
-        if self.near:
-            return f"{self.order} in {len(self.near)} of {len(self.tokens)} runs"
-        return f"{self.order} not within its budget"
-
 
 @dataclass(frozen=True)
 class Race:
@@ -67,6 +58,12 @@ class Race:
     def n(self) -> int:
         """Pairs."""
         return self.sooner + self.later + self.same + self.neither + self.is_open
+
+    @property
+    def short(self) -> str:
+        """Name who was sooner in how many pairs, as a cell of a table says it."""
+        counts = {self.one: self.sooner, self.other: self.later, "both": self.same, "neither": self.neither}
+        return ", ".join(f"{who} in {n}" for who, n in (counts | {"not known yet": self.is_open}).items() if n)
 
     def said(self, what: str = "seeds") -> str:
         """Say it, beginning with the order.

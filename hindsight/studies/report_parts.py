@@ -27,10 +27,14 @@ class Part:
     """What a section has found."""
 
     blocks: list[Block]
-    answers: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
-    """What it answers, in a sentence for each thing that is named first."""
     headline: str = ""
-    """All that in one sentence."""
+    """What it answers, in one short sentence."""
+    counts: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    """What the headline is a summary of, in a sentence for each kind that is named first; empty where it says all."""
+    answers: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    """The same of each thing that is named first, as of each group."""
+    tables: list[Block] = field(default_factory=list[Block])
+    """What is answered, as tables for the head of the page."""
 
 
 def estimate(value: float | None, interval: Sequence[float] | None, least: int = 2) -> str:
@@ -53,6 +57,11 @@ def estimate(value: float | None, interval: Sequence[float] | None, least: int =
 def percent(value: float | None) -> str:
     """Write a share in % as it stands in a sentence."""
     return MISSING if value is None else f"{value:+.2f}%".replace("-", "\u2212")
+
+
+def capitalized(text: str) -> str:
+    """Begin a sentence with a capital letter; names in it stay as they are."""
+    return text[:1].upper() + text[1:]
 
 
 def with_minus(text: str) -> str:

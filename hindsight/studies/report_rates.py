@@ -1,6 +1,6 @@
 """Section of a study's report: the learning rate of each order, and the gap at the same rate and best against best."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,11 +8,11 @@ import numpy as np
 from hindsight.analysis.figure_style import lay_out, styled
 from hindsight.analysis.inference import FEWEST_SEEDS
 from hindsight.analysis.page import Block, Figures, Table, Text
-from hindsight.analysis.verdict import sign_of, tally
+from hindsight.analysis.verdict import short_tally, sign_of, tally
 from hindsight.runs import is_number
 from hindsight.studies.report_figures import draw_panels, draw_rates, looks_of
 from hindsight.studies.report_groups import FORWARD, NOT_FAMILY, Family, StudyGroups, names_of, order_of
-from hindsight.studies.report_parts import FEW, Part, compared, corrected, estimate, percents, said_of_gap
+from hindsight.studies.report_parts import FEW, Part, capitalized, compared, corrected, estimate, percents, said_of_gap
 from hindsight.studies.results import RunResult
 from hindsight.studies.study_file import BEST, SAME
 
@@ -58,11 +58,13 @@ def learning_rate_section(groups: StudyGroups) -> Part:
         ]
     part = Part(blocks)
     rows = _gap_rows(groups, full, part)
-    part.headline = _headline(rows)
+    part.headline, counts = _counted(rows, short_tally), _counted(rows, tally)
     at_best = [answer for answer in part.answers if answer[0].endswith(AT_BEST)]
     if len(at_best) == 1:  # one group: its own sentence, rather than a count of groups
-        part.headline = f"{AT_BEST[:1].upper()}{AT_BEST[1:]}, {at_best[0][1]}"
+        part.headline = f"{capitalized(AT_BEST)}, {at_best[0][1]}"
         part.answers.remove(at_best[0])
+    elif counts != part.headline:
+        part.counts = [("", counts)]
     if rows:
         part.blocks += [
             Text("The gap where both orders have the same learning rate, and where each has its own best."),
@@ -164,8 +166,9 @@ def _gap_rows(groups: StudyGroups, full: Mapping[str, Mapping[str, ByRate]], par
             for rate in rates:
                 rows += _row(name, "same rate", reference, order, (rate, of[reference][rate]), (rate, of[order][rate]))
             best = [(rate, of[each][rate]) for each in (reference, order) for rate in [_best_of(of[each])]]
-            rows += _row(name, BEST_AGAINST_BEST, reference, order, *best)
-            part.answers += _answer(name, AT_BEST, reference, order, *best)
+            at_best = _row(name, BEST_AGAINST_BEST, reference, order, *best)
+            rows += at_best
+            part.answers += [(f"{name}, {AT_BEST}", row["said"]) for row in at_best]
     return rows
 
 
@@ -180,9 +183,10 @@ def _rows_of_words(groups: StudyGroups, part: Part) -> list[dict[str, Any]]:
             if order != reference:
                 both = [(_rate_in(family, each), family.losses(each)) for each in (reference, order)]
                 said = BEST_AGAINST_BEST if which == BEST else "same rate"
-                rows += _row(name, said, reference, order, *both)
+                row = _row(name, said, reference, order, *both)
+                rows += row
                 at = AT_BEST if which == BEST else "at the same learning rate"
-                part.answers += _answer(name, at, reference, order, *both)
+                part.answers += [(f"{name}, {at}", each["said"]) for each in row]
     return rows
 
 
@@ -196,37 +200,40 @@ RateAndLosses = tuple[float | None, dict[int, float]]
 def _row(
     name: str, which: str, reference: str, order: str, of_reference: RateAndLosses, of_order: RateAndLosses
 ) -> list[dict[str, Any]]:
+    """A row of the table of gaps, with what is said of it; none where no seed has both orders."""
     tests = compared(of_reference[1], of_order[1])
     if tests is None:
         return []
     value, interval = percents(tests[1])
     rates = [None if rate is None else f"{rate:g}" for rate in (of_reference[0], of_order[0])]
-    row = {
-        "name": name,
-        "which": f"{order} against {reference}, {which}",
-        "reference_rate": rates[0],
-        "order_rate": rates[1],
-    }
-    seeds = len({*of_reference[1]} & {*of_order[1]})
-    row |= {"seeds": seeds, "nats": estimate(tests[0].mean, tests[0].interval, least=4)}
-    return [row | {"percent": estimate(value, interval), "order": order, "interval": interval, "p": tests[1].p}]
+    n_seeds = len({*of_reference[1]} & {*of_order[1]})
+    return [
+        {
+            "name": name,
+            "which": f"{order} against {reference}, {which}",
+            "reference_rate": rates[0],
+            "order_rate": rates[1],
+            "seeds": n_seeds,
+            "nats": estimate(tests[0].mean, tests[0].interval, least=4),
+            "percent": estimate(value, interval),
+            "order": order,
+            "interval": interval,
+            "p": tests[1].p,
+            "said": said_of_gap(order, reference, tests[1], n_seeds),
+        }
+    ]
 
 
-def _headline(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Count the groups in which an order is harder where each has its best rate, by the intervals over seeds."""
+def _counted(rows: Sequence[Mapping[str, Any]], count: Callable[..., str]) -> str:
+    """Count the groups in which an order is harder where each has its best rate, by the intervals over seeds.
+
+    Args:
+        rows: of the table of gaps.
+        count: how, as `tally` or `short_tally`.
+    """
     best = [row for row in rows if row["which"].endswith(BEST_AGAINST_BEST)]
     if not best:
         return ""
     signs = [sign_of(row["interval"]) for row in best]
-    said = tally([row["order"] for row in best], signs, corrected([row["p"] for row in best], signs))
-    return f"{AT_BEST[:1].upper()}{AT_BEST[1:]}, {said}"
-
-
-def _answer(
-    name: str, at: str, reference: str, order: str, of_reference: RateAndLosses, of_order: RateAndLosses
-) -> list[tuple[str, str]]:
-    tests = compared(of_reference[1], of_order[1])
-    if tests is None:
-        return []
-    n_seeds = len({*of_reference[1]} & {*of_order[1]})
-    return [(f"{name}, {at}", said_of_gap(order, reference, tests[1], n_seeds))]
+    said = count([row["order"] for row in best], signs, corrected([row["p"] for row in best], signs))
+    return f"{capitalized(AT_BEST)}, {said}"

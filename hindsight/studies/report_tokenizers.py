@@ -9,7 +9,7 @@ from hindsight.analysis.figure_style import Drawing, lay_out, styled
 from hindsight.analysis.gap_figures import GapRow, draw_rows
 from hindsight.analysis.page import Figures, Table, Text
 from hindsight.analysis.report_tables import TOKENIZER_COLUMNS
-from hindsight.analysis.verdict import sign_of, tally
+from hindsight.analysis.verdict import short_tally, sign_of, tally
 from hindsight.studies.report_groups import BY_CHARACTERS, StudyGroups, drawable, reads_characters_the_other_way
 from hindsight.studies.report_parts import FEW, REVERSED, Part, corrected, estimate
 
@@ -21,6 +21,7 @@ GAP_COLUMNS = {
     "nats_per_document": "nats/document, 95% interval",
     "bits_per_byte": "bits/byte, 95% interval",
 }
+KINDS = "kinds of tokens"
 TEXT = {"name": "wide", **dict.fromkeys(("data", "model", "order", "text_order"), "")}
 
 
@@ -47,7 +48,10 @@ def tokenizers_section(groups: StudyGroups) -> Part:
         if of_orders:
             part.blocks.append(Figures([_drawn(of_orders)]))
         part.blocks.append(Table(GAP_COLUMNS, of_gaps, TEXT))
-        part.headline = f"In bits a byte, {_counted([gap for _, gap in of_orders])}" if of_orders else ""
+        if of_orders:
+            counted = _signs_of([gap for _, gap in of_orders])
+            part.headline, counts = (f"In bits a byte, {of(*counted, KINDS)}" for of in (short_tally, tally))
+            part.counts = [("", counts)] if counts != part.headline else []
         if any(map(_is_the_other_way, gaps)):
             part.blocks.append(Text(REVERSED))
         if any(gap["bits_per_byte_interval"] is None for gap in gaps):
@@ -71,14 +75,14 @@ def _drawn(named: Sequence[tuple[str, Mapping[str, Any]]]) -> Drawing:
     return drawing
 
 
-def _counted(gaps: Sequence[Mapping[str, Any]]) -> str:
-    """Count the kinds of tokens in which an order is harder, by how characters are read."""
+def _signs_of(gaps: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[int | None], list[float | None]]:
+    """Give orders, signs and corrected p values of gaps, by how characters are read."""
     signs = [sign_of(gap["bits_per_byte_interval"]) for gap in gaps]
     p_holm = corrected([gap["bits_per_byte_p"] for gap in gaps], signs)
     by_characters = any(map(_is_the_other_way, gaps))
     read = [-sign if sign and _is_the_other_way(gap) else sign for gap, sign in zip(gaps, signs, strict=True)]
     orders = [f"{gap['order']}{' (in characters)' if by_characters else ''}" for gap in gaps]
-    return tally(orders, read, p_holm, "kinds of tokens")
+    return orders, read, p_holm
 
 
 def _name_of_kind(groups: StudyGroups, texts: Sequence[Mapping[str, Any]], gap: Mapping[str, Any]) -> str:

@@ -38,6 +38,9 @@ SECTIONS: dict[str, tuple[str, Callable[[StudyGroups], Part]]] = {
     "exact": ("What must be equal bit for bit", exact_section),
 }
 """Sections that a study may ask for, by the words of its `report:`."""
+NO_ANSWER = "There is no answer yet: no two runs that can be compared are done."
+MOST_SAID = 4
+"""Groups of which each has a sentence at the head of the page; more are in the tables alone."""
 OURS = re.compile(r"(gap(_against_\w+)?|curves\d*|floors\d*|learning_rate\d*|tokenizers|null)\.(png|pdf)")
 """Names of our figures: of no others is any removed."""
 
@@ -94,7 +97,8 @@ def _page(out: Path, groups: StudyGroups) -> Page:
     if unknown:
         raise InputError(f"report: {unknown[0]} is no section; choose from {', '.join(SECTIONS)}.")
     parts = {name: SECTIONS[name][1](groups) for name in asked}
-    verdict, answers = _answers([*parts.values()])
+    verdict = next((part.headline for part in parts.values() if part.headline), NO_ANSWER)
+    answers = _answers([*parts.values()])
     failed = result.comparison_error
     not_compared: list[Block] = [Text(f"The runs could not be compared: {failed}", "warning")] if failed else []
     head: list[Block] = [
@@ -102,6 +106,7 @@ def _page(out: Path, groups: StudyGroups) -> Page:
         *not_compared,
         *_main_figure(parts),
         *([Bullets(answers)] if answers else []),
+        *(block for part in parts.values() for block in part.tables),
     ]
     sections = [Section("runs", "Runs", [*runs_section(result), _links(out)])]
     sections += [Section(name.replace("_", "-"), SECTIONS[name][0], part.blocks) for name, part in parts.items()]
@@ -109,17 +114,17 @@ def _page(out: Path, groups: StudyGroups) -> Page:
     return Page(result.question, verdict, head, sections, _footer(result))
 
 
-def _answers(parts: Sequence[Part]) -> tuple[str, list[tuple[str, str]]]:
-    """Give what is said first and large, that of the first section that says anything, and what stands below it."""
-    headlines = [(part, part.headline) for part in parts if part.headline]
+def _answers(parts: Sequence[Part]) -> list[tuple[str, str]]:
+    """Give what stands below the headline of the first section that has one: what all sections have found."""
     answers: list[tuple[str, str]] = []
-    for place, part in enumerate(part for part in parts if part.headline or part.answers):
-        if place and part.headline:
+    place = 0
+    for part in parts:
+        if part.headline and place and not part.counts:
             answers.append(("", part.headline))
-        answers += part.answers
-    if headlines:
-        return headlines[0][1], answers
-    return "There is no answer yet: no two runs that can be compared are done.", answers
+        place += bool(part.headline)
+        answers += part.counts
+        answers += part.answers if len(part.answers) <= MOST_SAID else []
+    return answers
 
 
 def _main_figure(parts: dict[str, Part]) -> list[Block]:
