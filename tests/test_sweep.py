@@ -48,20 +48,20 @@ def test_tokens_of_epochs_are_those_of_the_data_and_unknown_where_it_is_elsewher
 def test_hours_come_from_a_run_that_was_as_fast_and_from_nothing_else(tmp_path: Path):
     settings = [*TINY, f"runs_dir={tmp_path}", "max_duration=7200tok"]
     forward = compose_config("train_composer", "direction=forward", *settings)
-    assert sweep.speed_of(forward) is None
+    assert sweep.EarlierRuns([tmp_path]).speed_of(forward) is None
     earlier = tmp_path / "earlier"
     earlier.mkdir()
     backward = compose_config("train_composer", "direction=backward", "seed=7", *settings)
     OmegaConf.save(OmegaConf.structured(backward), earlier / "config.yaml")
     speeds = [{"step": step, "train/tokens_per_second": speed} for step, speed in enumerate((1.0, 2.0, 30.0))]
     (earlier / "metrics.jsonl").write_text("\n".join(map(json.dumps, speeds)) + '\n{"step": 4, "train/tok')
-    assert sweep.speed_of(forward) == 2.0
+    assert sweep.EarlierRuns([tmp_path]).speed_of(forward) == 2.0
     assert sweep.table_of([forward, forward]).splitlines()[3].split() == ["2", "runs", "14,400", "2.00"]
     larger = compose_config("train_composer", "direction=forward", *settings, "model.n_layers=3")
-    assert sweep.speed_of(larger) is None
+    assert sweep.EarlierRuns([tmp_path]).speed_of(larger) is None
     config = (earlier / "config.yaml").read_text()
     (earlier / "config.yaml").write_text(config.replace("  tied_head: false\n", ""))  # begun before that key existed
-    assert sweep.speed_of(forward) == 2.0
+    assert sweep.EarlierRuns([tmp_path]).speed_of(forward) == 2.0
     assert sweep.table_of([forward, larger]).splitlines()[3].split() == ["2", "runs", "14,400", "unknown"]
 
 

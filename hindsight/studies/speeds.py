@@ -12,7 +12,7 @@ from hindsight.studies.commands import Command, arguments_of
 from hindsight.studies.known_runs import DONE, RunState
 from hindsight.studies.planned_runs import PlannedRun
 from hindsight.studies.processes import Processes
-from hindsight.studies.sweep import folders_by_age, median_speed, speed_settings, was_as_fast
+from hindsight.studies.sweep import EarlierRuns, median_speed, speed_settings
 
 log = logging.getLogger("hindsight")
 
@@ -53,11 +53,10 @@ def speeds_of(planned: Sequence[PlannedRun], states: Sequence[RunState]) -> Spee
         settings = speed_settings(flatten(asdict(run.config))) | {"vocab_size": state.setup.vocab_size}
         alike.setdefault(json.dumps(settings, sort_keys=True, default=str), []).append(number)
     found = Speeds({}, [])
-    places = _places(planned[0]) if planned else []
+    earlier = EarlierRuns(_places(planned[0]) if planned else [])
     for numbers in alike.values():
         run, vocab_size = planned[numbers[0]], states[numbers[0]].setup.vocab_size
-        told = (median_speed(folder) for folder in places if was_as_fast(folder, run.config, vocab_size))
-        speed = next((each for each in told if each is not None), None)
+        speed = earlier.speed_of(run.config, vocab_size)
         if speed is not None:
             found.known |= {planned[number].name: speed for number in numbers}
         elif any(states[number].state != DONE for number in numbers):
@@ -89,9 +88,9 @@ def try_speeds(speeds: Speeds, processes: Processes, out: Path, steps: int, work
 
 
 def _places(run: PlannedRun) -> list[Path]:
-    """Folders of earlier runs, of this study and of others beside it, the newest first."""
+    """Folders of runs: of this study, and of others beside it."""
     own = Path(run.config.runs_dir)
-    return folders_by_age([own, *(each for each in sorted(own.parent.glob("*")) if each.is_dir() and each != own)])
+    return [own, *(each for each in own.parent.glob("*") if each.is_dir() and each != own)]
 
 
 def _tried(

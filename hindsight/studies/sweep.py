@@ -4,6 +4,7 @@ import itertools
 import os
 import statistics
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -67,35 +68,32 @@ def tokens_of(run: TrainConfig) -> int | None:
     return tokens_in(run.max_duration, run.batch_size * context_length, epoch_tokens)
 
 
-def speed_of(run: TrainConfig) -> float | None:
-    """Tokens/s of the newest run in runs_dir with the same settings, in either direction; None if there is none."""
-    for folder in folders_by_age([Path(run.runs_dir)]):
-        if was_as_fast(folder, run) and (speed := median_speed(folder)) is not None:
-            return speed
-    return None
-
-
-def folders_by_age(places: Iterable[Path]) -> list[Path]:
-    """Folders of runs in any of these places, that which was trained last first."""
-    folders = [path.parent for place in places for path in place.glob(f"*/{runs.METRICS}")]
-    return sorted(folders, key=lambda folder: (folder / runs.METRICS).stat().st_mtime, reverse=True)
-
-
-def was_as_fast(folder: Path, run: TrainConfig, vocab_size: int | None = None) -> bool:
-    """Whether the run in a folder has all settings of another that change the speed of training.
+class EarlierRuns:
+    """Runs that were trained before, by the settings that change the speed of training; their folders are read once.
 
     Args:
-        folder: the folder.
-        run: the other.
-        vocab_size: its number of token ids, which must be equal too; None where it is not known.
+        places: folders of runs.
     """
-    try:
-        settings = speed_settings(with_defaults(runs.read_config(folder)))
-        if settings != speed_settings(flatten(asdict(run))):
-            return False
-        return vocab_size is None or runs.read_metadata(folder).get("vocab_size") == vocab_size
-    except InputError:  # a neighbour that is damaged, or was killed before it had written its config
-        return False
+
+    def __init__(self, places: Iterable[Path]) -> None:
+        folders = [path.parent for place in places for path in place.glob(f"*/{runs.METRICS}")]
+        self.found: list[tuple[dict[str, Any], int | None, Path]] = []
+        for folder in sorted(folders, key=lambda folder: (folder / runs.METRICS).stat().st_mtime, reverse=True):
+            with suppress(InputError):  # one that is damaged, or was killed before it had written its config
+                settings = speed_settings(with_defaults(runs.read_config(folder)))
+                n_ids = runs.read_metadata(folder).get("vocab_size") if (folder / runs.METADATA).exists() else None
+                self.found.append((settings, n_ids, folder))
+
+    def speed_of(self, run: TrainConfig, vocab_size: int | None = None) -> float | None:
+        """Tokens/s of the newest one with the same settings, in either direction; None if there is none.
+
+        Args:
+            run: the run.
+            vocab_size: its number of token ids, which must be equal too; None where it is not known.
+        """
+        wanted = speed_settings(flatten(asdict(run)))
+        alike = (folder for settings, n, folder in self.found if settings == wanted and vocab_size in (None, n))
+        return next((speed for speed in map(median_speed, alike) if speed is not None), None)
 
 
 def median_speed(folder: Path) -> float | None:
@@ -116,8 +114,9 @@ def speed_settings(values: dict[str, Any]) -> dict[str, Any]:
 def table_of(runs: list[TrainConfig]) -> str:
     """Name, tokens and hours of each run, and their sums, where they are known."""
     rows: list[tuple[str, float | None, float | None]] = []
+    earlier = {place: EarlierRuns([Path(place)]) for place in {run.runs_dir for run in runs}}
     for run in runs:
-        tokens, speed = tokens_of(run), speed_of(run)
+        tokens, speed = tokens_of(run), earlier[run.runs_dir].speed_of(run)
         hours = tokens / speed / 3600 if tokens is not None and speed is not None else None
         rows.append((run.name_of_run(), tokens, hours))
     rows.append((f"{len(runs)} runs", _sum([row[1] for row in rows]), _sum([row[2] for row in rows])))
