@@ -6,7 +6,7 @@ value is taken as it stands in the file. Aliases are refused: eight lines of the
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -36,10 +36,39 @@ SURROGATE = "\\uDC"
 """How YAML writes a byte of a file's name that is no UTF-8; libyaml writes it, and refuses to read it."""
 
 
-def parse_yaml(text: str) -> Any:
-    """Parse YAML without aliases; ValueError or yaml.YAMLError for what is none."""
+def parse_yaml(text: str, is_text: Callable[[str], bool] | None = None) -> Any:
+    """Parse YAML without aliases; ValueError or yaml.YAMLError for what is none.
+
+    Args:
+        text: the YAML.
+        is_text: tells by a value's full key whether it stays what is written, as all keys then do; that of a list holds
+            for its elements. Only null, where it is no element of a list, is nothing.
+    """
     _check_events(text)
+    if is_text is not None and (root := yaml.compose(text, _loader_of(text))) is not None:
+        _keep_texts(root, is_text)
+        text = yaml.serialize(root)
     return yaml.load(text, Loader) if SURROGATE not in text else yaml.load(text, yaml.SafeLoader)
+
+
+def _keep_texts(node: yaml.Node, is_text: Callable[[str], bool], key: str = "") -> None:
+    if isinstance(node, yaml.SequenceNode):
+        for element in node.value:
+            if is_text(key):
+                _be_text(element)
+            _keep_texts(element, is_text, key)
+    elif isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            _be_text(name)
+            below = f"{key}.{name.value}" if key else str(name.value)
+            if is_text(below) and not value.tag.endswith(":null"):
+                _be_text(value)
+            _keep_texts(value, is_text, below)
+
+
+def _be_text(node: yaml.Node) -> None:
+    if isinstance(node, yaml.ScalarNode) and not node.style:  # a style is a kind of quotes
+        node.tag, node.style = "tag:yaml.org,2002:str", "'"
 
 
 def _checked_nodes(text: str) -> yaml.Node | None:
@@ -108,8 +137,8 @@ class ConfFiles(ConfigSource):
         for key, node in _texts(root) if root is not None else ():
             known = self.text_keys.get(key) or self.text_keys.get(f"{group}.{key}")
             is_null = node.tag.endswith(":null") and known is not None and known.is_optional
-            if known is not None and not node.style and not is_null:  # a style is a kind of quotes
-                node.tag, node.style = "tag:yaml.org,2002:str", "'"
+            if known is not None and not is_null:
+                _be_text(node)
         config = OmegaConf.load(io.StringIO(yaml.serialize(root) if root is not None else ""))
         return ConfigResult(self.provider, self.full_path(), config, self._get_header_dict(text[:512]))
 

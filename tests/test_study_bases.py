@@ -31,7 +31,8 @@ def test_a_scale_of_a_base_is_over_the_study_and_below_its_own_scale(tmp_path: P
 
 def test_bases_are_merged_in_the_order_in_which_they_are_named(tmp_path: Path):
     path = write_study(tmp_path, bases=["french", "english"], scales={"cpu": {"corpora": {"words": None}}})
-    *at_every_scale, french, english, own = layers_of(path, Scale.cpu, "study")
+    at_every_scale, of_scales = layers_of(path, "study")
+    french, english, own = of_scales["cpu"]
     assert [*french["corpora"], *english["corpora"], *own["corpora"]] == ["french", "english", "words"]
     assert at_every_scale[:2] == [{}, {}]
     assert at_every_scale[2]["question"] == "Is it harder backward?"

@@ -39,13 +39,13 @@ def names(runs: list[PlannedRun]) -> list[str]:
     return [run.name for run in runs]
 
 
-def test_every_combination_of_the_axes_is_a_run_named_by_the_axes_with_several_values(folder: Path):
+def test_every_combination_of_the_axes_is_a_run_named_by_its_seed_and_the_axes_with_several_values(folder: Path):
     runs = planned(folder, axes={"data.context_length": [16, 32], "optim.lr": ["1e-3"], "seed": [0]})
     assert names(runs) == [
-        "forward-context_length16",
-        "forward-context_length32",
-        "backward-context_length16",
-        "backward-context_length32",
+        "forward-seed0-context_length16",
+        "forward-seed0-context_length32",
+        "backward-seed0-context_length16",
+        "backward-seed0-context_length32",
     ]
     assert [run.config.data.context_length for run in runs] == [16, 32, 16, 32]
     assert runs[0].axes == {
@@ -58,8 +58,8 @@ def test_every_combination_of_the_axes_is_a_run_named_by_the_axes_with_several_v
     }
     assert {run.config.optim.lr for run in runs} == {0.001}
     assert names(planned(folder, axes={"order": ["forward", "random_chunk:3"], "seed": [0]}, report=["null"])) == [
-        "forward",
-        "random_chunk3",
+        "forward-seed0",
+        "random_chunk3-seed0",
     ]
 
 
@@ -80,6 +80,7 @@ def test_seeds_are_the_first_of_the_axis_and_then_the_next_numbers(folder: Path,
     runs = planned(folder, seeds=seeds, axes={"seed": [7, 3]})
     assert [run.axes["seed"] for run in runs if run.axes["order"] == "forward"] == expected
     assert names(runs)[0] == "forward-seed7"  # also where only one is left: the run of a longer study
+    assert names(planned(folder, seeds=seeds, axes={"seed": [7]}))[0] == "forward-seed7"  # and where it is the only one
 
 
 def test_a_scale_is_merged_key_by_key_and_null_removes(folder: Path):
@@ -109,6 +110,38 @@ def test_settings_of_where_hold_for_runs_with_these_values_and_axes_win(folder: 
     assert [(run.config.batch_size, run.config.optim.lr) for run in runs] == [(4, 1e-3), (2, 2e-3)]
     runs = planned(folder, where=where, axes={"seed": [0], "optim.lr": [0.1, 0.2]})
     assert [run.config.optim.lr for run in runs] == [0.1, 0.2, 0.1, 0.2]
+
+
+def test_a_condition_may_be_of_another_scale_and_its_numbers_are_those_of_the_axis(folder: Path):
+    conditions: dict[str, Any] = {
+        "where": [{"if": {"optim.lr": ["1e-3", 0.5], "seed": [0, 7]}, "settings": {"batch_size": 2}}],
+        "without": [{"optim.lr": ["2e-3"], "order": "forward"}, {"optim.lr": 0.5}],
+        "axes": {"optim.lr": ["1e-3", "2e-3"], "seed": [0]},
+        "scales": {"gpu": {"axes": {"optim.lr": [0.5]}}},
+    }
+    runs = planned(folder, **conditions)
+    assert [(run.axes["order"], run.config.optim.lr, run.config.batch_size) for run in runs] == [
+        ("forward", 1e-3, 2),
+        ("backward", 1e-3, 2),
+        ("backward", 2e-3, 4),
+    ]
+
+
+def test_names_are_what_is_written_whatever_yaml_takes_them_for(folder: Path):
+    study = write_study(folder, axes={"seed": [0]})
+    text = study.read_text().replace(
+        "corpora:\n  words:", "corpora:\n  2021: {corpus: corpus.txt}\n  null: {turned: no}\n  no:"
+    )
+    text = text.replace("tokenizers:\n  own:", "tokenizers:\n  yes:").replace(
+        "axes:", "without:\n- {corpus: [2021], order: backward}\naxes:\n  corpus: [no, null, 2021]\n  tokenizer: yes"
+    )
+    study.write_text(text)
+    config = StudyConfig(study=str(study), corpus_dir=str(folder), data_dir=str(folder / "data"))
+    found = read_study(str(study), Scale.tiny)
+    runs = plan_runs(found, config, Data(found, config))
+    expected = ("no-forward", "no-backward", "null-forward", "null-backward", "2021-forward")
+    assert names(runs) == [f"{name}-seed0" for name in expected]
+    assert {run.axes["tokenizer"] for run in runs} == {"yes"}
 
 
 def test_combinations_are_left_out_and_a_corpus_may_have_a_tokenizer_of_its_own(folder: Path):
@@ -194,10 +227,10 @@ def test_a_sweep_comes_first_and_its_rates_are_those_of_the_runs_that_wait_for_i
     ]
     known = plan_runs(study, config, data, rates)
     assert [(run.name, run.config.run_name, run.config.optim.lr) for run in known[4:]] == [
-        ("forward-lrsame", "forward-lr0.001", 1e-3),
-        ("forward-lrbest", "forward-lr0.002", 2e-3),
-        ("backward-lrsame", "backward-lr0.001", 1e-3),
-        ("backward-lrbest", "backward-lr0.001", 1e-3),
+        ("forward-seed0-lrsame", "forward-seed0-lr0.001", 1e-3),
+        ("forward-seed0-lrbest", "forward-seed0-lr0.002", 2e-3),
+        ("backward-seed0-lrsame", "backward-seed0-lr0.001", 1e-3),
+        ("backward-seed0-lrbest", "backward-seed0-lr0.001", 1e-3),
     ]
     assert known[6].folder == known[7].folder
     assert best_rates(runs, losses | {names(runs)[3]: None}) == ({}, [])
@@ -273,7 +306,11 @@ def test_the_sweep_may_have_settings_of_its_own(folder: Path):
         ({"corpora": {"a/b": {"corpus": "x"}}}, "names folders"),
         ({"corpora": {"other": {"corpus": "x"}}}, "axes.corpus is missing"),
         ({"where": [{"iff": {}}]}, "where.0.: there is no key iff; did you mean if?"),
-        ({"where": [{"if": {"sed": 1}}]}, "sed is no axis"),
+        ({"where": [{"if": {"sed": 1}}]}, "sed is no axis; did you mean seed?"),
+        ({"where": [{"if": {"batch_size": 4}}]}, "where.0..if: batch_size is no axis"),
+        ({"where": [{"if": {"order": "bakward"}}]}, "where.0..if: order=bakward is not on its axis.*mean backward?"),
+        ({"published": [{"label": "x", "nats": 1, "if": {"corpus": ["word"]}}]}, "corpus=word is not .*mean words?"),
+        ({"without": [{"seed": -1}]}, "without.0.: seed=-1 is not on its axis"),
         ({"where": [{"if": {}, "settings": {"batchsize": 1}}]}, "did you mean batch_size?"),
         ({"without": [{"order": "both"}]}, "order=both is not on its axis"),
         ({"without": [{"order": "forward"}]}, "leaves out every run forward"),

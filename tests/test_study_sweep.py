@@ -44,24 +44,24 @@ def states(folder: Path) -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.dist
 def test_tasks_train_the_runs_and_one_that_fails_keeps_no_other(study, tmp_path):
-    taken = tmp_path / "runs" / "words-tiny" / "forward"
+    taken = tmp_path / "runs" / "words-tiny" / "forward-seed0"
     taken.mkdir(parents=True)
     (taken / "notes").touch()
     done = run_study(tmp_path, "-m", *study, "task=0,1")
     assert done.returncode == 2, done.stderr
     assert "task=0 has failed" in done.stderr
     assert "Traceback" not in done.stderr
-    assert states(tmp_path) == {"backward": "done"}
+    assert states(tmp_path) == {"backward-seed0": "done"}
     (taken / "notes").unlink()
-    before = os.stat(tmp_path / "runs" / "words-tiny" / "backward" / "metrics.jsonl")
+    before = os.stat(tmp_path / "runs" / "words-tiny" / "backward-seed0" / "metrics.jsonl")
     again = run_study(tmp_path, "-m", *study, "task=range(0,2)")
     assert again.returncode == 0, again.stderr
-    assert states(tmp_path) == {"backward": "done", "forward": "done"}
-    assert os.stat(tmp_path / "runs" / "words-tiny" / "backward" / "metrics.jsonl") == before
+    assert states(tmp_path) == {"backward-seed0": "done", "forward-seed0": "done"}
+    assert os.stat(tmp_path / "runs" / "words-tiny" / "backward-seed0" / "metrics.jsonl") == before
     reported = run_study(tmp_path, *study, "only=report")
     assert reported.returncode == 0, reported.stderr
     found = json.loads((tmp_path / "results" / "words" / "tiny" / "study.json").read_text())
-    assert {run["name"]: run["state"] for run in found["runs"]} == {"forward": "done", "backward": "done"}
+    assert {run["name"]: run["state"] for run in found["runs"]} == {"forward-seed0": "done", "backward-seed0": "done"}
 
 
 def test_a_task_that_the_table_has_not_is_refused_before_anything_is_made(study, tmp_path):

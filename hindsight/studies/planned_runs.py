@@ -22,8 +22,9 @@ from hindsight.errors import InputError
 from hindsight.studies.commands import Command, arguments_of, as_written
 from hindsight.studies.composed import check_evaluation
 from hindsight.studies.made_data import Data, Dataset
+from hindsight.studies.study_axes import fits
 from hindsight.studies.study_checks import CORPUS, LR, ORDER, SEED, TOKENIZER
-from hindsight.studies.study_file import Study, fits
+from hindsight.studies.study_file import Study
 from hindsight.training.setup import context_length_of, folder_of
 
 BY_VALUE = (CORPUS, TOKENIZER, "model", ORDER)
@@ -133,9 +134,8 @@ def combinations(study: Study, data: Data) -> Iterator[dict[str, Any]]:
 
 
 def name_of(study: Study, axes: Mapping[str, Any]) -> str:
-    """Name a run by its values on the axes that have several."""
-    parts = [_part(key, axes[key]) for key in study.named if key in axes]
-    return "-".join(parts) or _part(ORDER, axes[ORDER])
+    """Name a run by its seed, and its values on the axes that have several; a run of the sweep has no seed there."""
+    return "-".join(_part(key, axes[key]) for key in study.named if key in axes)
 
 
 def _part(key: str, value: Any) -> str:

@@ -14,7 +14,7 @@ from hindsight.studies.report_figures import draw_panels, draw_rates, looks_of
 from hindsight.studies.report_groups import FORWARD, NOT_FAMILY, Family, StudyGroups, names_of, order_of
 from hindsight.studies.report_parts import FEW, Part, capitalized, compared, corrected, estimate, percents, said_of_gap
 from hindsight.studies.results import RunResult
-from hindsight.studies.study_file import BEST, SAME
+from hindsight.studies.study_checks import BEST, SAME
 
 RATE = "optim.lr"
 BEST_AGAINST_BEST = "best against best"

@@ -9,31 +9,33 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
 from hindsight.config.keys import flatten
 from hindsight.config.schemas import CONF_DIR, names_in
 from hindsight.config.study import Scale
-from hindsight.durations import parse_duration
 from hindsight.errors import InputError
 from hindsight.studies.composed import evaluate_config
+from hindsight.studies.study_axes import (
+    LrSweep,
+    axes_of_all,
+    check_published,
+    read_axes,
+    read_condition,
+    read_lr_sweep,
+    read_where,
+)
 from hindsight.studies.study_bases import layers_of
 from hindsight.studies.study_checks import (
-    BEST,
     BYTES,
-    CORPUS,
-    GROUPS,
-    LR,
     ORDER,
-    SAME,
     SECTIONS,
     SEED,
-    TOKENIZER,
     check_convert,
     check_corpora,
     check_keys,
-    check_names,
     check_orders,
     check_setting,
     check_tokenizers,
@@ -41,29 +43,11 @@ from hindsight.studies.study_checks import (
     keys_of,
     list_of,
     mapping_of,
-    number_of,
     part_of,
 )
 
 OF_EVALUATION = ("run", "out", "data", "corpus", "checkpoint", "split", "work_dir")
 """Keys of evaluate_tokens.py that no study may set: a run is evaluated at its end, on its own validation set."""
-
-
-@dataclass(frozen=True)
-class LrSweep:
-    """How learning rates are tried.
-
-    Args:
-        rates: the rates.
-        max_duration: length of a run of the sweep; None for that of the study.
-        seed: its seed.
-        settings: keys of train_composer.py of its runs, over those of the study, such as a shorter warm-up.
-    """
-
-    rates: list[float]
-    max_duration: str | None
-    seed: int
-    settings: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -79,7 +63,8 @@ class Study:
         convert: keys of convert_to_mds.py.
         settings: keys of train_composer.py, in full.
         axes: values of each axis, by its key.
-        named: axes whose values are in the names of runs.
+        named: axes whose values are in the names of runs: those with several, and always that of seeds, so that a run
+            keeps its name where seeds= asks for more of them.
         where: settings of runs with certain values on axes.
         without: combinations of values that are left out.
         lr_sweep: how learning rates are tried; None if they are not.
@@ -129,10 +114,14 @@ def read_study(name: str, scale: Scale, seeds: int | None = None) -> Study:
     """
     path = path_of(name)
     where = f"study={name}"
-    layers = (_flat(each, where) for each in layers_of(path, scale, where))
+    at_every_scale, of_scales = layers_of(path, where)
+    at_every_scale = [_flat(each, where) for each in at_every_scale]
+    of_scales = {name: [_flat(each, where) for each in layers] for name, layers in of_scales.items()}
+    layers = [*at_every_scale, *of_scales[scale.name]]
     merged = reduce(lambda below, over: _merged(below, over, is_kept=False), layers)
     try:
-        return _checked(path.stem, scale, merged, seeds)
+        known = axes_of_all([*at_every_scale, *chain.from_iterable(of_scales.values())])
+        return _checked(path.stem, scale, merged, known, seeds)
     except InputError as error:
         raise InputError(f"{where} scale={scale.name}: {error}") from None
 
@@ -192,20 +181,19 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any], is_kept: bool) -> 
     return found
 
 
-def _checked(name: str, scale: Scale, content: dict[str, Any], seeds: int | None) -> Study:
-    if isinstance(sections := content.get("report"), list):  # null without quotes is the name of a section here
-        content = content | {"report": ["null" if each is None else each for each in cast("list[Any]", sections)]}
+def _checked(
+    name: str, scale: Scale, content: dict[str, Any], known: Mapping[str, list[Any]], seeds: int | None
+) -> Study:
     corpora = entries_of(content.get("corpora"), "corpora")
     tokenizers = entries_of(content.get("tokenizers"), "tokenizers")
     tokenizers.setdefault(BYTES, {"vocab_size": BYTES})
     settings, convert = part_of(content, "settings"), part_of(content, "convert")
-    axes = _axes(part_of(content, "axes"), seeds)
+    axes = read_axes(part_of(content, "axes"), seeds)
     if not isinstance(content.get("few_documents", False), bool):
         raise InputError(f"few_documents: {content['few_documents']} must be true or false.")
     if not isinstance(content.get("question", ""), str):
         raise InputError(f"question: {content['question']} must be a text.")
-    named = tuple(key for key, values in _axes(part_of(content, "axes"), seeds=None).items() if len(values) > 1)
-    named = tuple(key for key in axes if key in named or len(axes[key]) > 1)
+    named = tuple(key for key, values in axes.items() if len(values) > 1 or key == SEED)
     for key in settings:
         check_setting(key, "settings")
     check_convert(convert, "convert")
@@ -219,15 +207,11 @@ def _checked(name: str, scale: Scale, content: dict[str, Any], seeds: int | None
     check_tokenizers(corpora, tokenizers, axes)
     if content.get("few_documents") and scale is not Scale.tiny:
         raise InputError("few_documents: true is for scale=tiny; hold out more documents (convert: {val_share: ...}).")
-    where = [_where(each, axes, number) for number, each in enumerate(list_of(content, "where"))]
-    without = [_condition(each, axes, f"without[{number}]") for number, each in enumerate(list_of(content, "without"))]
+    where = [read_where(each, known, number) for number, each in enumerate(list_of(content, "where"))]
+    left_out = enumerate(list_of(content, "without"))
+    without = [read_condition(each, known, f"without[{number}]") for number, each in left_out]
     for number, each in enumerate(list_of(content, "published")):
-        entry = mapping_of(each, "", f"published[{number}]")
-        check_names(entry, ("label", "percent", "nats", "if", "source"), f"published[{number}]")
-        values = [entry[key] for key in ("percent", "nats") if entry.get(key) is not None]
-        if not values or not all(type(value) in (int, float) for value in values) or not entry.get("label"):
-            raise InputError(f"published[{number}] needs a label, and a number as percent or nats.")
-        _condition(entry.get("if"), axes, f"published[{number}].if", may_be_elsewhere=True)
+        check_published(each, known, number)
     return Study(
         name=name,
         scale=scale,
@@ -240,91 +224,6 @@ def _checked(name: str, scale: Scale, content: dict[str, Any], seeds: int | None
         named=named,
         where=where,
         without=without,
-        lr_sweep=_lr_sweep(content, axes),
+        lr_sweep=read_lr_sweep(content, axes),
         evaluation=evaluation,
     )
-
-
-def _axes(given: Mapping[str, Any], seeds: int | None) -> dict[str, list[Any]]:
-    axes: dict[str, list[Any]] = {}
-    for key, value in given.items():
-        if key not in (CORPUS, TOKENIZER):
-            check_setting(key, "axes")
-        values: list[Any] = list(cast("list[Any]", value)) if isinstance(value, list) else [value]
-        values = [number_of(each) if key not in (CORPUS, TOKENIZER, ORDER) else each for each in values]
-        if not values or any(isinstance(each, list | dict) for each in values):
-            raise InputError(f"axes.{key} must be a list of values, such as [a, b].")
-        if any(values.count(each) > 1 for each in values):
-            raise InputError(f"axes.{key} has a value twice: {values}.")
-        axes[key] = values
-    axes.setdefault(SEED, [0])
-    if not all(type(seed) is int and seed >= 0 for seed in axes[SEED]):
-        raise InputError(f"axes.seed={axes[SEED]} must be whole numbers, none less than 0.")
-    if seeds is not None:
-        further = (seed for seed in range(len(axes[SEED]) + seeds) if seed not in axes[SEED])
-        axes[SEED] = [*axes[SEED], *further][:seeds]
-    return axes
-
-
-def _where(given: Any, axes: Mapping[str, list[Any]], number: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    part = f"where[{number}]"
-    entry = mapping_of(given, "", part)
-    check_names(entry, ("if", "settings"), part)
-    settings = flatten(mapping_of(entry.get("settings"), "", f"{part}.settings"))
-    for key in settings:
-        check_setting(key, f"{part}.settings")
-    return _condition(entry.get("if"), axes, f"{part}.if", may_be_elsewhere=True), settings
-
-
-def _condition(given: Any, axes: Mapping[str, list[Any]], part: str, may_be_elsewhere: bool = False) -> dict[str, Any]:
-    """Read values on axes, by axis; with `may_be_elsewhere` also such as this scale does not have."""
-    condition = flatten(mapping_of(given, "", part))
-    condition = {ORDER if key == "direction" else key: number_of(value) for key, value in condition.items()}
-    for key, value in condition.items():
-        if key not in axes:
-            if may_be_elsewhere and (key in GROUPS or key in keys_of("train_composer")):
-                continue
-            raise InputError(f"{part}: {key} is no axis; the axes are {', '.join(axes)}.")
-        values: list[Any] = list(cast("list[Any]", value)) if isinstance(value, list) else [value]
-        if not may_be_elsewhere and any(each not in axes[key] for each in values):
-            raise InputError(f"{part}: {key}={value} is not on its axis, {axes[key]}.")
-    return condition
-
-
-def fits(values: Mapping[str, Any], condition: Mapping[str, Any]) -> bool:
-    """Whether a run with these values on the axes fulfils a condition; a list names several."""
-    return all(
-        key in values and (values[key] in wanted if isinstance(wanted, list) else values[key] == wanted)
-        for key, wanted in condition.items()
-    )
-
-
-def _lr_sweep(content: Mapping[str, Any], axes: Mapping[str, list[Any]]) -> LrSweep | None:
-    words = [value for value in axes.get(LR, []) if isinstance(value, str)]
-    if any(word not in (SAME, BEST) for word in words):
-        raise InputError(f"axes.{LR}: {axes[LR]} must be numbers, or {SAME} and {BEST}.")
-    if content.get("lr_sweep") is None:
-        if words:
-            raise InputError(f"axes.{LR}: {' and '.join(words)} needs lr_sweep: {{rates: [...]}}, which finds it.")
-        return None
-    entry = mapping_of(content["lr_sweep"], "", "lr_sweep")
-    check_names(entry, ("rates", "max_duration", "seed", "settings"), "lr_sweep")
-    rates = [number_of(each) for each in list_of(entry, "rates")]
-    if len(rates) < 2 or not all(isinstance(rate, int | float) and rate > 0 for rate in rates):
-        raise InputError(f"lr_sweep.rates={rates} must be two or more learning rates.")
-    duration, seed = entry.get("max_duration"), entry.get("seed", 100)
-    if duration is not None and parse_duration(str(duration))[0] == 0:
-        raise InputError(f"lr_sweep.max_duration={duration} must be greater than 0.")
-    if type(seed) is not int or seed < 0:
-        raise InputError(f"lr_sweep.seed={seed} must be a whole number.")
-    if seed in axes[SEED]:
-        raise InputError(
-            f"lr_sweep.seed={seed} is one of the seeds of the runs that are compared, whose luck would choose their "
-            "rates; give another."
-        )
-    settings = mapping_of(entry.get("settings"), "", "lr_sweep.settings")
-    for key in settings:
-        check_setting(key, "lr_sweep.settings")
-        if key in (*axes, LR, "max_duration"):
-            raise InputError(f"lr_sweep.settings: {key} is an axis, or a key of lr_sweep itself; leave it out.")
-    return LrSweep([float(rate) for rate in rates], None if duration is None else str(duration), seed, settings)

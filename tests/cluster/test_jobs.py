@@ -279,7 +279,10 @@ def test_a_study_is_an_array_between_its_data_and_its_report(scheduler: Schedule
     assert scheduler.wait(runs, STARTS_S) == [0, 0]
     assert scheduler.wait(report, STARTS_S) == [0]
     done = list_runs(ListConfig(runs_dir=str(checkout / "runs" / "words-tiny")))
-    assert {row.name: (row.state.name, row.step) for row in done} == {"forward": ("done", 10), "backward": ("done", 10)}
+    assert {row.name: (row.state.name, row.step) for row in done} == {
+        "forward-seed0": ("done", 10),
+        "backward-seed0": ("done", 10),
+    }
     told = [(checkout / "logs" / f"study-{runs}.{scheduler.first_run + task}" / "job.log") for task in (0, 1)]
     assert all(f"task={task}" in log.read_text() for task, log in enumerate(told))
     assert (checkout / "results" / "words" / "tiny" / "report.md").is_file()
@@ -295,7 +298,7 @@ def test_a_task_of_a_study_that_is_warned_saves_and_goes_on(scheduler: Scheduler
         return job, checkout / "logs" / f"study-{job}.{scheduler.first_run}" / "job.log"
 
     job, log = submit()
-    wait_until("it trains", lambda: steps(checkout, "long-tiny/forward"), STARTS_S)
+    wait_until("it trains", lambda: steps(checkout, "long-tiny/forward-seed0"), STARTS_S)
     scheduler.warn(job)
     wait_until("the requeue", lambda: "back into the queue" in log.read_text(), 60)
     assert "status 75" in log.read_text()
@@ -308,7 +311,7 @@ def test_a_task_of_a_study_that_is_warned_saves_and_goes_on(scheduler: Scheduler
     else:
         wait_until("it starts", lambda: scheduler.hurry(job) or log.read_text().count(" starts on ") == 2, 60)
     assert scheduler.wait(job, STARTS_S) == [0]
-    found = losses(checkout / "runs" / "long-tiny" / "forward")
+    found = losses(checkout / "runs" / "long-tiny" / "forward-seed0")
     assert [line.step for line in found] == [*range(1, LONG_STEPS + 1)]
 
 
@@ -382,7 +385,7 @@ def test_tasks_of_a_study_are_an_array_of_slurm(scheduler: Scheduler, checkout: 
     scheduler.call(sys.executable, "run_study.py", *asked, "only=data", timeout_s=STARTS_S)
     scheduler.call(sys.executable, "run_study.py", "-m", *asked, "task=range(0,2)", *launcher, timeout_s=STARTS_S)
     done = list_runs(ListConfig(runs_dir=str(checkout / "runs" / "swept-tiny")))
-    assert {row.name: row.state.name for row in done} == {"forward": "done", "backward": "done"}
+    assert {row.name: row.state.name for row in done} == {"forward-seed0": "done", "backward-seed0": "done"}
     assert len(list((checkout / "runs" / ".sweep" / ".submitit").glob("*_[01]/*_log.out"))) == 2
 
 
