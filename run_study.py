@@ -2,7 +2,7 @@
 
     python run_study.py study=demo scale=tiny
     python run_study.py study=paper_main scale=cpu corpus_dir=texts
-    python run_study.py -m study=paper_main scale=gpu 'task=range(0,20)'
+    python run_study.py -m study=paper_main scale=gpu 'task=range(0,12)'
 
 What a study is stands in conf/study/NAME.yaml; docs/studies.md explains it. It prints its table of runs first, and may
 be interrupted or killed at any moment: the same command goes on.

@@ -1,6 +1,6 @@
 #!/bin/bash
 # A study; as an array, a run a task, the first is 1:
-#   qsub -t 1-20 jobs/study.sh study=paper_main scale=gpu
+#   qsub -t 1-12 jobs/study.sh study=paper_main scale=gpu
 #$ -S /bin/bash
 #$ -N study
 #$ -cwd -j y -o logs/

@@ -63,7 +63,7 @@ class StudyConfig:
     there; null for all."""
     task: int | None = None
     """Train and evaluate only this run of the table, the first is 0: for arrays of jobs, and for hydra's launchers
-    (-m 'task=range(0,20)'); null for all, with comparison and report."""
+    (-m 'task=range(0,12)'); null for all, with comparison and report."""
     try_steps: int | None = None
     """Steps that are tried of each model whose speed no earlier run tells, for the hours in the table; 0 for none; null
     for 8, and for none with scale=tiny."""
