@@ -186,10 +186,28 @@ def test_a_run_that_fails_is_told_at_the_end_and_keeps_no_other(copied: Path, ca
     assert [(run.state, run.error) for run in read_result(copied / "out").runs] == 4 * [("done", None)]
 
 
-def test_runs_whose_data_is_gone_have_the_state_of_their_own_folder(whole: Path, copied: Path):
+def test_texts_and_what_shards_were_made_of_may_be_gone(whole: Path, copied: Path, capsys: pytest.CaptureFixture[str]):
+    study = copied / "small.yaml"
+    assert opened(copied, study, only=Only.data).run() == 0
+    (copied / "corpus.txt").unlink()
+    shutil.rmtree(copied / "data" / "tokenizers")
+    shutil.copytree(whole / "runs", copied / "runs")
+    assert opened(copied, study).run() == 0
+    assert capsys.readouterr().out.count("  done\n") == 4
+    assert not (copied / "data" / "tokenizers").exists()
+    shutil.rmtree(next(path.parent for path in (copied / "data").glob("*/manifest.json")))
+    with pytest.raises(InputError, match=r"corpora.words is not at .*give corpus_dir="):
+        opened(copied, study)
+
+
+def test_runs_whose_data_is_gone_have_the_state_of_their_own_folder(
+    whole: Path, copied: Path, capsys: pytest.CaptureFixture[str]
+):
     shutil.copytree(whole / "runs", copied / "runs")
     shutil.rmtree(copied / "data")
     (copied / "runs" / "small-tiny" / NAMES[3] / runs.FINISHED).unlink()
+    assert opened(copied, copied / "small.yaml", only=Only.table).run() == 0
+    assert capsys.readouterr().out.count("  done\n") == 3
     assert opened(copied, copied / "small.yaml", only=Only.report).run() == 0
     result = read_result(copied / "out")
     assert [run.state == "done" for run in result.runs] == [True, True, True, False]

@@ -373,6 +373,25 @@ def test_values_of_commands_that_make_data_are_checked_before_any_is_started(
     assert not (folder / "data").exists()
 
 
+def test_what_shards_were_made_of_is_not_made_again_but_for_a_floor(folder: Path):
+    chain = {"make": {"kind": "markov", "documents": 10}}
+    corpora = {"chain": chain, "turned_words": {"turned": "words"}, "turned_chain": {"turned": "chain"}}
+    axes = {"corpus": ["words", "chain", "turned_words", "turned_chain"]}
+    _, _, data = opened(folder, Scale.tiny, None, corpora=corpora, axes=axes)
+    for corpus, tokenizer in (("words", "own"), ("chain", "bytes")):
+        of, turned = (data.dataset(name, tokenizer, 32) for name in (corpus, f"turned_{corpus}"))
+        assert [*turned.missing] == [*of.missing, turned.steps[-1]]
+        for path in of.steps[-1].makes:
+            path.parent.mkdir(parents=True)
+            path.touch()
+        floor = [of.steps[0]] if corpus == "chain" else []
+        assert [*turned.missing] == [*floor, turned.steps[-1]]
+        if of.floor is not None:
+            of.floor.parent.mkdir(parents=True)
+            of.floor.touch()  # and the text of the corpus is gone
+            assert of.missing == ()
+
+
 def test_links_of_a_folder_that_was_moved_lead_to_the_texts_that_were_moved_with_it(tmp_path: Path):
     before, after = tmp_path / "before", tmp_path / "after"
     before.mkdir()

@@ -4,6 +4,9 @@ The place has a hash of all settings that the content depends on, so that studie
 what is not:
 
     data_dir/corpora/CORPUS-HASH.txt    data_dir/tokenizers/CORPUS-TOKENIZER-HASH/    data_dir/CORPUS-TOKENIZER-HASH/
+
+What shards were made of is needed no more: texts may be gone, of which data_dir/corpora/CORPUS-HASH.seen.json says what
+they were, and so may tokenizers and corpora that were made.
 """
 
 import hashlib
@@ -17,7 +20,7 @@ from typing import Any
 
 from hindsight.config.study import StudyConfig
 from hindsight.errors import InputError
-from hindsight.files import open_regular
+from hindsight.files import open_regular, read_json, write_atomically
 from hindsight.shards.manifest import MANIFEST_NAME, Manifest
 from hindsight.studies.commands import Command, arguments_of
 from hindsight.studies.study_checks import BYTES, keys_of
@@ -26,6 +29,8 @@ from hindsight.text.finding import find_files
 
 FLOOR = ".floor.json"
 """What is behind the name of a synthetic corpus in that of the file that says its floor."""
+SEEN = ".seen.json"
+"""What is behind the name of a corpus in that of the file that says what its text was when data was last made of it."""
 OF_TEXT = ("bible", "excerpts")
 """Kinds of make_corpus.py that are text which is there, and no synthetic language."""
 ELSEWHERE = "://", "hf:", "-"
@@ -53,6 +58,11 @@ class Step:
         """Whether what it makes is there; commands put it there as a whole."""
         return all(path.exists() for path in self.makes)
 
+    @property
+    def makes_shards(self) -> bool:
+        """Whether it makes shards, which need nothing of what they were made of."""
+        return self.makes[0].name == MANIFEST_NAME
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -78,6 +88,15 @@ class Dataset:
         return Path(self.folder, MANIFEST_NAME).exists()
 
     @property
+    def missing(self) -> tuple[Step, ...]:
+        """The steps that are still to be done; of those before shards that are there, only that for the floor."""
+        shards = [number for number, step in enumerate(self.steps) if step.makes_shards and step.is_done]
+        first = shards[-1] + 1 if shards else 0
+        needs_floor = self.floor is not None and not self.floor.exists()
+        before = tuple(step for step in self.steps[:first] if needs_floor and self.floor in step.makes)
+        return before + tuple(step for step in self.steps[first:] if not step.is_done)
+
+    @property
     def val_documents(self) -> int | None:
         """Documents that are validated on; None where they are not told apart, or nothing is there yet."""
         return Manifest.load(self.folder).splits["val"].documents if self.is_there else None
@@ -89,6 +108,8 @@ class _Made:
     mark: str
     steps: tuple[Step, ...] = ()
     floor: Path | None = None
+    gone: InputError | None = None
+    """Why it cannot be made, where its text is not here; None where that does not matter, because it was made."""
 
 
 class Data:
@@ -103,6 +124,7 @@ class Data:
         self.study, self.data_dir, self.corpus_dir = study, config.data_dir, config.corpus_dir
         self._datasets: dict[tuple[str, str, int | None], Dataset] = {}
         self._corpora: dict[str, _Made] = {}
+        self._seen: dict[Path, dict[str, Any]] = {}
 
     def tokenizer_of(self, corpus: str, given: str) -> str:
         """Name the tokenizer of a corpus: its own, or the given one."""
@@ -134,6 +156,13 @@ class Data:
         """All that were asked for."""
         return [*self._datasets.values()]
 
+    def remember(self) -> None:
+        """Write down what the texts are of which data is made, for when they are gone."""
+        for path, content in self._seen.items():
+            if _remembered(path) != content:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(path, json.dumps(content) + "\n")
+
     def _converted(self, corpus: str, tokenizer: str, context_length: int) -> Dataset:
         text, of_tokenizer = self._corpus(corpus), self._tokenizer(corpus, tokenizer)
         entry, reading = self.study.corpora[corpus], self._reading(corpus, tokenizer)
@@ -143,6 +172,8 @@ class Data:
         folder = os.path.join(self.data_dir, f"{corpus}-{tokenizer}-{mark}")
         given = {"corpus": text.path, "tokenizer": of_tokenizer.path, "out": folder, **settings}
         step = _step("convert_to_mds", given, Path(folder, MANIFEST_NAME))
+        if (gone := text.gone or of_tokenizer.gone) is not None and not step.is_done:
+            raise gone
         steps = dict.fromkeys((*text.steps, *of_tokenizer.steps, step))  # both may begin with the corpus
         return Dataset(corpus, tokenizer, folder, tuple(steps), text.floor)
 
@@ -160,21 +191,21 @@ class Data:
             if "make" in entry:
                 self._corpora[name] = self._made_corpus(name, entry["make"])
             else:
-                path = self._place(name, str(entry["corpus"]))
-                self._corpora[name] = _Made(path, _hash({"corpus": entry["corpus"], **_content_of(path)}))
+                path, content, gone = self._text(name, str(entry["corpus"]))
+                self._corpora[name] = _Made(path, _hash({"corpus": entry["corpus"], **content}), gone=gone)
         return self._corpora[name]
 
     def _made_corpus(self, name: str, settings: dict[str, Any]) -> _Made:
-        size = {}
+        content, gone = {}, None
         if settings.get("corpus") is not None:
-            path = self._place(name, str(settings["corpus"]))
-            size, settings = _content_of(path), settings | {"corpus": path}
-        mark = _hash(self.study.corpora[name]["make"] | size)
+            path, content, gone = self._text(name, str(settings["corpus"]))
+            settings = settings | {"corpus": path}
+        mark = _hash(self.study.corpora[name]["make"] | content)
         out = os.path.join(self.data_dir, "corpora", f"{name}-{mark}.txt")
         is_synthetic = settings.get("kind", OF_TEXT[0]) not in OF_TEXT
         floor = Path(out + FLOOR) if is_synthetic else None
         step = _step("make_corpus", settings | {"out": out}, Path(out), *([floor] if floor else []))
-        return _Made(out, mark, (step,), floor)
+        return _Made(out, mark, (step,), floor, None if step.is_done else gone)
 
     def _tokenizer(self, corpus: str, name: str) -> _Made:
         entry = self.study.tokenizers[name]
@@ -195,7 +226,7 @@ class Data:
         folder = os.path.join(self.data_dir, "corpora", f"{'+'.join(given)}-{_hash({'of': [t.mark for t in texts]})}")
         links = [Path(folder, f"{number}-{os.path.basename(text.path)}") for number, text in enumerate(texts)]
         for each, text in zip(given, texts, strict=True):
-            if not text.steps and not Path(text.path).is_file():
+            if not text.steps and text.gone is None and not Path(text.path).is_file():
                 raise InputError(
                     f"tokenizers.{name}: corpora.{each} is no file here, and several are read together "
                     "only where each is one."
@@ -210,7 +241,9 @@ class Data:
         out = os.path.join(self.data_dir, "tokenizers", f"{name}-{mark}")
         given = {**({"corpus": corpus} if corpus else {}), "out": out, **settings}
         steps = tuple(dict.fromkeys(step for text in texts for step in text.steps))
-        return _Made(out, mark, (*steps, _step("train_tokenizer", given, Path(out))))
+        step = _step("train_tokenizer", given, Path(out))
+        gone = next((text.gone for text in texts if text.gone is not None), None)
+        return _Made(out, mark, (*steps, step), gone=None if step.is_done else gone)
 
     def _reading(self, corpus: str, tokenizer: str) -> dict[str, Any]:
         """Keys by which the text of a corpus is read, for training a tokenizer and for conversion."""
@@ -219,22 +252,33 @@ class Data:
         entry, by = self.study.corpora[corpus], self.study.tokenizers[tokenizer]
         return {key: each[key] for each in (entry, by) for key in reading if key in each}
 
-    def _place(self, name: str, path: str) -> str:
-        """Find a corpus, below corpus_dir= if its path is relative; InputError if it is not there."""
+    def _text(self, name: str, path: str) -> tuple[str, dict[str, Any], InputError | None]:
+        """Find the text of a corpus, below corpus_dir= if its path is relative.
+
+        Returns:
+            Its path, what tells its content, and None; or why it is not here, where it was when data was made of it.
+
+        Raises:
+            InputError: it is not here, and never was.
+        """
         if ELSEWHERE[0] in path or path.startswith(ELSEWHERE[1]) or path == ELSEWHERE[2]:
-            return path
+            return path, {"bytes": None}, None
         given = os.path.expanduser(path)
         place = given if os.path.isabs(given) else os.path.normpath(os.path.join(self.corpus_dir, given))
+        seen = Path(self.data_dir, "corpora", f"{name}-{_hash({'corpus': path})}{SEEN}")
         try:
-            find_files(place)
+            self._seen[seen] = content = _content_of(place)
         except InputError as error:
             source = self.study.corpora[name].get("source")
             where_from = f" It comes from {source}" if source else ""
-            raise InputError(
+            gone = InputError(
                 f"study={self.study.name}: corpora.{name} is not at {os.path.abspath(place)} "
                 f"({str(error).partition(': ')[0]}); give corpus_dir=, the folder that has {path}.{where_from}"
-            ) from None
-        return place
+            )
+            if (remembered := _remembered(seen)) is None:
+                raise gone from None
+            return place, remembered, gone
+        return place, content, None
 
 
 def _step(script: str, given: Mapping[str, Any], *makes: Path) -> Step:
@@ -242,9 +286,7 @@ def _step(script: str, given: Mapping[str, Any], *makes: Path) -> Step:
 
 
 def _content_of(path: str) -> dict[str, Any]:
-    """Tell the files of a corpus by their size and their ends; nothing is known of one that is elsewhere."""
-    if ELSEWHERE[0] in path or path.startswith(ELSEWHERE[1]) or path == ELSEWHERE[2]:
-        return {"bytes": None}
+    """Tell the files of a corpus by their size and their ends; InputError if there are none."""
     files, ends = find_files(path).files, hashlib.sha256()
     for found in files:
         with suppress(OSError), open_regular(Path(found.path)) as file:  # one that cannot be read is said later
@@ -252,6 +294,13 @@ def _content_of(path: str) -> dict[str, Any]:
             file.seek(-min(END_BYTES, file.seek(0, os.SEEK_END)), os.SEEK_END)
             ends.update(file.read(END_BYTES))
     return {"bytes": sum(file.size or 0 for file in files), "ends": ends.hexdigest()}
+
+
+def _remembered(path: Path) -> dict[str, Any] | None:
+    try:
+        return read_json(path, END_BYTES)
+    except (OSError, ValueError):  # none, or damaged: it is written anew
+        return None
 
 
 def _hash(values: Mapping[str, Any]) -> str:

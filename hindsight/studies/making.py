@@ -5,7 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hindsight.errors import InputError
@@ -38,16 +38,16 @@ def make_data(data: Data, processes: Processes, data_dir: Path, workers: int) ->
     Raises:
         InputError: a command failed.
     """
-    if all(step.is_done for dataset in data.datasets for step in dataset.steps):
-        return
-    with _alone(data_dir):
-        needs: dict[Step, set[Step]] = {}
-        for dataset in data.datasets:
-            for number, step in enumerate(dataset.steps):
-                if not step.is_done:
-                    before = {each for each in dataset.steps[:number] if not each.is_done}
-                    needs[step] = needs.get(step, set()) | before
-        _make(needs, processes, workers)
+    if any(dataset.missing for dataset in data.datasets):
+        with _alone(data_dir):
+            needs: dict[Step, set[Step]] = {}
+            for dataset in data.datasets:
+                missing = dataset.missing
+                for number, step in enumerate(missing):
+                    needs[step] = needs.get(step, set()) | {*missing[:number]}
+            _make(needs, processes, workers)
+    with suppress(OSError):  # data of somebody else, which is there
+        data.remember()
 
 
 def check_steps(data: Data) -> None:
@@ -57,8 +57,8 @@ def check_steps(data: Data) -> None:
         InputError: one has a value that cannot be; names the key.
     """
     for dataset in data.datasets:
-        for step in dataset.steps:
-            if step.command.script in PARTS and not step.is_done:
+        for step in dataset.missing:
+            if step.command.script in PARTS:
                 composed(step.command.script, step.command.arguments, PARTS[step.command.script])
 
 

@@ -10,7 +10,7 @@ from hindsight.config.optim import OptimizerName
 from hindsight.errors import InputError
 from hindsight.planning.parameters import n_by_muon, n_parameters, n_trained
 from hindsight.shown_numbers import short, size
-from hindsight.studies.known_runs import DONE, RunState
+from hindsight.studies.known_runs import DONE, MISSING, RunState, state_without_data
 from hindsight.studies.planned_runs import PlannedRun
 from hindsight.training.disk import LINE_BYTES, added, free_bytes, state_bytes, weights_bytes
 from hindsight.training.setup import local_folder
@@ -68,7 +68,9 @@ def table_of(rows: Sequence[Row], workers: int) -> str:
     """
     cells: list[list[str]] = [[*COLUMNS]]
     for number, row in enumerate(rows):
-        state = "no data yet" if row.state is None else row.state.state
+        state = row.state.state if row.state is not None else state_without_data(row.run.folder)
+        if row.state is None and state == MISSING:
+            state = "no data yet"
         if row.run.waits:
             state = "waits for the sweep"
         cells.append([str(number), row.run.name, _tokens(row.tokens), _disk(row.disk), _hours(row.hours), state])
