@@ -21,6 +21,7 @@ from helpers.study_pages import read_result
 from hindsight import interrupts, runs
 from hindsight.config.study import Only, Scale, StudyConfig
 from hindsight.errors import InputError
+from hindsight.files import partial_of
 from hindsight.studies.processes import end_servers
 from hindsight.studies.results import StudyResult
 from hindsight.studies.run import StudyWork
@@ -131,13 +132,21 @@ def test_its_commands_are_what_a_person_types_and_find_all_done(whole: Path):
             check=True,
         )
         assert "nothing to do" in done.stdout or "already there" in done.stdout
+    script = f"python() {{ pwd; }}; . {whole}/out/commands.sh"
+    places = subprocess.run(["bash", "-c", script], cwd="/", capture_output=True, text=True, check=True).stdout
+    assert {*places.splitlines()} == {str(ROOT)}
 
 
 def test_a_study_that_is_done_trains_nothing_and_finds_the_same(whole: Path, capsys: pytest.CaptureFixture[str]):
-    before = lasting(read_result(whole / "out"))
+    result = read_result(whole / "out")
+    before, report = lasting(result), (whole / "out" / "report.html").stat().st_mtime_ns
     logs = {path.name: path.stat().st_size for path in (whole / "out" / "logs").glob("*seed*.log")}
     assert opened(whole, whole / "small.yaml").run() == 0
     assert {path.name: path.stat().st_size for path in (whole / "out" / "logs").glob("*seed*.log")} == logs
+    assert read_result(whole / "out") == result
+    assert (whole / "out" / "report.html").stat().st_mtime_ns == report  # nor was it written again
+    assert opened(whole, whole / "small.yaml", only=Only.report).run() == 0
+    assert (whole / "out" / "report.html").stat().st_mtime_ns > report
     assert lasting(read_result(whole / "out")) == before
     assert capsys.readouterr().out.count("done") == 4
 
@@ -198,6 +207,26 @@ def test_texts_and_what_shards_were_made_of_may_be_gone(whole: Path, copied: Pat
     shutil.rmtree(next(path.parent for path in (copied / "data").glob("*/manifest.json")))
     with pytest.raises(InputError, match=r"corpora.words is not at .*give corpus_dir="):
         opened(copied, study)
+
+
+def test_an_evaluation_that_failed_is_a_failure_until_it_is_made(whole: Path, copied: Path):
+    study = copied / "small.yaml"
+    shutil.copytree(whole / "runs", copied / "runs")
+    folder = copied / "runs" / "small-tiny" / NAMES[1]
+    (folder / runs.TOKEN_LOSSES).unlink()
+    in_the_way = partial_of(folder / runs.TOKEN_LOSSES)
+    in_the_way.touch()
+    for only, status in ((None, 1), (Only.report, 0)):
+        assert opened(copied, study, only=only).run() == status
+        failed = read_result(copied / "out").runs[1]
+        assert (failed.state, "evaluate_tokens.py: " in (failed.error or "")) == ("failed", True)
+    in_the_way.unlink()
+    shutil.copy(whole / "runs" / "small-tiny" / NAMES[1] / runs.TOKEN_LOSSES, folder)
+    assert opened(copied, study, only=Only.report).run() == 0
+    assert (read_result(copied / "out").runs[1].state, read_result(copied / "out").runs[1].error) == ("done", None)
+    assert [*(copied / "out" / "logs").glob("*.failed.json")]
+    assert opened(copied, study).run() == 0
+    assert not [*(copied / "out" / "logs").glob("*.failed.json")]
 
 
 def test_runs_whose_data_is_gone_have_the_state_of_their_own_folder(
@@ -312,6 +341,18 @@ def test_what_does_not_fit_the_data_or_the_disk_is_said_before_the_first_run(
     with pytest.raises(InputError, match=words):
         opened(copied, study).run()
     assert not (copied / "runs").exists()
+
+
+def test_what_is_known_to_have_no_room_is_said_before_further_data_is_made(copied: Path):
+    study = write_study(
+        copied,
+        corpora={"longer": {"corpus": "corpus.txt", "convert": {"block_length": 64}}},
+        axes={"corpus": ["words", "longer"]},
+        settings={"model.d_model": 1 << 17, "model.n_layers": 64},
+    )
+    with pytest.raises(InputError, match="of the 4 runs that are missing need"):
+        opened(copied, study).run()
+    assert len([*(copied / "data").glob("*/manifest.json")]) == 1
 
 
 def test_a_run_that_was_begun_with_other_settings_is_refused(whole: Path, copied: Path):

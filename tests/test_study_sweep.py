@@ -61,6 +61,11 @@ def test_tasks_train_the_runs_and_one_that_fails_keeps_no_other(study, tmp_path)
     reported = run_study(tmp_path, *study, "only=report")
     assert reported.returncode == 0, reported.stderr
     found = json.loads((tmp_path / "results" / "words" / "tiny" / "study.json").read_text())
+    python = f'python() {{ "{sys.executable}" "$@"; }}'
+    repeat = ["bash", "-c", f"{python}; . {tmp_path}/results/words/tiny/commands.sh"]
+    repeated = subprocess.run(repeat, cwd="/", capture_output=True, text=True, timeout=200, check=False)
+    assert repeated.returncode == 0, repeated.stderr
+    assert repeated.stdout.count("nothing to do") == 4  # tokenizer, shards and two runs
     assert {run["name"]: run["state"] for run in found["runs"]} == {"forward-seed0": "done", "backward-seed0": "done"}
 
 

@@ -16,6 +16,11 @@ PLAIN = re.compile(r"[\w./:+@%-]+", re.ASCII)
 """Texts that mean themselves on a command line."""
 
 
+def is_in_project() -> bool:
+    """Whether this process is in the project's folder, where commands are typed without theirs."""
+    return Path.cwd() == ROOT
+
+
 @dataclass(frozen=True)
 class Command:
     """A script of this project, or a module of hindsight/, and its arguments.
@@ -32,8 +37,9 @@ class Command:
 
     @property
     def words(self) -> list[str]:
-        """Its words for a shell in the project's folder."""
-        file = ["-m", self.script] if "." in self.script else [f"{self.script}.py"]
+        """Its words for a shell in the folder of this process."""
+        place = "" if is_in_project() else f"{ROOT}/"
+        file = ["-m", self.script] if "." in self.script else [f"{place}{self.script}.py"]
         start = ["python"] if self.devices == 1 else ["composer", "-n", str(self.devices)]
         return [*start, *file, *self.arguments]
 

@@ -110,15 +110,13 @@ def is_evaluated(folder: Path, order: str, given: dict[str, Any]) -> bool:
     if step is None:
         return False
     config = evaluate_config(str(folder), given)
-    output = Output.of(read_run(str(folder)), config, step)
-    for name in ("forward", "backward") if order == BOTH else ("",):
-        path = Path(output.of_pass(name).name)
-        try:
-            if not path.is_file() or TokenLosses.open(path).metadata.get("step") != step:
-                return False
-        except InputError:  # damaged: evaluate_tokens.py says so
-            return False
-    return True
+    passes = ("forward", "backward") if order == BOTH else ("",)
+    try:
+        output = Output.of(read_run(str(folder)), config, step)
+        files = [Path(output.of_pass(name).name) for name in passes]
+        return all(file.is_file() and TokenLosses.open(file).metadata.get("step") == step for file in files)
+    except InputError:  # something is damaged, or in the way: evaluate_tokens.py says so
+        return False
 
 
 def result_of(

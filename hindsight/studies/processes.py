@@ -61,6 +61,8 @@ class Processes:
     def __init__(self, folder: Path, environment: Mapping[str, str], with_training: bool) -> None:
         self.folder, self.environment = folder, dict(environment)
         folder.mkdir(parents=True, exist_ok=True)
+        self.has_started = False
+        """Whether a command was started."""
         self._running: dict[int, tuple[str, subprocess.Popen[bytes]]] = {}
         self._used: dict[str, subprocess.Popen[bytes]] = {}
         self._lines: dict[int, bytes] = {}
@@ -79,6 +81,7 @@ class Processes:
 
     def start(self, name: str, command: Command, environment: Mapping[str, str] | None = None) -> None:
         """Start a command; what it says is added to its log, behind the line that is typed for it."""
+        self.has_started = True
         log = self.log_of(name)
         with log.open("a", encoding="utf-8", errors="surrogateescape") as file:
             file.write(f"$ {command.typed}\n")

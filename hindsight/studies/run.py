@@ -26,11 +26,11 @@ from hindsight.studies.making import check_steps, make_data
 from hindsight.studies.plan_table import require_room, rows_of, table_of
 from hindsight.studies.planned_runs import PlannedRun, best_rates, plan_runs
 from hindsight.studies.processes import Processes, how_it_ended, last_line, require_uninterrupted
-from hindsight.studies.results import COMPARISON, STUDY_JSON
+from hindsight.studies.results import COMPARISON, REPORT_HTML, STUDY_JSON, StudyResult
 from hindsight.studies.speeds import speeds_of, try_speeds
 from hindsight.studies.study_checks import ORDER
 from hindsight.studies.study_file import Study, read_study
-from hindsight.studies.study_records import result_of_study, write_records
+from hindsight.studies.study_records import is_written, result_of_study, write_records
 from hindsight.studies.study_report import remove_comparison, write_study_report
 from hindsight.studies.training import LOGS, Outcome, evaluated, gpus, has_diverged, train_all
 
@@ -94,6 +94,8 @@ class StudyWork:
             speeds = speeds_of(there, [states[run.name] for run in there])
             self._show_table([states.get(run.name) for run in self.planned], speeds.known)
             return output.exit_status()
+        if self.config.only is None:
+            self._require_room([*states.values()])
         doing = f"study={self.study.name}: another process works on it in {self.out}"
         with ExitStack() as stack:
             stack.enter_context(locked(self.out / LOCK, doing, is_shared=self.config.task is not None))
@@ -125,17 +127,26 @@ class StudyWork:
             if (status := self._train(processes)) is not None:
                 return status
         self._find_rates()
+        is_asked = self.config.only is Only.report or processes.has_started
+        if not is_asked and is_written(self.out, self._result(), self._comparing()):
+            log.info("Nothing has changed since %s was written; only=report writes it again.", self.out / REPORT_HTML)
+            return self._tell()
         self._compare(processes)
-        result = result_of_study(self.study, self.out, self.planned, self.data, self.rates, self.outcome)
+        result = self._result()
+        report = write_study_report(self.out, result)
+        # Last, for what it says is what is_written goes by: a study that was killed before writes its report again.
         write_records(self.out, result, self._comparing(), self.environment)
-        for path in write_study_report(self.out, result)[:2]:
+        for path in report[:2]:
             log.info("Report: %s", path)
         return self._tell()
+
+    def _result(self) -> StudyResult:
+        return result_of_study(self.study, self.out, self.planned, self.data, self.rates, self.outcome)
 
     def _train(self, processes: Processes) -> int | None:
         """Train and evaluate what is missing; the exit status where that was all."""
         states = self._states(self.planned)
-        require_room([*{state.setup.folder: state for state in states}.values()], self.workers)
+        self._require_room(states)
         tries = self.config.tried_steps if self.config.task is None else 0
         speeds = try_speeds(speeds_of(self.planned, states), processes, self.out, tries, self.workers)
         self._show_table(states, speeds)
@@ -149,7 +160,7 @@ class StudyWork:
         later = [run for run in self.planned if run not in known and not run.waits]
         if later:
             states = self._states(later)
-            require_room([*{state.setup.folder: state for state in states}.values()], self.workers)
+            self._require_room(states)
             self.outcome.add(train_all(later, states, self.study, processes, self.workers, self.config.devices))
         return None
 
@@ -170,6 +181,9 @@ class StudyWork:
 
     def _states(self, planned: Sequence[PlannedRun]) -> list[RunState]:
         return [state_of(setup) for setup in check_runs(planned)]
+
+    def _require_room(self, states: Sequence[RunState]) -> None:
+        require_room([*{state.setup.folder: state for state in states}.values()], self.workers)
 
     def _require_documents(self, planned: Sequence[PlannedRun]) -> None:
         """Refuse a study on text that validates on few documents: what is special about one of them moves a gap."""

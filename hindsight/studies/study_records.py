@@ -1,6 +1,7 @@
 """What a study writes down beside its report: study.json, and the commands by which a stranger repeats it."""
 
 import json
+import os
 import platform
 import shlex
 import sys
@@ -14,13 +15,14 @@ from hindsight.errors import InputError
 from hindsight.files import write_atomically
 from hindsight.provenance import git_commit, versions
 from hindsight.shards.manifest import Manifest
-from hindsight.studies.commands import Command
+from hindsight.studies.commands import ROOT, Command, is_in_project
 from hindsight.studies.known_runs import DONE, MISSING, check_runs, result_of, state_of, state_without_data
 from hindsight.studies.made_data import Data
 from hindsight.studies.planned_runs import PlannedRun
-from hindsight.studies.results import COMPARISON, STUDY_JSON, StudyResult
+from hindsight.studies.results import COMPARISON, REPORT_HTML, REPORT_MD, RUNS_CSV, STUDY_JSON, StudyResult
 from hindsight.studies.study_file import Study
-from hindsight.studies.training import FAILED, LOGS, Outcome, evaluation_of
+from hindsight.studies.study_report import COMPARISON_JSON
+from hindsight.studies.training import FAILED, LOGS, Outcome, evaluation_of, missing_evaluation
 
 COMMANDS = "commands.sh"
 """All commands of a study, in order."""
@@ -52,7 +54,8 @@ def result_of_study(
         commands = [run.command.typed, *([evaluation.typed] if evaluation is not None else [])]
         setup = setups.get(run.name)
         state = state_without_data(run.folder) if setup is None else state_of(setup).state
-        error = outcome.failed.get(run.name) or (None if state == DONE else _earlier_error(out, run))
+        is_complete = state == DONE and missing_evaluation(run, study) is None
+        error = outcome.failed.get(run.name) or (None if is_complete else _earlier_error(out, run))
         if not run.waits:
             found.append(result_of(run, commands, state, error, setup))
             continue
@@ -111,20 +114,43 @@ def write_records(out: Path, result: StudyResult, comparing: Command | None, env
         comparing: the command that compares its runs; None if there is nothing to compare.
         environment: what its commands have in their environment beside that of the study.
     """
+    write_atomically(out / COMMANDS, _script(out, result, comparing, environment))
     write_atomically(out / STUDY_JSON, json.dumps(result.as_json(), indent=1, default=str) + "\n")
-    write_atomically(out / COMMANDS, _script(result, comparing, environment))
 
 
-def _script(result: StudyResult, comparing: Command | None, environment: Mapping[str, str]) -> str:
-    """Write all commands of a study as a script, each once."""
+def is_written(out: Path, result: StudyResult, comparing: Command | None) -> bool:
+    """Tell whether the report of exactly this is there, by the same commit and versions.
+
+    Args:
+        out: the folder of the study.
+        result: what is known.
+        comparing: the command that compares its runs; None if there is nothing to compare.
+    """
+    files = [REPORT_HTML, REPORT_MD, RUNS_CSV, COMMANDS, *([f"{COMPARISON}/{COMPARISON_JSON}"] if comparing else [])]
+    try:
+        before = json.loads((out / STUDY_JSON).read_text("utf-8"))
+        now = json.loads(json.dumps(result.as_json(), default=str))
+        for values in (before, now):
+            del values["provenance"]["date"], values["provenance"]["command"]
+    except (OSError, ValueError, KeyError, TypeError):  # none, or damaged: it is written anew
+        return False
+    is_same = json.dumps(before) == json.dumps(now)  # as text, for NaN is not equal to itself
+    return is_same and all((out / name).is_file() for name in files)
+
+
+def _script(out: Path, result: StudyResult, comparing: Command | None, environment: Mapping[str, str]) -> str:
+    """Write all commands of a study as a script, each once; it goes to where they were run."""
     made = [command for each in result.data.values() for command in each["commands"]]
     trained = [command for run in result.runs for command in run.commands]
     compared = [comparing.typed] if comparing is not None else []
     commit = result.provenance.get("git_commit")
+    here = shlex.quote(os.path.relpath(Path.cwd(), out))
     lines = [
-        f"# Study {result.name}, scale={result.scale}: what run_study.py has run, from the repository's root.",
+        f"# Study {result.name}, scale={result.scale}: what run_study.py has run.",
         f"# Commit {commit or 'unknown'}. Each command does nothing where its result is there.",
         "set -e",
+        f'CDPATH= cd -- "$(dirname -- "${{BASH_SOURCE:-$0}}")"/{here}',
+        *([] if is_in_project() else [f"export PYTHONPATH={shlex.quote(str(ROOT))}"]),
         *(f"export {name}={shlex.quote(value)}" for name, value in environment.items()),
         *dict.fromkeys([*made, *trained, *compared]),
     ]

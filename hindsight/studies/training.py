@@ -67,6 +67,13 @@ def evaluation_of(run: PlannedRun, study: Study) -> Command | None:
     return Command("evaluate_tokens", tuple(arguments_of(given)), run.command.devices)
 
 
+def missing_evaluation(run: PlannedRun, study: Study) -> Command | None:
+    """The command that evaluates a run that is done; None if it was evaluated, or is not to be."""
+    command = evaluation_of(run, study)
+    is_there = command is None or is_evaluated(run.folder, order_of_run(run), study.evaluation or {})
+    return None if is_there else command
+
+
 def evaluated(run: PlannedRun) -> float | None:
     """Validation loss of a run at its end, nats per token; None if it has not come to its planned end."""
     return loss_at_end(run.folder) if all((run.folder / name).exists() for name in NEEDED) else None
@@ -121,19 +128,16 @@ def train_all(
 class _Training:
     def __init__(self, given: Sequence[tuple[PlannedRun, RunState]], study: Study, processes: Processes) -> None:
         self.study, self.processes, self.outcome = study, processes, Outcome()
-        self.waiting = deque((run, state) for run, state in given if not self._is_complete(run, state))
+        self.waiting = deque[tuple[PlannedRun, RunState]]()
+        for run, state in given:
+            if has_diverged(run, processes.folder):
+                continue
+            if state.state == DONE and missing_evaluation(run, study) is None:
+                self._failed_file(run).unlink(missing_ok=True)  # somebody has mended it
+            else:
+                self.waiting.append((run, state))
         self.running: dict[str, tuple[PlannedRun, RunState, str]] = {}
         self.progress = Progress([state for _, state in self.waiting])
-
-    def _is_complete(self, run: PlannedRun, state: RunState) -> bool:
-        if has_diverged(run, self.processes.folder):
-            return True
-        return state.state == DONE and not self._evaluation_that_is_missing(run)
-
-    def _evaluation_that_is_missing(self, run: PlannedRun) -> Command | None:
-        command = evaluation_of(run, self.study)
-        is_there = command is None or is_evaluated(run.folder, order_of_run(run), self.study.evaluation or {})
-        return None if is_there else command
 
     def all(self, workers: int, devices: int) -> Outcome:
         """Start what waits, and take what ends, until nothing is left."""
@@ -161,7 +165,7 @@ class _Training:
         self.processes.start(name, command, {"CUDA_VISIBLE_DEVICES": slot} if slot else {})
 
     def _evaluate(self, run: PlannedRun, state: RunState, slot: str) -> None:
-        command = self._evaluation_that_is_missing(run)
+        command = missing_evaluation(run, self.study)
         if command is None:
             self._end(run, state, slot)
         else:
