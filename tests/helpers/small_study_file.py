@@ -7,6 +7,11 @@ from typing import Any
 
 import yaml
 
+from hindsight.config.study import Scale, StudyConfig
+from hindsight.studies.made_data import Data
+from hindsight.studies.planned_runs import PlannedRun, plan_runs
+from hindsight.studies.study_file import Study, read_study
+
 SMALL: dict[str, Any] = {
     "question": "Is it harder backward?",
     "corpora": {"words": {"corpus": "corpus.txt"}},
@@ -49,3 +54,17 @@ def write_study(folder: Path, name: str = "small", **changes: Any) -> Path:
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(merged(SMALL, changes), sort_keys=False), encoding="utf-8")
     return path
+
+
+def opened(folder: Path, scale: Scale, seeds: int | None, **changes: Any) -> tuple[Study, StudyConfig, Data]:
+    """Write a study and read it, with its data."""
+    path = str(write_study(folder, **changes))
+    study = read_study(path, scale, seeds)
+    config = StudyConfig(study=path, corpus_dir=str(folder), data_dir=str(folder / "data"))
+    return study, config, Data(study, config)
+
+
+def planned(folder: Path, scale: Scale = Scale.tiny, seeds: int | None = None, **changes: Any) -> list[PlannedRun]:
+    """Write a study and plan its runs."""
+    study, config, data = opened(folder, scale, seeds, **changes)
+    return plan_runs(study, config, data)
