@@ -475,7 +475,8 @@ def kill_at_random_moments(folder: Path, study: Path, n_kills: int) -> Iterator[
             else:
                 started.process.kill()
             started.process.wait()
-            wait_until("the end of all processes", lambda: not any(map(is_alive, processes)), timeout_s=20)  # noqa: B023 - called at once
+            # Called at once, before the loop goes on.
+            wait_until("the end of all processes", lambda: not any(map(is_alive, processes)), timeout_s=20)  # noqa: B023
         yield
 
 
