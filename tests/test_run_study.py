@@ -220,6 +220,7 @@ def test_an_evaluation_that_failed_is_a_failure_until_it_is_made(whole: Path, co
         assert opened(copied, study, only=only).run() == status
         failed = read_result(copied / "out").runs[1]
         assert (failed.state, "evaluate_tokens.py: " in (failed.error or "")) == ("failed", True)
+        assert NAMES[1] not in (copied / "out" / "comparison" / "comparison.csv").read_text()  # as in other sections
     in_the_way.unlink()
     shutil.copy(whole / "runs" / "small-tiny" / NAMES[1] / runs.TOKEN_LOSSES, folder)
     assert opened(copied, study, only=Only.report).run() == 0

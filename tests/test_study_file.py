@@ -263,6 +263,26 @@ def test_what_shards_were_made_of_is_not_made_again_but_for_a_floor(folder: Path
             assert of.missing == ()
 
 
+def test_a_tokenizer_that_is_there_needs_none_of_its_texts_even_where_shards_are_missing(folder: Path):
+    (folder / "other.txt").write_text("Another text.\n")
+    corpora = {"words": {"corpus": "corpus.txt"}, "other": {"corpus": "other.txt"}}
+    tokenizers = {"own": {"corpora": ["words", "other"]}}
+    _, _, data = opened(folder, Scale.tiny, None, corpora=corpora, tokenizers=tokenizers, axes={"corpus": ["words"]})
+    dataset = data.dataset("words", "own", 32)
+    links, tokenizer, shards = dataset.steps
+    assert dataset.missing == (links, tokenizer, shards)
+    tokenizer.makes[0].mkdir(parents=True)
+    assert dataset.missing == (shards,)
+
+
+def test_a_condition_may_be_on_the_one_corpus_of_a_study_without_an_axis_of_corpora(folder: Path):
+    where = [{"if": {"corpus": "words"}, "settings": {"batch_size": 2}}]
+    runs = planned(
+        folder, bases=["tiny"], where=where, scales={"tiny": {"corpora": {"bible": None}, "axes": {"corpus": None}}}
+    )
+    assert {run.config.batch_size for run in runs} == {2}
+
+
 def test_links_of_a_folder_that_was_moved_lead_to_the_texts_that_were_moved_with_it(tmp_path: Path):
     before, after = tmp_path / "before", tmp_path / "after"
     before.mkdir()

@@ -156,7 +156,7 @@ def test_which_order_is_sooner_near_its_floor_is_counted_seed_by_seed_with_runs_
     rows = {row["order"]: row for row in report.table("positive")}
     assert rows["forward"]["seeds within 5%"] == "3 of 5"
     assert rows["forward"]["sooner within 5%, by seed"] == "\u2013"
-    assert rows["backward"]["sooner within 5%, by seed"] == "forward in 2, backward in 1, both in 1, neither in 1"
+    assert rows["backward"]["sooner within 5%, by seed"] == "forward in 2, backward in 1, level in 1, neither in 1"
     assert (rows["backward"]["tokens to within 25%"], rows["backward"]["seeds within 25%"]) == ("\u2013", "4 of 5")
 
 

@@ -11,8 +11,9 @@ they were, and so may tokenizers and corpora that were made.
 
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from hindsight.studies.commands import Command, arguments_of
 from hindsight.studies.study_checks import BYTES, keys_of
 from hindsight.studies.study_file import Study
 from hindsight.text.finding import find_files
+
+log = logging.getLogger("hindsight")
 
 FLOOR = ".floor.json"
 """What is behind the name of a synthetic corpus in that of the file that says its floor."""
@@ -48,10 +51,12 @@ class Step:
     Args:
         makes: what is there when it is done.
         command: the command.
+        after: the steps whose products it reads.
     """
 
     makes: tuple[Path, ...]
     command: Command
+    after: tuple["Step", ...] = ()
 
     @property
     def is_done(self) -> bool:
@@ -59,9 +64,9 @@ class Step:
         return all(path.exists() for path in self.makes)
 
     @property
-    def makes_shards(self) -> bool:
-        """Whether it makes shards, which need nothing of what they were made of."""
-        return self.makes[0].name == MANIFEST_NAME
+    def missing(self) -> tuple["Step", ...]:
+        """Itself and those before it that are still to be done; what is there needs nothing of what it was made of."""
+        return () if self.is_done else (*(step for before in self.after for step in before.missing), self)
 
 
 @dataclass(frozen=True)
@@ -89,12 +94,10 @@ class Dataset:
 
     @property
     def missing(self) -> tuple[Step, ...]:
-        """The steps that are still to be done; of those before shards that are there, only that for the floor."""
-        shards = [number for number, step in enumerate(self.steps) if step.makes_shards and step.is_done]
-        first = shards[-1] + 1 if shards else 0
+        """The steps that are still to be done: for shards, and for the floor."""
         needs_floor = self.floor is not None and not self.floor.exists()
-        before = tuple(step for step in self.steps[:first] if needs_floor and self.floor in step.makes)
-        return before + tuple(step for step in self.steps[first:] if not step.is_done)
+        of_floor = [step for step in self.steps if needs_floor and self.floor in step.makes]
+        return tuple(dict.fromkeys((*of_floor, *self.steps[-1].missing)))
 
     @property
     def val_documents(self) -> int | None:
@@ -171,7 +174,7 @@ class Data:
         mark = _hash({"corpus": text.mark, "tokenizer": of_tokenizer.mark, **settings})
         folder = os.path.join(self.data_dir, f"{corpus}-{tokenizer}-{mark}")
         given = {"corpus": text.path, "tokenizer": of_tokenizer.path, "out": folder, **settings}
-        step = _step("convert_to_mds", given, Path(folder, MANIFEST_NAME))
+        step = _step("convert_to_mds", given, (text, of_tokenizer), Path(folder, MANIFEST_NAME))
         if (gone := text.gone or of_tokenizer.gone) is not None and not step.is_done:
             raise gone
         steps = dict.fromkeys((*text.steps, *of_tokenizer.steps, step))  # both may begin with the corpus
@@ -182,7 +185,7 @@ class Data:
         mark = _hash({"turned": of.folder.rpartition("-")[2], "context_length": context_length})
         folder = os.path.join(self.data_dir, f"{corpus}-{tokenizer}-{mark}")
         command = Command("hindsight.shards.turned", (of.folder, folder, str(context_length)))
-        steps = (*of.steps, Step((Path(folder, MANIFEST_NAME),), command))
+        steps = (*of.steps, Step((Path(folder, MANIFEST_NAME),), command, of.steps[-1:]))
         return Dataset(corpus, tokenizer, folder, steps, of.floor)
 
     def _corpus(self, name: str) -> _Made:
@@ -204,7 +207,7 @@ class Data:
         out = os.path.join(self.data_dir, "corpora", f"{name}-{mark}.txt")
         is_synthetic = settings.get("kind", OF_TEXT[0]) not in OF_TEXT
         floor = Path(out + FLOOR) if is_synthetic else None
-        step = _step("make_corpus", settings | {"out": out}, Path(out), *([floor] if floor else []))
+        step = _step("make_corpus", settings | {"out": out}, (), Path(out), *([floor] if floor else []))
         return _Made(out, mark, (step,), floor, None if step.is_done else gone)
 
     def _tokenizer(self, corpus: str, name: str) -> _Made:
@@ -233,7 +236,8 @@ class Data:
                 )
         words = (folder, *(text.path for text in texts))
         steps = tuple(step for text in texts for step in text.steps)
-        linked = _Made(folder, "", (*steps, Step(tuple(links), Command("hindsight.studies.links", words))))
+        step = Step(tuple(links), Command("hindsight.studies.links", words), _last_of(texts))
+        linked = _Made(folder, "", (*steps, step))
         return self._trained(name, readings[0] | settings, folder, (*texts, linked))
 
     def _trained(self, name: str, settings: dict[str, Any], corpus: str, texts: tuple[_Made, ...]) -> _Made:
@@ -241,7 +245,7 @@ class Data:
         out = os.path.join(self.data_dir, "tokenizers", f"{name}-{mark}")
         given = {**({"corpus": corpus} if corpus else {}), "out": out, **settings}
         steps = tuple(dict.fromkeys(step for text in texts for step in text.steps))
-        step = _step("train_tokenizer", given, Path(out))
+        step = _step("train_tokenizer", given, texts, Path(out))
         gone = next((text.gone for text in texts if text.gone is not None), None)
         return _Made(out, mark, (*steps, step), gone=None if step.is_done else gone)
 
@@ -277,12 +281,17 @@ class Data:
             )
             if (remembered := _remembered(seen)) is None:
                 raise gone from None
+            log.warning("corpora.%s is not at %s; what was made of %s earlier is used.", name, place, path)
             return place, remembered, gone
         return place, content, None
 
 
-def _step(script: str, given: Mapping[str, Any], *makes: Path) -> Step:
-    return Step(makes, Command(script, tuple(arguments_of(given))))
+def _step(script: str, given: Mapping[str, Any], of: Sequence[_Made], *makes: Path) -> Step:
+    return Step(makes, Command(script, tuple(arguments_of(given))), _last_of(of))
+
+
+def _last_of(made: Sequence[_Made]) -> tuple[Step, ...]:
+    return tuple(step for each in made for step in each.steps[-1:])
 
 
 def _content_of(path: str) -> dict[str, Any]:

@@ -211,7 +211,7 @@ def draw_null(families: Sequence[Family], gaps: Sequence[Gap], looks: Mapping[st
     names = [textwrap.fill(family.name, LABEL_WIDTH) for family in families]
     figure = new_figure(1.1 + max(0.5, 0.13 * len(looks)) * len(families))
     axes = figure.subplots()
-    compared = [order for order in looks if any(gap.order == order for gap in gaps)]
+    compared = [*dict.fromkeys(gap.order for gap in gaps)]  # of `both` it is that of a pass: no order of the study
     sizes: list[float] = []
     step = 0.7 / (len(looks) + max(len(compared), 1))
     for y, family in enumerate(families):
@@ -226,7 +226,7 @@ def draw_null(families: Sequence[Family], gaps: Sequence[Gap], looks: Mapping[st
     for y, family in enumerate(families):
         for gap in (gap for gap in gaps if gap.family is family):
             at = y + compared.index(gap.order) * step - 0.35 + step / 2
-            color = GAP if len(compared) == 1 else looks[gap.order][0]
+            color = GAP if len(compared) == 1 or gap.order not in looks else looks[gap.order][0]
             label = "gap between orders" if len(compared) == 1 else f"gap of {gap.order}"
             if gap.interval_percent is not None:
                 axes.plot(gap.interval_percent, [at] * 2, "-", color=color, linewidth=2.2)

@@ -201,7 +201,7 @@ def _calibration_row(measured: list[Measured]) -> dict[str, Any]:
 
 
 def _is_within(measured: Sequence[Measured]) -> bool | None:
-    """Whether all orders of a language are calibrated; None while none is not, and of one no run is done."""
+    """Whether all orders of a language are calibrated; None if those with runs that are done are, and one has none."""
     each_order = [each.is_calibrated for each in measured]
     return False if False in each_order else None if None in each_order else True
 

@@ -125,6 +125,8 @@ def _counted(groups: StudyGroups, holm: Mapping[str, float]) -> tuple[str, list[
     with_verdict = {kind: of for kind, of in signs.items() if any(sign is not None for sign in of[1])}
     counts = [(kind, tally(*of) if kind else capitalized(tally(*of))) for kind, of in (with_verdict or signs).items()]
     headline = capitalized(short_tally(*_signs_of(groups.gaps, holm)))
+    if counts == [("", headline)]:
+        counts = []
     if len(groups.gaps) <= MOST_IN_HEADLINE and all(gap.interval_percent for gap in groups.gaps):
         each = ", ".join(f"{gap.name} {_with_half(gap)}" for gap in groups.gaps)
         headline = f"{headline.removesuffix('.')}: {each}."

@@ -62,7 +62,7 @@ class Race:
     @property
     def short(self) -> str:
         """Name who was sooner in how many pairs, as a cell of a table says it."""
-        counts = {self.one: self.sooner, self.other: self.later, "both": self.same, "neither": self.neither}
+        counts = {self.one: self.sooner, self.other: self.later, "level": self.same, "neither": self.neither}
         return ", ".join(f"{who} in {n}" for who, n in (counts | {"not known yet": self.is_open}).items() if n)
 
     def said(self, what: str = "seeds") -> str:

@@ -30,7 +30,7 @@ from hindsight.studies.results import COMPARISON, REPORT_HTML, STUDY_JSON, Study
 from hindsight.studies.speeds import speeds_of, try_speeds
 from hindsight.studies.study_checks import ORDER
 from hindsight.studies.study_file import Study, read_study
-from hindsight.studies.study_records import is_written, result_of_study, write_records
+from hindsight.studies.study_records import forget_records, is_written, result_of_study, write_records
 from hindsight.studies.study_report import remove_comparison, write_study_report
 from hindsight.studies.training import LOGS, Outcome, evaluated, gpus, has_diverged, train_all
 
@@ -127,15 +127,16 @@ class StudyWork:
             if (status := self._train(processes)) is not None:
                 return status
         self._find_rates()
-        is_asked = self.config.only is Only.report or processes.has_started
-        if not is_asked and is_written(self.out, self._result(), self._comparing()):
+        is_asked, result = self.config.only is Only.report or processes.has_started, self._result()
+        comparing = self._comparing(result)
+        if not is_asked and is_written(self.out, result, comparing):
             log.info("Nothing has changed since %s was written; only=report writes it again.", self.out / REPORT_HTML)
             return self._tell()
-        self._compare(processes)
+        forget_records(self.out)  # what is written from here on may be of other runs
+        self._compare(processes, comparing)
         result = self._result()
         report = write_study_report(self.out, result)
-        # Last, for what it says is what is_written goes by: a study that was killed before writes its report again.
-        write_records(self.out, result, self._comparing(), self.environment)
+        write_records(self.out, result, comparing, self.environment)
         for path in report[:2]:
             log.info("Report: %s", path)
         return self._tell()
@@ -236,8 +237,9 @@ class StudyWork:
             if run.waits and None not in of_run:
                 self.outcome.failed[run.name] = NO_RATE
 
-    def _comparing(self) -> Command | None:
-        done = [run for run in self.planned if not run.is_sweep and not run.waits and evaluated(run) is not None]
+    def _comparing(self, result: StudyResult) -> Command | None:
+        found = zip(self.planned, result.runs, strict=True)
+        done = [run for run, of in found if not run.is_sweep and of.loss_nats is not None]
         folders = [*dict.fromkeys(run.typed_folder for run in done)]
         if len({run.axes[ORDER] for run in done}) < 2:
             return None
@@ -245,9 +247,8 @@ class StudyWork:
         given = {"out": str(self.out / COMPARISON), **({"report": False} if self.study.scale is Scale.tiny else {})}
         return Command("compare_directions", (*folders, *arguments_of(given)))
 
-    def _compare(self, processes: Processes) -> None:
+    def _compare(self, processes: Processes, command: Command | None) -> None:
         remove_comparison(self.out / COMPARISON)  # it may be of other runs, or of fewer steps
-        command = self._comparing()
         if command is None:
             return
         log.info("Comparing %d runs.", sum("=" not in each for each in command.arguments))

@@ -84,14 +84,13 @@ def axes_of_all(parts: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     Args:
         parts: the file without its scales, and each of its scales; with full keys.
     """
-    found: dict[str, list[Any]] = {SEED: [], TOKENIZER: [BYTES]}
+    found: dict[str, list[Any]] = {SEED: [], TOKENIZER: [BYTES], CORPUS: []}
     for part in parts:
         for key, given in part_of(part, "axes").items():
             if given is not None:  # by which a scale removes an axis
                 found.setdefault(key, []).extend(values_of(key, given))
         found[TOKENIZER] += part_of(part, "tokenizers")  # a corpus may have one of its own
-    if CORPUS not in found:
-        found[CORPUS] = [name for part in parts for name in part_of(part, "corpora")]
+        found[CORPUS] += part_of(part, "corpora")  # where there is no axis, the one corpus is on it
     return found
 
 
@@ -110,10 +109,10 @@ def check_published(given: Any, known: Mapping[str, list[Any]], number: int) -> 
     """Check a value that others published."""
     part = f"published[{number}]"
     entry = mapping_of(given, "", part)
-    check_names(entry, ("label", "percent", "nats", "if", "source"), part)
-    values = [entry[key] for key in ("percent", "nats") if entry.get(key) is not None]
-    if not values or not all(type(value) in (int, float) for value in values) or not entry.get("label"):
-        raise InputError(f"{part} needs a label, and a number as percent or nats.")
+    check_names(entry, ("label", "percent", "if", "source"), part)
+    label = entry.get("label")
+    if type(entry.get("percent")) not in (int, float) or not isinstance(label, str) or not label:
+        raise InputError(f"{part} needs a label, a text, and percent, a number.")
     read_condition(entry.get("if"), known, f"{part}.if")
 
 

@@ -114,8 +114,13 @@ def write_records(out: Path, result: StudyResult, comparing: Command | None, env
         comparing: the command that compares its runs; None if there is nothing to compare.
         environment: what its commands have in their environment beside that of the study.
     """
-    write_atomically(out / COMMANDS, _script(out, result, comparing, environment))
     write_atomically(out / STUDY_JSON, json.dumps(result.as_json(), indent=1, default=str) + "\n")
+    write_atomically(out / COMMANDS, _script(out, result, comparing, environment))  # last: `forget_records`
+
+
+def forget_records(out: Path) -> None:
+    """Let `is_written` say no until records are written again: a study may be killed before it has all of a report."""
+    (out / COMMANDS).unlink(missing_ok=True)
 
 
 def is_written(out: Path, result: StudyResult, comparing: Command | None) -> bool:

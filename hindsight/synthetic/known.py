@@ -33,4 +33,7 @@ def language_of(kind: CorpusKind, settings: Mapping[str, Setting]) -> Language:
 def recorded_language(floor: Mapping[str, Any]) -> Language | None:
     """Make the language that a floor.json tells of; None for what is no language that is known here."""
     kind = CorpusKind.__members__.get(str(floor.get("kind")))
-    return language_of(kind, floor.get("settings") or {}) if kind in LANGUAGES else None
+    if kind not in LANGUAGES:
+        return None
+    settings = floor.get("settings") or {}
+    return language_of(kind, {key: settings[key] for key in KEYS[kind] if key in settings})

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +62,7 @@ class Language:
     role: Role
     is_calibration: bool
     draw: Callable[[int, np.random.Generator], NDArray[np.uint8]]
-    nats_std: float = 0.0
+    nats_std: float
     nats_error: float = 0.0
 
     @property
@@ -141,7 +141,7 @@ def of_samples(
     draw: Callable[[tuple[int, int], np.random.Generator], NDArray[np.uint8]],
     *,
     twin_probability: float | None = None,
-    nats_std: float = 0.0,
+    nats_std: float,
     layout: str,
     derivation: str,
     role: Role,
@@ -200,13 +200,18 @@ class Source(Protocol):
         ...
 
 
-def of_source(source: Source, length: int, **said: Any) -> Language:
+def of_source(
+    source: Source, length: int, *, nats: float, derivation: str, role: Role, nats_error: float = 0.0
+) -> Language:
     """Make a language whose documents are symbols of a source, as letters; a small model comes near its floor.
 
     Args:
         source: what emits them.
         length: symbols of a document.
-        **said: nats, derivation, role, and nats_error if it is not 0.
+        nats: entropy of a document.
+        derivation: where that comes from.
+        role: what the language is for.
+        nats_error: most that `nats` may be wrong by, beyond rounding.
     """
     return Language(
         characters=length,
@@ -216,5 +221,8 @@ def of_source(source: Source, length: int, **said: Any) -> Language:
         is_calibration=True,
         draw=lambda documents, generator: (source.draw(documents, length, generator) + FIRST_LETTER).astype(np.uint8),
         nats_std=source.nats_std(length),
-        **said,
+        nats=nats,
+        derivation=derivation,
+        role=role,
+        nats_error=nats_error,
     )

@@ -81,7 +81,7 @@ def linear_map(bits: int, nonzeros: int, flips: float, samples: int, seed: int) 
         x = generator.integers(0, 2, (*shape, bits), np.uint8)
         flipped = generator.random((*shape, bits)) < flips if flips else np.zeros((*shape, bits), bool)
         y = (x @ matrix.T) % 2 ^ flipped
-        digits = [(bits + FIRST_DIGIT).astype(np.uint8) for bits in (x, y)]
+        digits = [(each + FIRST_DIGIT).astype(np.uint8) for each in (x, y)]
         return side_by_side(digits[0], "|", digits[1])
 
     noise = abs(float(entropy(np.array([flips, 1 - flips]))))  # no -0

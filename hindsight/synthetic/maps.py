@@ -45,6 +45,7 @@ def code(samples: int, symbols: int, letters: int, seed: int) -> Language:
         math.log(words),
         words,
         draw,
+        nats_std=0.0,
         layout=f"x>y, words of {letters} letters from a to {chr(FIRST_LETTER + symbols - 1)}",
         derivation=(
             f"x is one of {symbols}**{letters} = {words} words, all equally likely, and y follows from it, as x "
@@ -77,6 +78,7 @@ def many_to_one(samples: int, values: int, multiplicity: int, seed: int) -> Lang
         math.log(values),
         values,
         draw,
+        nats_std=0.0,
         layout=f"x>y, numbers of {widths[0]} and {widths[1]} digits",
         derivation=(
             f"x is one of {values} numbers, all equally likely, and y = f(x) follows from it: H = ln {values} = "

@@ -45,6 +45,7 @@ def primes(digits: int, reversed_digits: bool, samples: int, seed: int) -> Langu
         math.log(pairs),
         pairs,
         draw,
+        nats_std=0.0,
         layout=f"p*q=pq, numbers of {digits}, {digits} and {2 * digits} digits{', last digit first' * reversed_digits}",
         derivation=(
             f"The {len(known)} primes below 10**{digits} make {pairs} pairs p < q, all equally likely; the product "
