@@ -371,9 +371,6 @@ def test_a_file_that_grows_or_shrinks_while_it_is_read(tmp_path):
         list(opened.documents())
 
 
-# ---------------------------------------------------------------------------------------------------- the demo's corpus
-
-
 @pytest.mark.parametrize("corpus_format", [CorpusFormat.cc100, CorpusFormat.line])
 def test_the_last_end_of_a_separator_is_found_in_every_short_text(corpus_format):
     separator = SEPARATORS[corpus_format]

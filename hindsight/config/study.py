@@ -68,6 +68,10 @@ class StudyConfig:
     """Steps that are tried of each model whose speed no earlier run tells, for the hours in the table; 0 for none; null
     for 8, and for none with scale=tiny."""
 
+    comparison_report: bool = True
+    """Whether compare_directions.py writes a report of its own, with figures and tables of every group: megabytes, and
+    with many groups tens of them. Never with scale=tiny."""
+
     def __post_init__(self) -> None:
         require_no_credentials("", self)
         require_text("", self, "study", "out", "runs_dir", "data_dir", "corpus_dir")

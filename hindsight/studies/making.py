@@ -40,12 +40,7 @@ def make_data(data: Data, processes: Processes, data_dir: Path, workers: int) ->
     """
     if any(dataset.missing for dataset in data.datasets):
         with _alone(data_dir):
-            needs: dict[Step, set[Step]] = {}
-            for dataset in data.datasets:
-                missing = dataset.missing
-                for number, step in enumerate(missing):
-                    needs[step] = needs.get(step, set()) | {*missing[:number]}
-            _make(needs, processes, workers)
+            _make([*dict.fromkeys(step for each in data.datasets for step in each.missing)], processes, workers)
     with suppress(OSError):  # data of somebody else, which is there
         data.remember()
 
@@ -62,10 +57,10 @@ def check_steps(data: Data) -> None:
                 composed(step.command.script, step.command.arguments, PARTS[step.command.script])
 
 
-def _make(needs: dict[Step, set[Step]], processes: Processes, workers: int) -> None:
-    waiting, running, failed = [*needs], dict[str, Step](), list[str]()
+def _make(waiting: list[Step], processes: Processes, workers: int) -> None:
+    running, failed = dict[str, Step](), list[str]()
     while waiting or running:
-        for step in [each for each in waiting if not needs[each] & {*waiting, *running.values()}]:
+        for step in [each for each in waiting if not {*each.after} & {*waiting, *running.values()}]:
             if len(running) < workers:
                 waiting.remove(step)
                 name = f"{step.command.script.rpartition('.')[2]}-{step.makes[0].parent.name}-{step.makes[0].name}"

@@ -11,11 +11,21 @@ from hindsight.analysis import inference
 from hindsight.analysis.figure_style import Drawing, lay_out, styled
 from hindsight.analysis.gap_figures import GapPoint, GapRow, Published, draw_against, draw_rows
 from hindsight.analysis.page import Figures, Table, Text
-from hindsight.analysis.verdict import digits_of, short_tally, sign_of_gap, tally
+from hindsight.analysis.verdict import short_tally, sign_of_gap, tally
 from hindsight.config.order import DIRECTIONS
 from hindsight.studies.report_figures import draw_curves, draw_null, draw_panels, looks_of
 from hindsight.studies.report_groups import ORDER_AXES, Gap, NumberAxis, StudyGroups, drawable, line_of, number_axes
-from hindsight.studies.report_parts import FEW, REVERSED, Part, capitalized, estimate, mean, with_minus
+from hindsight.studies.report_parts import (
+    FEW,
+    REVERSED,
+    Part,
+    by_characters,
+    capitalized,
+    estimate,
+    mean,
+    with_half,
+    with_minus,
+)
 
 GAP_COLUMNS = {
     "name": "group",
@@ -125,28 +135,17 @@ def _counted(groups: StudyGroups, holm: Mapping[str, float]) -> tuple[str, list[
     with_verdict = {kind: of for kind, of in signs.items() if any(sign is not None for sign in of[1])}
     counts = [(kind, tally(*of) if kind else capitalized(tally(*of))) for kind, of in (with_verdict or signs).items()]
     headline = capitalized(short_tally(*_signs_of(groups.gaps, holm)))
-    if counts == [("", headline)]:
-        counts = []
-    if len(groups.gaps) <= MOST_IN_HEADLINE and all(gap.interval_percent for gap in groups.gaps):
-        each = ", ".join(f"{gap.name} {_with_half(gap)}" for gap in groups.gaps)
-        headline = f"{headline.removesuffix('.')}: {each}."
+    each = [f"{gap.name} {with_half(gap.percent, gap.interval_percent)}" for gap in groups.gaps if gap.interval_percent]
+    if len(groups.gaps) <= MOST_IN_HEADLINE and len(each) == len(groups.gaps):
+        headline = f"{headline.removesuffix('.')}: {', '.join(each)}."
     return headline, counts
 
 
 def _signs_of(gaps: Sequence[Gap], holm: Mapping[str, float]) -> tuple[list[str], list[int | None], list[float | None]]:
     """Give orders, signs and corrected p values of gaps, of reversed text by how characters are read."""
-    by_characters = any(gap.is_of_reversed_text for gap in gaps)
     signs = [sign_of_gap(gap.found["gap"]) for gap in gaps]
-    signs = [-sign if sign and gap.is_of_reversed_text else sign for gap, sign in zip(gaps, signs, strict=True)]
-    orders = [f"{gap.order}{' (in characters)' if by_characters else ''}" for gap in gaps]
-    return orders, signs, [holm.get(gap.found["name"]) for gap in gaps]
-
-
-def _with_half(gap: Gap) -> str:
-    """Write a gap that has an interval: +0.14% ± 0.88."""
-    low, high = gap.interval_percent or (0.0, 0.0)
-    digits = digits_of((high - low) / 2)
-    return with_minus(f"{gap.percent:+.{digits}f}% \u00b1 {(high - low) / 2:.{digits}f}")
+    read = by_characters([gap.order for gap in gaps], signs, [gap.is_of_reversed_text for gap in gaps])
+    return *read, [holm.get(gap.found["name"]) for gap in gaps]
 
 
 def _gap_row(gap: Gap, holm: Mapping[str, float]) -> dict[str, Any]:

@@ -64,6 +64,29 @@ def capitalized(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def with_half(value: float, interval: Sequence[float]) -> str:
+    """Write percents and half the width of their interval: +0.14% ± 0.88."""
+    half = (interval[1] - interval[0]) / 2
+    digits = digits_of(half)
+    return f"{value:+.{digits}f}% \u00b1 {half:.{digits}f}".replace("-", "\u2212")
+
+
+def by_characters(
+    orders: Sequence[str], signs: Sequence[int | None], is_reversed: Sequence[bool]
+) -> tuple[list[str], list[int | None]]:
+    """Give orders and signs of gaps by how characters are read, if one of them is of text that was reversed.
+
+    Args:
+        orders: that of each gap, which has the sign of the loss of its tokens.
+        signs: None with too few seeds.
+        is_reversed: whether its tokens are read against the order of its characters.
+    """
+    if not any(is_reversed):
+        return [*orders], [*signs]
+    read = [-sign if sign and turned else sign for sign, turned in zip(signs, is_reversed, strict=True)]
+    return [f"{order} (in characters)" for order in orders], read
+
+
 def with_minus(text: str) -> str:
     """Write the hyphens before numbers, as those of a verdict of comparison.json, as minus signs."""
     return re.sub(r"(?<![\w-])-(?=\d)", "\u2212", text)
@@ -95,13 +118,10 @@ def said_of_gap(order: str, reference: str, relative: TTest, n_seeds: int) -> st
     seeds = "1 seed" if n_seeds == 1 else f"{n_seeds} seeds"
     if interval is None:
         return f"{order} against {reference} is {percent(value)} ({seeds}: no interval, and so no verdict)."
-    half = (interval[1] - interval[0]) / 2
-    digits = digits_of(half)
     if not relative.is_significant:
-        measured = f"{value:+.{digits}f}% \u00b1 {half:.{digits}f}".replace("-", "\u2212")
-        return f"no difference was found: {order} against {reference} is {measured} ({seeds})."
+        return f"no difference was found: {order} against {reference} is {with_half(value, interval)} ({seeds})."
     how = "harder" if value > 0 else "easier"
-    return f"{order} is {how} than {reference} by {abs(value):.{digits}f}% \u00b1 {half:.{digits}f} ({seeds})."
+    return f"{order} is {how} than {reference} by {with_half(abs(value), interval).removeprefix('+')} ({seeds})."
 
 
 def corrected(p_values: Sequence[float | None], signs: Sequence[int | None]) -> list[float | None]:

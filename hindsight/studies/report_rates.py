@@ -63,7 +63,7 @@ def learning_rate_section(groups: StudyGroups) -> Part:
     if len(at_best) == 1:  # one group: its own sentence, rather than a count of groups
         part.headline = f"{capitalized(AT_BEST)}, {at_best[0][1]}"
         part.answers.remove(at_best[0])
-    elif counts != part.headline:
+    elif counts:
         part.counts = [("", counts)]
     if rows:
         part.blocks += [

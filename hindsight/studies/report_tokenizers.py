@@ -11,7 +11,7 @@ from hindsight.analysis.page import Figures, Table, Text
 from hindsight.analysis.report_tables import TOKENIZER_COLUMNS
 from hindsight.analysis.verdict import short_tally, sign_of, tally
 from hindsight.studies.report_groups import BY_CHARACTERS, StudyGroups, drawable, reads_characters_the_other_way
-from hindsight.studies.report_parts import FEW, REVERSED, Part, corrected, estimate
+from hindsight.studies.report_parts import FEW, REVERSED, Part, by_characters, corrected, estimate
 
 UNITS = {"nats_per_document": 1, "bits_per_byte": 4}
 """Units that do not depend on the tokenizer, with digits after the point."""
@@ -51,7 +51,7 @@ def tokenizers_section(groups: StudyGroups) -> Part:
         if of_orders:
             counted = _signs_of([gap for _, gap in of_orders])
             part.headline, counts = (f"In bits a byte, {of(*counted, KINDS)}" for of in (short_tally, tally))
-            part.counts = [("", counts)] if counts != part.headline else []
+            part.counts = [("", counts)]
         if any(map(_is_the_other_way, gaps)):
             part.blocks.append(Text(REVERSED))
         if any(gap["bits_per_byte_interval"] is None for gap in gaps):
@@ -79,10 +79,7 @@ def _signs_of(gaps: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[int | 
     """Give orders, signs and corrected p values of gaps, by how characters are read."""
     signs = [sign_of(gap["bits_per_byte_interval"]) for gap in gaps]
     p_holm = corrected([gap["bits_per_byte_p"] for gap in gaps], signs)
-    by_characters = any(map(_is_the_other_way, gaps))
-    read = [-sign if sign and _is_the_other_way(gap) else sign for gap, sign in zip(gaps, signs, strict=True)]
-    orders = [f"{gap['order']}{' (in characters)' if by_characters else ''}" for gap in gaps]
-    return orders, read, p_holm
+    return *by_characters([gap["order"] for gap in gaps], signs, [*map(_is_the_other_way, gaps)]), p_holm
 
 
 def _name_of_kind(groups: StudyGroups, texts: Sequence[Mapping[str, Any]], gap: Mapping[str, Any]) -> str:

@@ -127,22 +127,20 @@ class StudyWork:
             if (status := self._train(processes)) is not None:
                 return status
         self._find_rates()
-        is_asked, result = self.config.only is Only.report or processes.has_started, self._result()
+        is_asked = self.config.only is Only.report or processes.has_started
+        result = result_of_study(self.study, self.out, self.planned, self.data, self.rates, self.outcome)
         comparing = self._comparing(result)
         if not is_asked and is_written(self.out, result, comparing):
             log.info("Nothing has changed since %s was written; only=report writes it again.", self.out / REPORT_HTML)
             return self._tell()
         forget_records(self.out)  # what is written from here on may be of other runs
         self._compare(processes, comparing)
-        result = self._result()
+        result.comparison_error = self.outcome.failed.get(COMPARISON)
         report = write_study_report(self.out, result)
         write_records(self.out, result, comparing, self.environment)
         for path in report[:2]:
             log.info("Report: %s", path)
         return self._tell()
-
-    def _result(self) -> StudyResult:
-        return result_of_study(self.study, self.out, self.planned, self.data, self.rates, self.outcome)
 
     def _train(self, processes: Processes) -> int | None:
         """Train and evaluate what is missing; the exit status where that was all."""
@@ -244,7 +242,8 @@ class StudyWork:
         if len({run.axes[ORDER] for run in done}) < 2:
             return None
         # Figures, and cuts by what losses of tokens say, take longer than the tiny runs themselves.
-        given = {"out": str(self.out / COMPARISON), **({"report": False} if self.study.scale is Scale.tiny else {})}
+        has_report = self.config.comparison_report and self.study.scale is not Scale.tiny
+        given = {"out": str(self.out / COMPARISON), **({} if has_report else {"report": False})}
         return Command("compare_directions", (*folders, *arguments_of(given)))
 
     def _compare(self, processes: Processes, command: Command | None) -> None:

@@ -98,7 +98,7 @@ def _page(out: Path, groups: StudyGroups) -> Page:
         raise InputError(f"report: {unknown[0]} is no section; choose from {', '.join(SECTIONS)}.")
     parts = {name: SECTIONS[name][1](groups) for name in asked}
     verdict = next((part.headline for part in parts.values() if part.headline), NO_ANSWER)
-    answers = _answers([*parts.values()])
+    answers = [each for each in _answers([*parts.values()]) if each != ("", verdict)]
     failed = result.comparison_error
     not_compared: list[Block] = [Text(f"The runs could not be compared: {failed}", "warning")] if failed else []
     head: list[Block] = [
@@ -115,14 +115,10 @@ def _page(out: Path, groups: StudyGroups) -> Page:
 
 
 def _answers(parts: Sequence[Part]) -> list[tuple[str, str]]:
-    """Give what stands below the headline of the first section that has one: what all sections have found."""
+    """Give what all sections have found, each in its counts, or in its headline where that says all."""
     answers: list[tuple[str, str]] = []
-    place = 0
     for part in parts:
-        if part.headline and place and not part.counts:
-            answers.append(("", part.headline))
-        place += bool(part.headline)
-        answers += part.counts
+        answers += part.counts or ([("", part.headline)] if part.headline else [])
         answers += part.answers if len(part.answers) <= MOST_SAID else []
     return answers
 

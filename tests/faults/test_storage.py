@@ -210,7 +210,7 @@ def test_uploads_that_are_slow_leave_out_what_is_outdated_and_no_backup(server, 
     line = Line(server.port)
     line.cut()
     line.hold()
-    monkeypatch.setenv("S3_ENDPOINT_URL", line.url)
+    monkeypatch.setenv("S3_ENDPOINT_URL", line.url)  # the way to the server leads through a line that can be slow
     uploads = Uploads(S3Folder(f"{bucket}/runs/a", "checkpoint.folder"), tmp_path)
     (tmp_path / "backups").mkdir()
     for step in (4, 8, 12, 16, 20, 24):
@@ -222,7 +222,7 @@ def test_uploads_that_are_slow_leave_out_what_is_outdated_and_no_backup(server, 
     line.go_on()
     uploads.close()
     uploads.check()
-    monkeypatch.setenv("S3_ENDPOINT_URL", server.url)
+    monkeypatch.setenv("S3_ENDPOINT_URL", server.url)  # past the line, to see what has arrived
     assert names(f"{bucket}/runs/a") == ["backups/ep0-ba12-rank0.pt", "ep0-ba20-rank0.pt", "ep0-ba24-rank0.pt"]
     assert not [*tmp_path.rglob(f"{UPLOADING}*")]
 
