@@ -1,5 +1,5 @@
 # Study lr_per_order, scale=cpu: what run_study.py has run.
-# Commit 42d2a081e3a95c794e1bf497b191dd54a35e4e4f-dirty. Each command does nothing where its result is there.
+# Commit 67ca27712f76191fbf1cc99f5adf90a44d8a7eb7-dirty. Each command does nothing where its result is there.
 set -e
 CDPATH= cd -- "$(dirname -- "${BASH_SOURCE:-$0}")"/../../..
 export OMP_NUM_THREADS=1
@@ -37,4 +37,4 @@ python train_composer.py order=backward seed=1 data.path=data/french-own-31f095 
 python evaluate_tokens.py run=runs/lr_per_order-cpu/lr0.004-backward-seed1 context=windows
 python train_composer.py order=backward seed=2 data.path=data/french-own-31f095 run_name=lr0.004-backward-seed2 model=gpt_demo precision=bf16 batch_size=16 max_duration=250ba eval_interval=125ba checkpoint.interval=250ba samples.interval=null wandb.mode=disabled optim.lr=0.004 runs_dir=runs/lr_per_order-cpu
 python evaluate_tokens.py run=runs/lr_per_order-cpu/lr0.004-backward-seed2 context=windows
-python compare_directions.py runs/lr_per_order-cpu/lr0.008-forward-seed0 runs/lr_per_order-cpu/lr0.008-forward-seed1 runs/lr_per_order-cpu/lr0.008-forward-seed2 runs/lr_per_order-cpu/lr0.008-backward-seed0 runs/lr_per_order-cpu/lr0.008-backward-seed1 runs/lr_per_order-cpu/lr0.008-backward-seed2 runs/lr_per_order-cpu/lr0.004-backward-seed0 runs/lr_per_order-cpu/lr0.004-backward-seed1 runs/lr_per_order-cpu/lr0.004-backward-seed2 out=results/lr_per_order/cpu/comparison
+python compare_directions.py runs/lr_per_order-cpu/lr0.008-forward-seed0 runs/lr_per_order-cpu/lr0.008-forward-seed1 runs/lr_per_order-cpu/lr0.008-forward-seed2 runs/lr_per_order-cpu/lr0.008-backward-seed0 runs/lr_per_order-cpu/lr0.008-backward-seed1 runs/lr_per_order-cpu/lr0.008-backward-seed2 runs/lr_per_order-cpu/lr0.004-backward-seed0 runs/lr_per_order-cpu/lr0.004-backward-seed1 runs/lr_per_order-cpu/lr0.004-backward-seed2 out=results/lr_per_order/cpu/comparison report=false
