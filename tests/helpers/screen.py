@@ -169,17 +169,19 @@ class Terminal:
 def in_terminal(
     command: list[str], environment: dict[str, str], rows: int = 24, columns: int = 80
 ) -> Iterator[Terminal]:
-    """Start a process in a pseudo-terminal of its own."""
+    """Start a process in a pseudo-terminal of its own, whose size no variable of the environment gainsays."""
     master, slave = os.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     settings = termios.tcgetattr(slave)
+    # GNU readline, which pytest imports, sets both for the processes below it.
+    outside = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     process = subprocess.Popen(
         command,
         stdin=slave,
         stdout=slave,
         stderr=slave,
         start_new_session=True,
-        env={**os.environ, "TERM": "xterm", **environment},
+        env={**outside, "TERM": "xterm", **environment},
     )
     try:
         yield Terminal(master, process, rows, columns)
