@@ -196,6 +196,6 @@ print(interrupts.received_signal())
 
 @pytest.mark.parametrize(("before", "heard"), [("", "SIGHUP"), ("trap '' HUP;", "None")])
 def test_a_lost_terminal_asks_to_stop_unless_nohup_says_not_to(before, heard):
-    command = f'{before} exec "{sys.executable}" -c "$0"'
-    done = subprocess.run(["sh", "-c", command, HANGUP], cwd=ROOT, capture_output=True, text=True, check=False)
+    shell = ["env", "--default-signal=HUP", "sh", "-c", f'{before} exec "{sys.executable}" -c "$0"']
+    done = subprocess.run([*shell, HANGUP], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout == f"{heard}\n", done.stderr

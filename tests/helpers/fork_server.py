@@ -110,6 +110,7 @@ def begin(attempt: dict, rank: int, port: int) -> None:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
         os.environ |= {"NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which it is not where all tests were started by nohup
     interrupts.handle_signals()
     sys.argv = [f"{attempt['script']}.py", *attempt["arguments"]]
     if attempt["script"] == "evaluate_tokens":
