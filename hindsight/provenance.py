@@ -9,17 +9,35 @@ VERSION = "0.10.0"
 """Version of this project, as in CITATION.cff."""
 PACKAGES = ("torch", "mosaicml", "mosaicml-streaming", "tokenizers", "transformers", "numpy")
 """Packages on which the numbers of a run may depend."""
+RECORDS = "results"
+"""Folder of what studies write, which no run reads."""
+OID = "# branch.oid "
+"""What stands before the commit in `git status --porcelain=v2`."""
+NO_COMMIT = "(initial)"
+"""What stands there before the first one."""
 
 
 def git_commit() -> str | None:
-    """Commit of this code, with "-dirty" behind it where the files differ from it; None outside a git checkout."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    """Commit of this code, with "-dirty" behind it where files differ from it; None outside a git checkout.
+
+    A new .py or .yaml file that git does not ignore is a difference, too; what a study writes into results/ is none.
+    """
+    top = Path(__file__).resolve().parents[1]
+    command = ["git", "--no-optional-locks", "-C", str(top), "status", "--porcelain=v2", "--branch", "-z"]
+    command += ["--untracked-files=all", "--", ".", f":(exclude){RECORDS}"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    if done.returncode != 0:
+        return None
+    entries = [entry for entry in done.stdout.split("\0") if entry]
+    commit = next(entry.removeprefix(OID) for entry in entries if entry.startswith(OID))
+    if commit == NO_COMMIT:
+        return None
+    files = [entry for entry in entries if not entry.startswith("# ")]
+    is_dirty = any(not entry.startswith("? ") or entry.endswith((".py", ".yaml")) for entry in files)
+    return commit + "-dirty" * is_dirty
 
 
 def versions() -> dict[str, str]:
