@@ -20,11 +20,13 @@ from helpers.study_pages import (
     numbers,
 )
 from helpers.training_runs import by_step
+from scipy.stats import ttest_1samp
 
 from hindsight.analysis.figure_style import lay_out, styled
 from hindsight.analysis.gap_figures import GapRow, draw_rows
+from hindsight.analysis.page import Figures, Text
 from hindsight.studies.report_figures import draw_null, looks_of
-from hindsight.studies.report_gaps import curves_section
+from hindsight.studies.report_gaps import NO_CURVE, curves_section
 from hindsight.studies.report_groups import group_study
 from hindsight.studies.report_tokenizers import tokenizers_section
 from hindsight.studies.results import RunResult
@@ -101,26 +103,88 @@ def test_rates_at_the_end_of_those_tried_are_warned_of(small_study):
     assert "at the end of those that were tried; a better one may lie beyond." in small_study.text
 
 
-def test_the_words_same_and_best_of_the_axis_of_rates_are_compared_as_such(tmp_path):
+def of_words(folder: Path, losses: dict[tuple[str, str], float]) -> list[RunResult]:
+    """Runs at the same rate (0.002) and at the best of each order, which for backward is 0.004."""
     rates = {"same": {"forward": 2e-3, "backward": 2e-3}, "best": {"forward": 2e-3, "backward": 4e-3}}
-    losses = {("same", "backward"): 4.1, ("best", "backward"): 4.05}
-    runs = [
+    noise = {0: 0.0, 1: 0.004, 2: 0.001}
+    return [
         made_up(
-            tmp_path / "runs",
+            folder,
             {"optim.lr": word, "order": order, "seed": seed},
-            losses.get((word, order), 4.0) + 0.001 * seed,
+            losses.get((word, order), 4.0) + noise[seed] * (1 + 2 * (order == "backward")),
             f"optim.lr={rate}",
         )
         for word, of in rates.items()
         for order, rate in of.items()
         for seed in SEEDS
     ]
-    rows = Study(tmp_path / "out", study_result(runs, ["learning_rate"])).table("rate of the reference")
+
+
+def test_the_words_same_and_best_of_the_axis_of_rates_are_compared_as_such(tmp_path):
+    runs = of_words(tmp_path / "runs", {("same", "backward"): 4.1, ("best", "backward"): 4.05})
+    report = Study(tmp_path / "out", study_result(runs, ["learning_rate"]))
+    rows = report.table("rate of the reference")
     assert [(row["gap"], row["rate of the order"]) for row in rows] == [
         ("backward against forward, same rate", "0.002"),
         ("backward against forward, best against best", "0.004"),
     ]
-    assert [numbers(row["gap (nats/token), 95% interval"])[0] for row in rows] == [0.1, 0.05]
+    assert_shown(rows[0]["p (Holm)"], max(p_of(runs, "same"), 2 * min(p_of(runs, "same"), p_of(runs, "best"))))
+    assert "at full length" not in report.text
+
+
+def p_of(runs: list[RunResult], word: str) -> float:
+    """p of the relative gap by a t test of its linear approximation, as the report has it."""
+    forward, backward = (last_losses(runs, order=order, **{"optim.lr": word}) for order in ORDERS)
+    linear = backward - backward.mean() / forward.mean() * forward
+    return float(np.array(ttest_1samp(linear, -(backward - forward).mean()))[1])
+
+
+def test_a_rate_that_is_better_at_full_length_than_the_one_of_the_sweep_is_the_best(tmp_path):
+    runs = of_words(tmp_path / "runs", {("same", "backward"): 3.988, ("best", "backward"): 4.02})
+    report = Study(tmp_path / "out", study_result(runs, ["learning_rate"]))
+    rows = report.table("rate of the reference")
+    assert [(row["gap"], row["rate of the order"]) for row in rows] == [
+        ("backward against forward, same rate", "0.002"),
+        ("backward against forward, as the sweep chose", "0.004"),
+        ("backward against forward, best against best", "0.002"),
+    ]
+    assert rows[2] | {"gap": ""} == rows[0] | {"gap": ""}
+    assert "backward ends lower at 0.002 (3.9930) than at 0.004 (4.0250), which the sweep chose" in report.text
+    assert (
+        "Each at its best learning rate, no difference was found: backward against forward is \u22120.22" in report.text
+    )
+
+
+def test_what_is_not_left_after_holms_correction_is_said_of_rates(tmp_path):
+    runs = of_words(tmp_path / "runs", {("same", "backward"): 3.9847, ("best", "backward"): 3.996})
+    report = Study(tmp_path / "out", study_result(runs, ["learning_rate"]))
+    assert "though not after Holm's correction for 2 tests" in report.text
+
+
+@pytest.mark.parametrize(
+    ("loss", "floor", "is_told"), [(6.2, None, True), (6.1, None, False), (7.0, None, True), (6.2, 6.2, False)]
+)
+def test_an_order_that_ends_near_the_unigram_entropy_is_told_to_have_learned_nothing_else(
+    tmp_path, loss, floor, is_told
+):
+    runs = [  # their unigram entropy is 6.25 nats a token
+        made_up(tmp_path / "runs", {"order": order, "seed": seed}, (5.0 if order == "forward" else loss) + 0.001 * seed)
+        for order in ORDERS
+        for seed in SEEDS
+    ]
+    result = study_result(runs, ["gap"])
+    result.floors = {"None": {"nats_per_token": floor}} if floor else {}
+    compare(tmp_path / "out", runs)
+    report = Study(tmp_path / "out", result)
+    assert ("Hardly more was learned than how frequent tokens are." in report.text) == is_told
+    assert ("tokens (6.2500 nats/token) or above it" in report.text) == is_told
+
+
+def test_runs_that_were_evaluated_once_have_no_curve(small_study):
+    runs = [RunResult(**{**asdict(run), "evaluations": run.evaluations[-1:]}) for run in small_study.result.runs]
+    part = curves_section(group_study(study_result(runs, ["curves"]), None))
+    assert not any(isinstance(block, Figures) for block in part.blocks)
+    assert part.blocks == [Text(NO_CURVE)]
 
 
 def test_the_null_is_the_mean_difference_of_seeds_of_one_order(small_study, study_runs):

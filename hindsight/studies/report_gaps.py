@@ -26,6 +26,7 @@ from hindsight.studies.report_parts import (
     with_half,
     with_minus,
 )
+from hindsight.studies.report_unlearned import said_of_unlearned, short_of_unlearned, unlearned_gaps
 
 GAP_COLUMNS = {
     "name": "group",
@@ -68,6 +69,7 @@ NULL_WORDS = (
     "A gap is the loss of an order minus that of its reference, above 0 where the order is harder. The null is how far "
     "runs of one order lie apart that differ in the seed alone, in the mean over pairs of seeds."
 )
+NO_CURVE = "Every run was evaluated once, at its end: eval_interval= is as long as they are. There is no curve to show."
 NO_COMPARISON = "There is no comparison of these runs yet: no two orders of a group have runs that are done."
 
 
@@ -109,6 +111,10 @@ def gap_section(groups: StudyGroups) -> Part:
         part.blocks.append(Text("p (Holm): corrected for as many tests as there are groups in the comparison.", "note"))
     if published:
         part.blocks += _published_blocks(groups, published)
+    unlearned = unlearned_gaps(groups)
+    if unlearned:
+        part.headline += short_of_unlearned(len(unlearned), len(groups.gaps))
+        part.blocks.append(Text(said_of_unlearned(unlearned), "warning"))
     part.blocks += [
         Text(f"{gap.name}: {with_minus(warning)}", "warning")
         for gap in groups.gaps
@@ -266,11 +272,13 @@ def _published_blocks(groups: StudyGroups, published: list[dict[str, Any]]) -> l
 
 def curves_section(groups: StudyGroups) -> Part:
     """Show validation losses over training."""
-    families = [
-        family for family in groups.families if any(r.evaluations for of in family.runs.values() for r in of.values())
-    ]
+    most = {
+        family.name: max((len(run.evaluations) for of in family.runs.values() for run in of.values()), default=0)
+        for family in groups.families
+    }
+    families = [family for family in groups.families if most[family.name] > 1]
     if not families:
-        return Part([Text("No run has been evaluated yet.")])
+        return Part([Text(NO_CURVE if any(most.values()) else "No run has been evaluated yet.")])
     looks = looks_of(groups.orders)
     floors = {name: of.get("nats_per_token") for name, of in groups.result.floors.items()}
     caption = "Validation loss over training, the mean over seeds. Bands: ± one standard deviation over seeds."

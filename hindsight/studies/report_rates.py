@@ -8,7 +8,7 @@ import numpy as np
 from hindsight.analysis.figure_style import lay_out, styled
 from hindsight.analysis.inference import FEWEST_SEEDS
 from hindsight.analysis.page import Block, Figures, Table, Text
-from hindsight.analysis.verdict import short_tally, sign_of, tally
+from hindsight.analysis.verdict import SIGNIFICANT_P, short_tally, sign_of, tally
 from hindsight.runs import is_number
 from hindsight.studies.report_figures import draw_panels, draw_rates, looks_of
 from hindsight.studies.report_groups import FORWARD, NOT_FAMILY, Family, StudyGroups, names_of, order_of
@@ -18,6 +18,7 @@ from hindsight.studies.study_checks import BEST, SAME
 
 RATE = "optim.lr"
 BEST_AGAINST_BEST = "best against best"
+AS_SWEPT = "as the sweep chose"
 COLUMNS = {
     "name": "group",
     "which": "gap",
@@ -26,6 +27,7 @@ COLUMNS = {
     "seeds": "seeds",
     "nats": "gap (nats/token), 95% interval",
     "percent": "gap (%), 95% interval",
+    "p_holm": "p (Holm)",
 }
 RATE_COLUMNS = {
     "name": "group",
@@ -39,8 +41,15 @@ TEXT = {"name": "wide", "which": "", "order": ""}
 CHOSEN_HERE = "The best rates were chosen by the losses shown here, those of the same seeds and of either order alike."
 AT_THE_END = "at the end of those that were tried; a better one may lie beyond."
 AT_BEST = "each at its best learning rate"
+AT_SAME = "at the same learning rate"
+HOLM = (
+    "p (Holm): corrected for as many tests as this table has of different runs. Where orders have different rates, "
+    "they are compared here alone, not in the section of gaps."
+)
 ByRate = dict[float, dict[int, float]]
 """Losses of an order by rate and seed."""
+RateAndLosses = tuple[float | None, dict[int, float]]
+"""A rate, and losses by seed."""
 
 
 def learning_rate_section(groups: StudyGroups) -> Part:
@@ -58,7 +67,9 @@ def learning_rate_section(groups: StudyGroups) -> Part:
         ]
     part = Part(blocks)
     rows = _gap_rows(groups, full, part)
+    _correct(rows)
     part.headline, counts = _counted(rows, short_tally), _counted(rows, tally)
+    part.answers = [(row["answers"], _said(row)) for row in rows if row["answers"]]
     at_best = [answer for answer in part.answers if answer[0].endswith(AT_BEST)]
     if len(at_best) == 1:  # one group: its own sentence, rather than a count of groups
         part.headline = f"{capitalized(AT_BEST)}, {at_best[0][1]}"
@@ -68,7 +79,8 @@ def learning_rate_section(groups: StudyGroups) -> Part:
     if rows:
         part.blocks += [
             Text("The gap where both orders have the same learning rate, and where each has its own best."),
-            Table(COLUMNS, rows, TEXT),
+            Table(COLUMNS, [row | {"p_holm": _shown_p(row)} for row in rows], TEXT),
+            Text(HOLM, "note"),
         ]
         if min(row["seeds"] for row in rows) < FEWEST_SEEDS:
             part.blocks.append(Text(FEW))
@@ -166,41 +178,88 @@ def _gap_rows(groups: StudyGroups, full: Mapping[str, Mapping[str, ByRate]], par
             for rate in rates:
                 rows += _row(name, "same rate", reference, order, (rate, of[reference][rate]), (rate, of[order][rate]))
             best = [(rate, of[each][rate]) for each in (reference, order) for rate in [_best_of(of[each])]]
-            at_best = _row(name, BEST_AGAINST_BEST, reference, order, *best)
-            rows += at_best
-            part.answers += [(f"{name}, {AT_BEST}", row["said"]) for row in at_best]
+            rows += _row(name, BEST_AGAINST_BEST, reference, order, best[0], best[1], answers=AT_BEST)
     return rows
 
 
 def _rows_of_words(groups: StudyGroups, part: Part) -> list[dict[str, Any]]:
-    """Rows of runs whose rates are the same, or the best of each order, as the sweep found them."""
+    """Rows of runs whose rates are the same, or the best of each order, as the sweep found them.
+
+    Where another rate is better at full length than the one that the sweep chose, best against best is of that one.
+    """
     rows: list[dict[str, Any]] = []
     others = names_of([{key: value for key, value in each.axes.items() if key != RATE} for each in groups.families])
     for family, name in zip(groups.families, others, strict=True):
-        which = str(family.axes.get(RATE))
         reference = FORWARD if FORWARD in family.runs else next(iter(family.runs))
         for order in family.runs:
-            if order != reference:
-                both = [(_rate_in(family, each), family.losses(each)) for each in (reference, order)]
-                said = BEST_AGAINST_BEST if which == BEST else "same rate"
-                row = _row(name, said, reference, order, *both)
-                rows += row
-                at = AT_BEST if which == BEST else "at the same learning rate"
-                part.answers += [(f"{name}, {at}", each["said"]) for each in row]
+            if order == reference:
+                continue
+            chosen = [(_rate_in(family, each), family.losses(each)) for each in (reference, order)]
+            if str(family.axes.get(RATE)) != BEST:
+                rows += _row(name, "same rate", reference, order, chosen[0], chosen[1], answers=AT_SAME)
+                continue
+            best = [
+                _best_at_full_length(groups, family, each) or of
+                for each, of in zip((reference, order), chosen, strict=True)
+            ]
+            if best != chosen:
+                part.blocks += [
+                    Text(_not_best(name, each, of, better), "warning")
+                    for each, of, better in zip((reference, order), chosen, best, strict=True)
+                    if of != better
+                ]
+                rows += _row(name, AS_SWEPT, reference, order, chosen[0], chosen[1])
+            rows += _row(name, BEST_AGAINST_BEST, reference, order, best[0], best[1], answers=AT_BEST)
     return rows
 
 
+def _best_at_full_length(groups: StudyGroups, family: Family, order: str) -> RateAndLosses | None:
+    """Give the rate of an order at which the study's own runs, of the same seeds, end lowest; None without runs."""
+    seeds = {*family.losses(order)}
+    others = {key: value for key, value in family.axes.items() if key != RATE}
+    tried: ByRate = {}
+    for each in groups.families:
+        rate, losses = _rate_in(each, order), each.losses(order)
+        if rate is not None and others == {k: v for k, v in each.axes.items() if k != RATE} and seeds <= {*losses}:
+            tried[rate] = {seed: losses[seed] for seed in sorted(seeds)}
+    if not seeds or not tried:
+        return None
+    rate = _best_of(tried)
+    return rate, tried[rate]
+
+
+def _not_best(name: str, order: str, chosen: RateAndLosses, better: RateAndLosses) -> str:
+    at, better_at = (f"{rate:g} ({np.mean([*losses.values()]):.4f})" for rate, losses in (chosen, better))
+    return (
+        f"{name}: at full length {order} ends lower at {better_at} than at {at}, which the sweep chose (mean over the "
+        "same seeds, nats/token). Best against best is of the former; a longer sweep chooses better."
+    )
+
+
 def _rate_in(family: Family, order: str) -> float | None:
-    return next((rate for run in family.runs[order].values() if (rate := _rate_of(run)) is not None), None)
-
-
-RateAndLosses = tuple[float | None, dict[int, float]]
+    return next((rate for run in family.runs.get(order, {}).values() if (rate := _rate_of(run)) is not None), None)
 
 
 def _row(
-    name: str, which: str, reference: str, order: str, of_reference: RateAndLosses, of_order: RateAndLosses
+    name: str,
+    which: str,
+    reference: str,
+    order: str,
+    of_reference: RateAndLosses,
+    of_order: RateAndLosses,
+    answers: str = "",
 ) -> list[dict[str, Any]]:
-    """A row of the table of gaps, with what is said of it; none where no seed has both orders."""
+    """A row of the table of gaps, with what is said of it; none where no seed has both orders.
+
+    Args:
+        name: of the group.
+        which: kind of gap.
+        reference: the order that is compared with.
+        order: the order that is compared.
+        of_reference: rate and losses by seed.
+        of_order: the same.
+        answers: of what the row is an answer of the report; empty if of nothing.
+    """
     tests = compared(of_reference[1], of_order[1])
     if tests is None:
         return []
@@ -220,8 +279,30 @@ def _row(
             "interval": interval,
             "p": tests[1].p,
             "said": said_of_gap(order, reference, tests[1], n_seeds),
+            "answers": f"{name}, {answers}" if answers else "",
+            "runs": (name, order, *rates),
         }
     ]
+
+
+def _correct(rows: Sequence[dict[str, Any]]) -> None:
+    """Add p values, corrected by Holm for all rows; rows of the same runs are one test."""
+    tests = {row["runs"]: row for row in rows}
+    p_holm = corrected([row["p"] for row in tests.values()], [sign_of(row["interval"]) for row in tests.values()])
+    by_runs = dict(zip(tests, p_holm, strict=True))
+    for row in rows:
+        row["p_holm"], row["tests"] = by_runs[row["runs"]], len(tests)
+
+
+def _shown_p(row: Mapping[str, Any]) -> str | None:
+    return None if row["p_holm"] is None else f"{row['p_holm']:.2g}"
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    """What is said of a gap, with what Holm's correction leaves of it."""
+    is_lost = sign_of(row["interval"]) and row["p_holm"] is not None and row["p_holm"] >= SIGNIFICANT_P
+    lost = f", though not after Holm's correction for {row['tests']} tests." if is_lost else "."
+    return row["said"].removesuffix(".") + lost
 
 
 def _counted(rows: Sequence[Mapping[str, Any]], count: Callable[..., str]) -> str:
@@ -235,5 +316,5 @@ def _counted(rows: Sequence[Mapping[str, Any]], count: Callable[..., str]) -> st
     if not best:
         return ""
     signs = [sign_of(row["interval"]) for row in best]
-    said = count([row["order"] for row in best], signs, corrected([row["p"] for row in best], signs))
+    said = count([row["order"] for row in best], signs, [row["p_holm"] for row in best])
     return f"{capitalized(AT_BEST)}, {said}"
