@@ -90,14 +90,14 @@ def passes(run: TrainedRun, data: "EvaluatedData") -> "list[Pass]":
 def score_by(run: TrainedRun, data: "EvaluatedData", weights: "StoredWeights", precision: "Precision") -> "Score":
     """Build the model with its weights; what it gives scores a batch as the run's evaluation does."""
     import torch
-    from composer.utils import get_device
 
+    from hindsight.device import device_of_process
     from hindsight.orders.both import vocab_size_for
     from hindsight.training.precision import computing_in
     from language_model import LanguageModel, build_model
     from loss_utils import target_nats, target_ranks
 
-    config, device = run.config, get_device(None)
+    config, device = run.config, device_of_process()
     module = build_model(config.model, vocab_size_for(data.order, data.tokenizer.vocab_size), config.seed)
     model = device.module_to_device(LanguageModel(module, data.tokenizer.bytes_per_token)).eval()
     weights.load(model)

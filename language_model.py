@@ -3,6 +3,7 @@
 Shapes: B windows, T tokens, V token ids.
 """
 
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from composer.models import ComposerModel
-from composer.utils import get_device
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
@@ -21,6 +21,7 @@ from torchmetrics import Metric
 from gpt import GPT
 from hindsight.config.model import GPTConfig, ModelConfig, RNNConfig
 from hindsight.config.training import Loss
+from hindsight.device import device_of_process
 from hindsight.errors import InputError
 from hindsight.evaluation.opened_run import OpenedRun
 from hindsight.files import set_usual_mode
@@ -78,7 +79,7 @@ def load_trained(run: OpenedRun) -> GPT | RNN:
     config, tokenizer = run.config, run.tokenizer
     module = build_model(config.model, vocab_size_for(run.order, tokenizer.vocab_size), config.seed)
     run.weights.load(LanguageModel(module, tokenizer.bytes_per_token))
-    return get_device(None).module_to_device(module).eval()
+    return device_of_process().module_to_device(module).eval()
 
 
 class LanguageModel(ComposerModel):
@@ -130,6 +131,7 @@ class LanguageModel(ComposerModel):
             backend: torch.compile's.
         """
         torch.compiler.reset()
+        warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")  # precision=fp32 is float32
         for block in self.module.blocks if isinstance(self.module, GPT) else ():
             block.compile(backend=backend)
         self._compiled_score = torch.compile(self._score, backend=backend)

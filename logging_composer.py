@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from composer.core import Callback, Event, State
 from composer.loggers import Logger, LoggerDestination
-from composer.utils import create_interval_scheduler, dist, get_device
+from composer.utils import create_interval_scheduler, dist
 from omegaconf import OmegaConf
 
 from gpt import GPT
 from hindsight import runs
 from hindsight.config.training import WandbMode
+from hindsight.device import device_of_process
 from hindsight.generation.sampling import Sampling
 from hindsight.generation.writing import last, write, writes_on
 from hindsight.json_lines import keep_until
@@ -223,7 +224,7 @@ class Samples(Callback):
         module = self.model.whole_module()
         if module is None or dist.get_global_rank() != 0:
             return
-        module = get_device(None).module_to_device(module)
+        module = device_of_process().module_to_device(module)
         with torch.compiler.set_stance("force_eager"):  # each length of a text would be compiled by itself
             rows = self._rows(step, module)
         columns = [*SAMPLE_COLUMNS, SAMPLE_WAY][: len(rows[0])] if rows else SAMPLE_COLUMNS

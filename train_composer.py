@@ -78,8 +78,9 @@ if __name__ == "__main__":
 # The imports below take seconds.
 with quick_imports():
     from composer import Callback, Evaluator, Trainer
-    from composer.utils import dist, get_device
+    from composer.utils import dist
 
+from hindsight.device import device_of_process
 from hindsight.fused_cross_entropy import require_liger
 from hindsight.loading.remote import fetch_description
 from hindsight.ranks import init_process_group, leave_error, on_rank_0, read_left_error
@@ -180,7 +181,7 @@ def prepare(config: TrainConfig) -> RunSetup:
             f"batch_size={config.batch_size} does not divide among {world_size} devices; choose a multiple of it."
         )
     check_precision(config.precision)
-    check_microbatch(config, get_device(None).name == "gpu")
+    check_microbatch(config, device_of_process().name == "gpu")
     require_codecarbon(config)
     require_liger(config.loss)
     locations = locate_data(config)
@@ -225,6 +226,7 @@ def build_trainer(run: OpenRun, model: LanguageModel) -> tuple[Trainer, ResumeSa
         warnings.filterwarnings("ignore", message="`device_train_microbatch_size='auto'` may potentially fail")
         trainer = Trainer(
             model=model,
+            device=device_of_process(),
             train_dataloader=loaders["train"],
             eval_dataloader=Evaluator(
                 label="eval",
@@ -296,7 +298,7 @@ def fit(trainer: Trainer, run: OpenRun, saver: ResumeSaver) -> None:
         return
     finished = state.timestamp >= max_duration
     if dist.get_global_rank() == 0 and not setup.config.sanity_check:
-        devices = f"{dist.get_world_size()} x {get_device(None).name}"
+        devices = f"{dist.get_world_size()} x {device_of_process().name}"
         started = start_lines(setup, run.metadata, step, devices) + slow_attention(setup.config)
         started += nothing_to_divide(setup.config)
         started += [run.lr_change] if run.lr_change is not None else []

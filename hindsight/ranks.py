@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from composer.utils import dist, get_device
+from composer.utils import dist
 from torch import nn
 
 from hindsight import runs
+from hindsight.device import device_of_process
 from hindsight.errors import InputError
 from hindsight.files import write_atomically
 from hindsight.machine import let_threads_run_before_forks
@@ -44,7 +45,7 @@ def join(timeout_s: float) -> None:
     waiting.daemon = True
     waiting.start()
     try:
-        dist.initialize_dist(get_device(None), timeout=timeout_s)
+        dist.initialize_dist(device_of_process(), timeout=timeout_s)
     except (RuntimeError, ValueError) as error:  # of PyTorch, gloo and NCCL
         if "interface" in str(error) or "Cannot assign requested address" in str(error):
             raise InputError(
@@ -105,7 +106,7 @@ def send_weights(model: nn.Module) -> None:
     """Give the models of all ranks the weights of rank 0's."""
     if dist.get_world_size() == 1:
         return
-    device = get_device(None)
+    device = device_of_process()
     for tensor in model.state_dict().values():
         sent = device.tensor_to_device(tensor)  # NCCL sends from GPUs only
         dist.broadcast(sent, src=0)

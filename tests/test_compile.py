@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from composer.utils import get_device
 from helpers.tiny_models import CONFIGS, C, V, build
 from helpers.training_runs import by_step, train
 from helpers.watched_steps import ON_DEVICE
 from safetensors.torch import load_file
 
+from hindsight.device import device_of_process
 from hindsight.generation.decoding import Decoder
 from hindsight.orders.examples import IGNORED
 from language_model import LanguageModel
@@ -57,7 +57,7 @@ def step(model: LanguageModel, batch: dict[str, Any]) -> list[torch.Tensor]:
     ],
 )
 def test_a_compiled_model_has_the_losses_and_gradients_of_eager_mode(kind, how, device):
-    where = get_device(device)
+    where = device_of_process()
     model = where.module_to_device(model_of(kind, how == "checkpointed"))
     batch = where.batch_to_device(make_batch(3, how == "documents"))
     eager = copy.deepcopy(model)

@@ -2,7 +2,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from composer.devices import DeviceGPU
 from helpers.processes import run_command
+from helpers.token_runs import score
 from helpers.training_runs import by_step, compose_config, settings, train
 
 from hindsight.training.attention_kernel import slow_attention
@@ -13,6 +15,25 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 def final_loss(shards: Path, runs: Path, name: str, *changes: str) -> float:
     run = train(shards, runs, "direction=backward", f"run_name={name}", "max_duration=60ba", *changes)
     return by_step(run, "eval/loss_nats")[60]
+
+
+def allowed_tf32() -> list[bool]:
+    return [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32]
+
+
+@pytest.mark.parametrize("model", ["gpt_nano", "lstm_small"])
+def test_float32_is_never_computed_in_tf32(model, shards, tmp_path):
+    given = ["run_name=a", f"model={model}", "precision=fp32", "max_duration=2ba"]
+    DeviceGPU(allow_tf32=True)
+    run = train(shards, tmp_path, *given)
+    assert allowed_tf32() == [False, False]
+    train(shards, tmp_path, *given, "max_duration=4ba")  # Composer loads a checkpoint
+    assert allowed_tf32() == [False, False]
+    DeviceGPU(allow_tf32=True)
+    score(run, tmp_path / "a.parquet")
+    assert allowed_tf32() == [False, False]
+    a, b = torch.randn(2, 256, 256, device="cuda")
+    torch.testing.assert_close(a @ b, (a.double() @ b.double()).float(), rtol=1e-4, atol=1e-4)  # TF32: about 1e-2
 
 
 def test_mixed_precision_and_compile_end_near_the_loss_of_fp32(shards, tmp_path):

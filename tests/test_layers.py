@@ -26,7 +26,7 @@ LAYERS = [
         "machine",
     },
     {"text", "tokenization", "shards"},
-    {"conversion", "synthetic", "orders", "ranks"},
+    {"conversion", "synthetic", "orders", "device", "ranks"},
     {"loading", "generation", "hf_weights", "document_attention", "fused_cross_entropy"},
     {"training", "evaluation", "export", "analysis"},
     {"planning", "studies"},

@@ -11,7 +11,6 @@ import pytest
 import torch
 from composer.core import Callback, State
 from composer.loggers import Logger
-from composer.utils import get_device
 from helpers.recording_run import one_more, train_recorded
 from helpers.tiny_models import CONFIGS, C, V, build
 from helpers.training_runs import by_step, compose_config, settings, train
@@ -21,6 +20,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from hindsight.config.optim import OptimConfig
 from hindsight.config.training import Precision
+from hindsight.device import device_of_process
 from hindsight.training.attention_kernel import slow_attention
 from hindsight.training.optim import build_optimizer, build_scheduler
 from hindsight.training.precision import computing_in, is_available, needs_cpu_autocast
@@ -48,7 +48,7 @@ def test_nothing_of_a_runs_step_waits_for_the_device(device, optim, metrics, sha
 def test_forward_backward_clipping_and_update_never_wait(kind, precision, device):
     if not is_available(precision):
         pytest.skip("this machine does not support the format")
-    where = get_device(None)
+    where = device_of_process()
     module: Any = build(CONFIGS[kind])
     model = where.module_to_device(
         LanguageModel(module, np.ones(V, np.int64), is_bf16_on_cpu=needs_cpu_autocast(precision))

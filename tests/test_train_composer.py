@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import wandb
-from composer.utils import dist, get_device
+from composer.utils import dist
 from helpers.processes import ROOT, run_command
 from helpers.small_data import convert_config
 from helpers.training_runs import TINY, by_step, compose_config, records, settings, train
@@ -27,6 +27,7 @@ import train_composer
 import train_tokenizer
 from hindsight.config.direction import Direction
 from hindsight.config.tokenizer import TokenizerConfig
+from hindsight.device import device_of_process
 from hindsight.errors import InputError
 from hindsight.orders.examples import IGNORED
 from hindsight.training.checkpoint_files import checkpoints_in, outdated
@@ -90,7 +91,7 @@ def test_a_pair_starts_from_the_same_weights_and_sees_the_same_windows(shards, t
     pair = {}
     for direction in ("forward", "backward"):
         config = compose_config("train_composer", *settings(shards, tmp_path, f"direction={direction}", "seed=3"))
-        dist.initialize_dist(get_device(None))
+        dist.initialize_dist(device_of_process())
         setup = prepare(config)
         loader = build_loader(build_dataset(setup, "train", True), setup.order, setup.tokenizer.bos_id, 0, config.seed)
         targets = torch.cat([batch["targets"] for batch in loader.dataloader])

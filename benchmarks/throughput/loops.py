@@ -28,6 +28,7 @@ from hindsight.config.training import (
     WandbConfig,
     WandbMode,
 )
+from hindsight.device import device_of_process
 from hindsight.orders.examples import make_example
 from hindsight.orders.known import open_order
 from hindsight.training.optim import build_optimizer
@@ -49,6 +50,7 @@ def run_loop(contender: Contender, turns: Turns, shards: Path | None, folder: Pa
     """
     setup, variant = contender.setup, contender.variant
     torch.manual_seed(setup.seed)
+    device_of_process()  # before the model of a plain loop: float32 is float32 on all sides
     if variant is Variant.trainer:
         assert shards is not None
         run_trainer(train_config(setup, shards, folder), turns)

@@ -205,8 +205,8 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """Checkpoints."""
     precision: Precision = Precision.fp32
-    """fp32; bf16, on a GPU or a processor with avx512_bf16 or amx_bf16; fp16, on a GPU. Weights, gradients and the
-    optimizer stay float32."""
+    """fp32, which is not TF32 on a GPU either; bf16, on a GPU or a processor with avx512_bf16 or amx_bf16; fp16, on a
+    GPU. Weights, gradients and the optimizer stay float32."""
     compile: bool = False
     """Whether to compile the model with torch.compile, block by block, and head and loss."""
     loss: Loss = Loss.auto

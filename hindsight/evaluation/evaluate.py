@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from composer.utils import dist, get_device
+from composer.utils import dist
 
 from hindsight.config.evaluation import EvaluateConfig
 from hindsight.config.order import order_of
 from hindsight.config.training import Precision
 from hindsight.conversion.text_source import TextSource
+from hindsight.device import device_of_process
 from hindsight.errors import InputError
 from hindsight.evaluation.evaluated_data import EvaluatedData, open_data
 from hindsight.evaluation.losses_in_work import PARTS, Work, assemble
@@ -202,7 +203,7 @@ class Evaluation:
         self, work: Work, reading: Pass, stream: TokenStream, score: Score, metadata: dict[str, Any]
     ) -> None:
         """Score the windows of a pass, each process its share of the parts that are not made yet."""
-        identity = metadata | {"batch_size": self.batch_size, "device": get_device(None).name}
+        identity = metadata | {"batch_size": self.batch_size, "device": device_of_process().name}
         parts = on_rank_0(lambda: work.begin(identity))
         rank, n_ranks = dist.get_global_rank(), dist.get_world_size()
         mine = parts[len(parts) * rank // n_ranks : len(parts) * (rank + 1) // n_ranks]

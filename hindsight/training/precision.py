@@ -12,9 +12,9 @@ from contextlib import contextmanager
 import torch
 from composer.core.precision import Precision as ComposerPrecision
 from composer.core.precision import get_precision_context
-from composer.utils import get_device
 
 from hindsight.config.training import Precision
+from hindsight.device import device_of_process
 from hindsight.errors import InputError
 from hindsight.machine import processor_flags
 
@@ -68,4 +68,4 @@ def computing_in(precision: Precision) -> Iterator[None]:
 
 
 def _has_gpu() -> bool:
-    return get_device(None).name == "gpu"
+    return device_of_process().name == "gpu"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from composer.core import Callback, State
 from composer.loggers import Logger
-from composer.utils import dist, get_device
+from composer.utils import dist
 from torch import Tensor, nn
 from torch.distributed import ReduceOp, reduce_scatter_tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -22,6 +22,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from hindsight.config.training import Parallelism, TrainConfig
+from hindsight.device import device_of_process
 from hindsight.training.callback_order import Phase
 
 
@@ -32,7 +33,7 @@ def shard(model: nn.Module, layers: nn.ModuleList) -> None:
         model: what the Trainer calls, whose weights are the same on all ranks; it moves to this rank's device.
         layers: its blocks: the weights of one are gathered at a time, those of the rest for the whole step.
     """
-    device = {"gpu": "cuda"}.get(get_device(None).name, "cpu")
+    device = {"gpu": "cuda"}.get(device_of_process().name, "cpu")
     mesh = init_device_mesh(device, (dist.get_world_size(),))
     for layer in layers:
         fully_shard(layer, mesh=mesh)
@@ -66,7 +67,7 @@ class AverageGradient(Callback):
 
     def fit_start(self, state: State, logger: Logger) -> None:
         """Try it."""
-        ones = get_device(None).tensor_to_device(torch.ones(dist.get_world_size()))
+        ones = device_of_process().tensor_to_device(torch.ones(dist.get_world_size()))
         reduced = torch.empty_like(ones[:1])
         reduce_scatter_tensor(reduced, ones, op=ReduceOp.AVG)
         self.divisor = float(reduced)
