@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ from helpers.processes import run_command
 from helpers.token_runs import score
 from helpers.training_runs import by_step, compose_config, settings, train
 
+from hindsight.errors import InputError
 from hindsight.training.attention_kernel import slow_attention
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
@@ -103,14 +106,27 @@ def test_two_gpus_with_a_part_of_the_weights_each_train_as_one(shards, tmp_path,
     assert [*by_step(tmp_path / "two").values()] == pytest.approx([*by_step(one).values()], rel=5e-3)
 
 
+@contextmanager
+def one_gib() -> Iterator[None]:
+    """Leave one GiB of the GPU's memory to this process."""
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(2**30 / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
 @pytest.mark.filterwarnings("ignore:CUDA out of memory:RuntimeWarning")
 def test_auto_finds_a_microbatch_that_fits_and_changes_no_loss(shards, tmp_path):
     given = ["direction=forward", "max_duration=5ba", "batch_size=448", "model.d_model=256", "model.n_layers=8"]
     expected = by_step(train(shards, tmp_path, "run_name=given", *given, "microbatch_size=14"))
-    torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction(2**30 / torch.cuda.get_device_properties(0).total_memory)
-    try:
+    with one_gib():
         found = by_step(train(shards, tmp_path, "run_name=auto", *given, "microbatch_size=auto"))
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
     assert [*found.values()] == pytest.approx([*expected.values()], rel=1e-4)
+
+
+def test_auto_refuses_a_model_whose_optimizer_has_no_room(shards, tmp_path):
+    given = ["direction=forward", "model.d_model=1024", "model.n_layers=8"]  # 400 MB of weights, and three times more
+    with one_gib(), pytest.raises(InputError, match="has no room for this model's weights"):
+        train(shards, tmp_path, *given, "microbatch_size=auto")

@@ -16,11 +16,12 @@ from torch.utils.data import DataLoader
 
 from hindsight.config.model import GPTConfig
 from hindsight.config.optim import OptimConfig
+from hindsight.device import device_of_process
 from hindsight.errors import InputError
 from hindsight.planning.plan import plan_of
 from hindsight.training.gradient import ClipGradient
-from hindsight.training.microbatches import AutoMicrobatch, check_microbatch, device_microbatch
-from hindsight.training.optim import build_optimizer
+from hindsight.training.microbatches import AutoMicrobatch, allocate_state, check_microbatch, device_microbatch
+from hindsight.training.optim import build_optimizer, freeze
 from language_model import LanguageModel, build_model
 from load_text_streaming import count_targets
 from logging_composer import TrainMetrics
@@ -122,6 +123,55 @@ def test_a_resume_goes_on_with_the_size_that_was_found(tmp_path):
     assert steps == expected
     _, _, trainer = train(1, is_auto=True, epochs=2, load_path=path)
     assert trainer.state.device_train_microbatch_size == 1, "a device has fewer windows now"
+
+
+class Crowded(torch.optim.AdamW):
+    """A device that seems to be full once weights and gradients are on it."""
+
+    def step(self, closure: Any = None) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory, says a test.")
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_state_of_an_optimizer_is_allocated_before_its_first_step_and_changes_no_bit(frozen):
+    def updates(is_allocated: bool) -> tuple[list[Tensor], list[Any]]:
+        module = build_model(GPT, V, seed=1).eval()  # without dropout
+        freeze(module, ["blocks.0"] if frozen else [])
+        before = [weight.clone() for weight in module.parameters()]
+        optimizer = build_optimizer(module, OptimConfig(lr=0.01))
+        if is_allocated:
+            allocate_state(optimizer)
+            trained = [weight for weight in module.parameters() if weight.requires_grad]
+            assert {*optimizer.state} == {*trained}
+            assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+            assert all(weight.grad is None for weight in trained)
+            assert not any(value.any() for of_weight in optimizer.state.values() for value in of_weight.values())
+        for _ in range(2):
+            optimizer.zero_grad()
+            module(torch.arange(T)[None]).logsumexp(-1).sum().backward()
+            optimizer.step()
+        allocate_state(optimizer)  # does nothing: there is a state
+        return [*module.parameters()], [optimizer.state_dict()["param_groups"], optimizer.state_dict()["state"]]
+
+    (one, (groups, state)), (other, (other_groups, other_state)) = updates(True), updates(False)
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    assert groups == other_groups
+    assert state.keys() == other_state.keys()
+    assert all(torch.equal(state[i][name], other_state[i][name]) for i in state for name in state[i])
+
+
+def test_where_there_is_no_room_for_the_state_the_run_is_refused_with_the_ways_out():
+    model = build_model(GPT, V, seed=1)
+    state = State(
+        model=LanguageModel(model, np.ones(V, np.int64)),
+        rank_zero_seed=0,
+        run_name="a",
+        device=device_of_process(),
+        optimizers=Crowded(model.parameters()),
+    )
+    auto = AutoMicrobatch(compose_config("train_composer", "direction=forward", "model=gpt_nano"))
+    with pytest.raises(InputError, match=r"no room for this model.*smaller model.*parallelism=fsdp.*plan.py"):
+        auto.fit_start(state, Logger(state))
 
 
 def test_auto_needs_a_gpu_and_a_number_is_at_most_the_batch():

@@ -34,7 +34,8 @@ def device_microbatch(config: TrainConfig) -> int | str | None:
 class AutoMicrobatch(Callback):
     """Let a step that is made again be made as if nothing had failed before, and evaluations take what training does.
 
-    A run goes on with the size that was found: other sizes would round sums otherwise.
+    A run goes on with the size that was found: other sizes would round sums otherwise. What the optimizer keeps is
+    allocated before the first step, as an update that is cut short by it could not be made again.
 
     Composer 0.32.1 clears losses and gradients of a failed attempt, but not what dropout has drawn. And where the
     allocator had to free its cache in two steps one after the other, it halves the size and trains the batch again,
@@ -59,6 +60,22 @@ class AutoMicrobatch(Callback):
         if self.size:
             self.size = min(self.size, int(state.device_train_microbatch_size or 1))
             state.device_train_microbatch_size = self.size
+
+    def fit_start(self, state: State, logger: Logger) -> None:
+        """Allocate what the optimizer keeps, while there is nothing of a step yet.
+
+        Raises:
+            InputError: there is no room for it, whatever the size of a microbatch.
+        """
+        try:
+            for optimizer in state.optimizers:
+                allocate_state(optimizer)
+        except torch.OutOfMemoryError as error:
+            raise InputError(
+                f"microbatch_size={AUTO}: whatever a device takes at once, it has no room for this model's weights, "
+                "their gradients and the optimizer's running means of these; train a smaller model, or on several "
+                "devices with parallelism=fsdp and a number of windows. `python plan.py` says what a model takes."
+            ) from error
 
     def before_train_batch(self, state: State, logger: Logger) -> None:
         """Keep the random state that the step begins with; give it back where the step is made again."""
@@ -88,6 +105,29 @@ class AutoMicrobatch(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the size; a checkpoint of an earlier version has none."""
         self.size = state.get("size", 0)
+
+
+def allocate_state(optimizer: torch.optim.Optimizer) -> None:
+    """Allocate what an AdamW keeps of each weight, which else its first update does; all is as before that update.
+
+    PyTorch counts the step of a weight before it allocates the means: where memory runs out in between, the next
+    update finds the one without the other, after a part of the weights was updated. It has no function for this; as
+    torch.distributed.checkpoint.state_dict does, an update is made of gradients of zero at a learning rate of 0, which
+    changes no bit of a weight. One that has a state already is left as it is.
+    """
+    if optimizer.state:
+        return
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+        for weight in group["params"]:
+            weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    optimizer.zero_grad()
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    for of_weight in optimizer.state.values():
+        of_weight["step"].zero_()
 
 
 def _random() -> list[torch.Tensor]:
