@@ -187,12 +187,16 @@ class LanguageModel(ComposerModel):
         return outputs
 
     def _head_and_loss(self, hidden_BTD: Tensor, targets_N: Tensor) -> Scores:
-        """Compute logits and cross-entropy in the way of `loss`; Liger's is for training, an evaluation takes ours."""
+        """Compute logits and cross-entropy in the way of `loss`.
+
+        Liger's is for training, and gives the head's weight a gradient only where the hidden states need one, which
+        they do not where all below is frozen; else chunks are taken.
+        """
         if self.loss_kind is Loss.plain:
             logits_NV = self.module.logits(hidden_BTD).flatten(0, 1)
             nats_N = target_nats(logits_NV, targets_N)
             return Scores(nats_N.sum(), nats_N.detach(), correct_predictions(logits_NV.detach(), targets_N))
-        is_liger = self.loss_kind is Loss.liger and self.training
+        is_liger = self.loss_kind is Loss.liger and self.training and hidden_BTD.requires_grad
         score = liger_cross_entropy if is_liger else linear_cross_entropy
         return score(hidden_BTD, self.module.head.weight, targets_N, self.module.logit_softcap)
 

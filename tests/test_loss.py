@@ -13,6 +13,7 @@ from hindsight.config.training import Loss
 from hindsight.errors import InputError
 from hindsight.fused_cross_entropy import liger_cross_entropy, linear_cross_entropy, missing_for_liger, require_liger
 from hindsight.orders.examples import IGNORED
+from hindsight.training.optim import freeze
 from language_model import LanguageModel, build_model
 
 
@@ -54,6 +55,16 @@ def test_a_run_computes_its_loss_as_the_key_says(shards: Path, tmp_path: Path):
         assert plain == pytest.approx(chunked, rel=1e-6)
     plain, chunked = ((runs[name] / "model.safetensors").read_bytes() for name in ("plain", "chunked"))
     assert plain != chunked, "another order of the sums"
+
+
+def test_a_head_above_frozen_layers_is_trained_by_chunks_where_liger_would_give_it_no_gradient():
+    gradients = []
+    for loss in (Loss.chunked, Loss.liger):
+        model = LanguageModel(build_model(CONFIGS["gpt2"], V, seed=0), np.arange(V), loss=loss).train()
+        freeze(model.module, ["embedding", "positions", "norm", *(f"blocks.{i}" for i in range(len(model.layers)))])
+        model(make_batch())["loss"].backward()
+        gradients.append(model.module.head.weight.grad)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=0)
 
 
 def test_ligers_loss_is_refused_where_it_cannot_run():
