@@ -20,6 +20,7 @@ from hindsight.command_line import check_arguments, one_line_errors, run_script
 from hindsight.config.training import AUTO, TrainConfig
 from hindsight.durations import plain_duration
 from hindsight.errors import InputError
+from hindsight.machine import require_cpp_compiler
 from hindsight.quick_imports import quick_imports
 from hindsight.studies import sweep
 from hindsight.training import early, published_json
@@ -181,7 +182,10 @@ def prepare(config: TrainConfig) -> RunSetup:
             f"batch_size={config.batch_size} does not divide among {world_size} devices; choose a multiple of it."
         )
     check_precision(config.precision)
-    check_microbatch(config, device_of_process().name == "gpu")
+    has_gpu = device_of_process().name == "gpu"
+    check_microbatch(config, has_gpu)
+    if config.compile and not has_gpu:
+        require_cpp_compiler()
     require_codecarbon(config)
     require_liger(config.loss)
     locations = locate_data(config)

@@ -5,6 +5,7 @@ Also what the processor can do.
 
 import getpass
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -76,6 +77,21 @@ def processor_flags() -> set[str]:
     except OSError:
         return set()
     return next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set())
+
+
+def require_cpp_compiler() -> None:
+    """Require what torch.compile compiles with for a CPU, found as it finds it; InputError if it is not there.
+
+    https://github.com/pytorch/pytorch/blob/v2.7.0/torch/_inductor/config.py, cpp.cxx.
+    """
+    named = os.environ.get("CXX")
+    compiler = named if named is not None else "clang++" if sys.platform == "darwin" else "g++"
+    if shutil.which(compiler) is None and "TORCH_INDUCTOR_INSTALL_GXX" not in os.environ:
+        missing = f"there is no {compiler}" if named is None else f"CXX={named} is no program"
+        raise InputError(
+            f"compile=true needs a C++ compiler on a CPU, and {missing}; install g++ (`apt-get install g++`), name "
+            "another by CXX, or leave compile=false."
+        )
 
 
 def is_first_rank() -> bool:

@@ -640,6 +640,19 @@ def test_bad_input_is_refused_before_a_folder_is_made(shards, tmp_path, change, 
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU needs no C++ compiler")
+@pytest.mark.parametrize(("named", "words"), [("none", "CXX=none is no program"), (None, r"there is no \w+\+\+")])
+def test_compile_without_a_compiler_is_refused_before_a_folder_is_made(shards, tmp_path, monkeypatch, named, words):
+    if named is None:
+        monkeypatch.delenv("CXX", raising=False)
+        monkeypatch.setenv("PATH", str(tmp_path))
+    else:
+        monkeypatch.setenv("CXX", named)
+    with pytest.raises(InputError, match=rf"compile=true needs a C\+\+ compiler.*{words}.*leave compile=false"):
+        train(shards, tmp_path / "runs", "compile=true")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_tokenizer_that_did_not_make_the_shards_is_refused(shards, corpus, tmp_path):
     other = tmp_path / "tokenizer"
     train_tokenizer.main(TokenizerConfig(corpus=str(corpus), out=str(other), vocab_size=290))

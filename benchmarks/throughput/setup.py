@@ -12,6 +12,7 @@ from hindsight.config.throughput import PEERS, BenchmarkConfig, Variant
 from hindsight.config.training import Loss, Precision
 from hindsight.errors import InputError
 from hindsight.fused_cross_entropy import require_liger
+from hindsight.machine import require_cpp_compiler
 
 BYTE_IDS = 256
 """Random tokens are drawn from so many ids, those of a tokenizer of bytes, whatever the model's number of ids."""
@@ -119,6 +120,8 @@ def make_contenders(config: BenchmarkConfig) -> list[Contender]:
         precision=config.peers.precision or setup.precision,
         compile=setup.compile if config.peers.compile is None else config.peers.compile,
     )
+    if not gpu and (setup.compile or peers.compile):
+        require_cpp_compiler()
     return [Contender(variant.name, variant, peers if variant in PEERS else setup) for variant in variants]
 
 
