@@ -381,6 +381,17 @@ def test_a_run_of_another_length_is_refused_and_so_is_one_that_was_made_longer(w
     assert not (copied / "out").exists()
 
 
+@pytest.mark.parametrize(("key", "value"), [("eval_batches", 1), ("eval_interval", "2ba")])
+def test_a_run_that_was_evaluated_otherwise_is_refused(whole: Path, copied: Path, key: str, value: Any):
+    shutil.copytree(whole / "runs", copied / "runs")
+    of_study = "null" if key == "eval_batches" else "100ba"
+    study = write_study(copied, settings={key: value})
+    words = rf"run_name=forward-seed0 in .* has {key}={of_study}, and the study has {key}={value}; .*runs_dir="
+    with pytest.raises(InputError, match=words):
+        opened(copied, study).run()
+    assert not (copied / "out").exists()
+
+
 @pytest.mark.parametrize("total", [3, 5], ids=["beyond its end", "before its end"])
 def test_the_loss_of_a_run_is_that_of_its_planned_step(whole: Path, copied: Path, total: int):
     folder = copied / "run"

@@ -18,7 +18,7 @@ from hindsight.json_lines import read_backward, read_records
 from hindsight.studies.composed import evaluate_config
 from hindsight.studies.planned_runs import PlannedRun
 from hindsight.studies.results import DONE, FAILED, MISSING, RunResult
-from hindsight.studies.run_lengths import loss_at_end, require_same_length
+from hindsight.studies.run_lengths import loss_at_end, require_same_evaluation, require_same_length
 from hindsight.studies.run_list import describe_run
 from hindsight.studies.sweep import check_paths, median_speed
 from hindsight.training.run_settings import is_finished
@@ -69,6 +69,7 @@ def check_runs(planned: Sequence[PlannedRun]) -> list[RunSetup]:
         setup = replace(of, config=config, run_name=config.name_of_run(), folder=run.folder)
         if all((run.folder / name).is_file() for name in runs.RECORDS):
             require_same_length(setup)
+            require_same_evaluation(setup)
         found.append(setup)
     return found
 

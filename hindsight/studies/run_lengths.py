@@ -1,11 +1,20 @@
-"""How long the runs of a study were trained: a run that was made longer is not the run that was planned so long."""
+"""How long the runs of a study were trained, and how they were evaluated: others are not the runs that were planned.
+
+A run that was made longer is not one that was planned so long, nor are losses over a part of the validation set those
+over all of it.
+"""
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 from hindsight import runs
+from hindsight.config.defaults import with_defaults
+from hindsight.config.key_roles import PairRole, ResumeRole, roles_of
+from hindsight.config.keys import flatten
 from hindsight.errors import InputError
 from hindsight.json_lines import read_backward, step_of
+from hindsight.studies.commands import as_written
 from hindsight.training.setup import RunSetup
 
 
@@ -29,6 +38,28 @@ def require_same_length(setup: RunSetup) -> None:
         f"{planned:,} steps from the beginning; runs of different lengths are not compared. Give the old max_duration, "
         "or another runs_dir=; or remove the folder, and it is trained anew."
     )
+
+
+def require_same_evaluation(setup: RunSetup) -> None:
+    """Refuse a run that was begun with other settings that may change at a resume, but also change recorded losses.
+
+    Args:
+        setup: the run as it is planned; its folder has its records.
+
+    Raises:
+        InputError: one differs; names the run, the key, both values, and the way out.
+    """
+    was, planned = with_defaults(runs.read_config(setup.folder)), flatten(asdict(setup.config))
+    for key, value in planned.items():
+        roles = roles_of(key)
+        if key == "max_duration" or (roles.resume, roles.pair) != (ResumeRole.may_change, PairRole.equal):
+            continue  # lengths are compared in steps, and fixed settings are when a run goes on
+        if was.get(key) != value:
+            raise InputError(
+                f"run_name={setup.run_name} in {setup.folder} has {key}={as_written(was.get(key))}, and the study has "
+                f"{key}={as_written(value)}; runs that were evaluated otherwise are not compared. Give the old value, "
+                "or another runs_dir=; or remove the folder, and it is trained anew."
+            )
 
 
 def loss_at_end(folder: Path) -> float | None:
