@@ -199,6 +199,25 @@ def test_a_run_that_fails_is_told_at_the_end_and_keeps_no_other(copied: Path, ca
     assert [(run.state, run.error) for run in read_result(copied / "out").runs] == 4 * [("done", None)]
 
 
+@pytest.mark.parametrize("name", [runs.METADATA, runs.METRICS])
+def test_a_run_that_is_damaged_fails_and_keeps_no_other(whole: Path, copied: Path, name: str):
+    shutil.copytree(whole / "runs", copied / "runs")
+    folder = copied / "runs" / "small-tiny"
+    shutil.rmtree(folder / NAMES[2])
+    damaged = folder / NAMES[0] / name
+    damaged.write_text(damaged.read_text()[: damaged.stat().st_size // 2] + "\n{}\n")
+    is_mended = name == runs.METRICS  # from the checkpoint, as the run goes on
+    for only, status in ((Only.report, 1), (None, int(not is_mended))):
+        assert opened(copied, copied / "small.yaml", only=only).run() == status
+        first, *others = read_result(copied / "out").runs
+        states = ["done", "missing" if only else "done", "done"]
+        assert [run.state for run in others] == states
+        assert (first.state, str(damaged) in (first.error or "")) == (("failed", True) if status else ("done", False))
+        assert (name in (copied / "out" / "report.md").read_text()) == bool(status)
+        compared = json.loads((copied / "out" / "comparison" / "comparison.json").read_text())
+        assert [pair["seed"] for pair in compared["pairs"]] == ([1] if status else [0, 1])
+
+
 def test_texts_and_what_shards_were_made_of_may_be_gone(whole: Path, copied: Path, capsys: pytest.CaptureFixture[str]):
     study = copied / "small.yaml"
     assert opened(copied, study, only=Only.data).run() == 0

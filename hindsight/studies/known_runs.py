@@ -33,7 +33,8 @@ class RunState:
 
     Args:
         setup: the run, checked against its data.
-        state: missing, or as list_runs.py names it; done only if it is as long as the study has it.
+        state: missing, or as list_runs.py names it; done only if it is as long as the study has it, and damaged where
+            its records cannot be read.
         step: its last step that is logged.
         tokens: tokens that it has made.
     """
@@ -47,6 +48,8 @@ class RunState:
 def check_runs(planned: Sequence[PlannedRun]) -> list[RunSetup]:
     """Check all runs against their data, and against what was begun in their folders; nothing is written.
 
+    A run whose records are damaged is not compared with them: it fails by itself, and keeps no other.
+
     Raises:
         InputError: something does not fit.
     """
@@ -55,29 +58,47 @@ def check_runs(planned: Sequence[PlannedRun]) -> list[RunSetup]:
     for run in planned:
         plain = replace(run.config, seed=0, run_name="any")
         key = run.dataset.folder, json.dumps(asdict(plain), sort_keys=True, default=str)
-        is_new = key not in setups
+        is_new, is_damaged = key not in setups, damage_of(run.folder) is not None
         if is_new:
             setups[key] = check_setup(plain, locate_data(plain))
         if is_new or (run.folder / runs.CONFIG).exists():
             try:
-                check_paths(run.config)
+                check_paths(plain if is_damaged else run.config)
             except InputError as error:
                 way_out = " A study that was changed begins anew with another runs_dir=." if not is_new else ""
                 raise InputError(f"{error}{way_out}") from None
         of = setups[key]
         config = replace(run.config, data=replace(run.config.data, context_length=of.config.data.context_length))
         setup = replace(of, config=config, run_name=config.name_of_run(), folder=run.folder)
-        if all((run.folder / name).is_file() for name in runs.RECORDS):
+        if has_records(run.folder) and not is_damaged:
             require_same_length(setup)
             require_same_evaluation(setup)
         found.append(setup)
     return found
 
 
+def has_records(folder: Path) -> bool:
+    """Whether a folder has the records of a run that was begun."""
+    return all((folder / name).is_file() for name in runs.RECORDS)
+
+
+def damage_of(folder: Path) -> str | None:
+    """Why the records of a run that was begun cannot be read; None where they can, or it was not begun."""
+    try:
+        if has_records(folder):
+            runs.read_config(folder)
+            runs.read_metadata(folder)
+    except InputError as error:
+        return str(error)
+    return None
+
+
 def state_of(setup: RunSetup) -> RunState:
     """Look at the folder of a run; InputError if it was begun with other settings."""
-    if not all((setup.folder / name).is_file() for name in runs.RECORDS):
+    if not has_records(setup.folder):
         return RunState(setup, MISSING, 0, 0)
+    if damage_of(setup.folder) is not None:
+        return RunState(setup, State.damaged.name, 0, 0)
     last = last_record(setup.folder)
     step, tokens = int(last.get("step", 0)), int(last.get("tokens", 0))
     if is_finished(setup):
@@ -88,7 +109,7 @@ def state_of(setup: RunSetup) -> RunState:
 
 def state_without_data(folder: Path) -> str:
     """State of a run whose data is not here, by its folder alone; done only at its own planned step."""
-    if not all((folder / name).is_file() for name in runs.RECORDS):
+    if not has_records(folder):
         return MISSING
     state = describe_run(folder).state.name
     return INTERRUPTED if state == DONE and loss_at_end(folder) is None else state
@@ -131,15 +152,20 @@ def result_of(
         state: missing, or as list_runs.py names it.
         error: why it failed, if it did.
         setup: the run, checked against its data; None where that is not here.
+
+    Returns:
+        What is known; of a run whose files are damaged, that and why, if nothing else is said to be its error.
     """
-    folder = planned.folder
-    is_begun = state != MISSING
-    metrics = folder / runs.METRICS
+    folder, metrics = planned.folder, planned.folder / runs.METRICS
     evaluations: list[dict[str, float]] = []
-    for line in read_records(metrics) if is_begun and metrics.exists() else ():
-        if runs.EVAL_LOSS in line:
-            values = {name: line[runs.EVAL + name] for name in runs.METRIC_NAMES if runs.EVAL + name in line}
-            evaluations.append({"step": line["step"], "tokens": line["tokens"]} | values)
+    settings, metadata, speed = dict[str, Any](), dict[str, Any](), None
+    try:
+        if state != MISSING:
+            settings, metadata = runs.read_config(folder), runs.read_metadata(folder)
+            evaluations = evaluations_in(metrics) if metrics.exists() else []
+        speed = median_speed(folder) if metrics.exists() else None
+    except InputError as damage:
+        error = error or str(damage)
     return RunResult(
         name=planned.name,
         axes=planned.axes,
@@ -148,12 +174,22 @@ def result_of(
         state=FAILED if error is not None else state,
         error=error,
         is_sweep=planned.is_sweep,
-        settings=runs.read_config(folder) if is_begun else {},
-        metadata=runs.read_metadata(folder) if is_begun else {},
+        settings=settings,
+        metadata=metadata,
         evaluations=evaluations,
         tokens_planned=None if setup is None else setup.course.tokens,
-        tokens_per_second=median_speed(folder) if metrics.exists() else None,
+        tokens_per_second=speed,
     )
+
+
+def evaluations_in(metrics: Path) -> list[dict[str, float]]:
+    """Evaluations in training, as a result has them; InputError if the file is damaged."""
+    found: list[dict[str, float]] = []
+    for line in read_records(metrics):
+        if runs.EVAL_LOSS in line:
+            values = {name: line[runs.EVAL + name] for name in runs.METRIC_NAMES if runs.EVAL + name in line}
+            found.append({"step": line["step"], "tokens": line["tokens"]} | values)
+    return found
 
 
 def order_of_run(run: PlannedRun) -> str:

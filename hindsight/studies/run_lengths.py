@@ -71,7 +71,10 @@ def loss_at_end(folder: Path) -> float | None:
         folder: folder of the run.
     """
     step = runs.finished_step(folder)
-    if step is None or step != runs.read_metadata(folder).get("total_steps", step):
+    try:
+        if step is None or step != runs.read_metadata(folder).get("total_steps", step):
+            return None
+    except InputError:  # damaged: it is not known to be done
         return None
     for record in read_backward(folder / runs.METRICS):
         if (found := step_of(record)) is not None and found <= step:

@@ -19,7 +19,7 @@ from hindsight.studies.commands import ROOT, Command, is_in_project
 from hindsight.studies.known_runs import DONE, MISSING, check_runs, result_of, state_of, state_without_data
 from hindsight.studies.made_data import Data
 from hindsight.studies.planned_runs import PlannedRun
-from hindsight.studies.results import COMPARISON, REPORT_HTML, REPORT_MD, RUNS_CSV, STUDY_JSON, StudyResult
+from hindsight.studies.results import COMPARISON, REPORT_HTML, REPORT_MD, RUNS_CSV, STUDY_JSON, RunResult, StudyResult
 from hindsight.studies.study_file import Study
 from hindsight.studies.study_report import COMPARISON_JSON
 from hindsight.studies.training import FAILED, LOGS, Outcome, evaluation_of, missing_evaluation
@@ -44,9 +44,9 @@ def result_of_study(
         planned: its runs.
         data: its data.
         rates: what its sweep of learning rates has found.
-        outcome: what became of the runs of this start.
+        outcome: what became of the runs of this start; those that turn out to be damaged are added.
     """
-    found = []
+    found: list[RunResult] = []
     there = [run for run in planned if run.dataset.is_there]
     setups = dict(zip([run.name for run in there], check_runs(there), strict=True))
     for run in planned:
@@ -58,6 +58,8 @@ def result_of_study(
         error = outcome.failed.get(run.name) or (None if is_complete else _earlier_error(out, run))
         if not run.waits:
             found.append(result_of(run, commands, state, error, setup))
+            if error is None and (damage := found[-1].error) is not None:
+                outcome.failed[run.name] = damage
             continue
         waiting = result_of(run, [], MISSING, outcome.failed.get(run.name))
         waiting.error = waiting.error or "its learning rate is not known: a run of the sweep is missing"
