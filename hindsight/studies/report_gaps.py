@@ -27,6 +27,7 @@ from hindsight.studies.report_parts import (
     with_minus,
 )
 from hindsight.studies.report_unlearned import said_of_unlearned, short_of_unlearned, unlearned_gaps
+from hindsight.studies.report_warnings import pair_warnings
 
 GAP_COLUMNS = {
     "name": "group",
@@ -120,6 +121,8 @@ def gap_section(groups: StudyGroups) -> Part:
         for gap in groups.gaps
         for warning in gap.found["warnings"]
     ]
+    of_pairs = pair_warnings((groups.comparison or {})["pairs"], groups.gaps)
+    part.blocks += [Text(with_minus(warning), "warning") for warning in of_pairs]
     return part
 
 
