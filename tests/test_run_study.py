@@ -1,5 +1,6 @@
 """run_study.py: a study runs whole, goes on after whatever ended it, and refuses what cannot be before it begins."""
 
+import itertools
 import json
 import os
 import random
@@ -434,13 +435,16 @@ def test_two_studies_into_one_folder_are_refused_and_tasks_are_not(whole: Path):
     holding += (
         "with locked(Path(sys.argv[1]), '', sys.argv[2] == 'shared'): print('held', flush=True); sys.stdin.read()"
     )
-    for kind in ("alone", "shared"):
-        arguments = [sys.executable, "-c", holding, str(whole / "out" / ".study"), kind]
+    places = ["out", "runs/small-tiny"]  # of one start that has another out=
+    for kind, place in itertools.product(("alone", "shared"), places):
+        arguments = [sys.executable, "-c", holding, str(whole / place / ".study"), kind]
         with subprocess.Popen(arguments, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
             assert other.stdout is not None
             assert other.stdout.readline() == b"held\n"
-            with pytest.raises(InputError, match=r"study=small: another process works on it in .*out \(process "):
+            with pytest.raises(InputError, match=rf"study=small: another process works on it in .*{place} \(process "):
                 opened(whole, whole / "small.yaml").run()
+            if place != "out":  # what is there may be reported
+                assert opened(whole, whole / "small.yaml", only=Only.report).run() == 0
             if kind == "shared":
                 assert opened(whole, whole / "small.yaml", task=1).run() == 0
             assert other.stdin is not None

@@ -37,6 +37,7 @@ from hindsight.studies.training import LOGS, Outcome, evaluated, gpus, has_diver
 log = logging.getLogger("hindsight")
 
 LOCK = ".study"
+"""Folder of the lock in those of the study and of its runs, which only one process works on, or several tasks."""
 NO_RATE = "no learning rate of the sweep has led every order to a finite loss; give lower ones in lr_sweep.rates"
 GOES_ON = "what is done stays, and the same command goes on."
 
@@ -96,9 +97,10 @@ class StudyWork:
             return output.exit_status()
         if self.config.only is None:
             self._require_room([*states.values()])
-        doing = f"study={self.study.name}: another process works on it in {self.out}"
         with ExitStack() as stack:
-            stack.enter_context(locked(self.out / LOCK, doing, is_shared=self.config.task is not None))
+            for folder in (self.out, *([self.runs_folder] if self.config.only is None else [])):
+                doing = f"study={self.study.name}: another process works on it in {folder}"
+                stack.enter_context(locked(folder / LOCK, doing, is_shared=self.config.task is not None))
             processes = stack.enter_context(closing(self._processes(states)))
             try:
                 with interrupts.giving_up_after(0):
@@ -201,6 +203,11 @@ class StudyWork:
         is_all_done = len(states) == len(self.planned) and all(state.state == DONE for state in states.values())
         with_training = self.config.only is None and not is_all_done
         return Processes(self.out / LOGS, self.environment, with_training)
+
+    @property
+    def runs_folder(self) -> Path:
+        """Folder of its runs."""
+        return Path(self.planned[0].config.runs_dir)
 
     @property
     def environment(self) -> dict[str, str]:
