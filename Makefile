@@ -1,6 +1,6 @@
 # make demo: corpus -> tokenizer -> shards -> GPT forward and backward -> comparison, from a fresh machine.
 # make test: all tests.   make check: what changed files need, in a minute.   make soak: hundreds of faults, and a table.
-# make bench: training beside its peers and its targets, about ten minutes; RECORD=1 records the ratios anew.
+# make bench: training beside its peers and its targets, about ten minutes; RECORD=1 records the ratios anew, JSON=FILE writes all.
 # make lint, make format: as their names say.   make lock: requirements*.in -> requirements*.txt.
 # TORCH=latest does any of it with the versions of requirements-latest.txt, in .venv-latest.
 
@@ -83,7 +83,7 @@ soak: setup
 	@PYTHONPATH=.:tests $(BIN)/python tests/faults/soak.py $(TRIES) $(SEED)
 
 bench: setup
-	@$(BIN)/python -m benchmarks.targets $(if $(RECORD),--record) $(PARTS)
+	@$(BIN)/python -m benchmarks.targets $(if $(RECORD),--record) $(if $(JSON),--json '$(JSON)') $(PARTS)
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -25,14 +25,20 @@ from benchmarks.recorded import Ratio, compare, machine_kind, read_recorded, rec
 from benchmarks.table import HEAD, Row
 from benchmarks.throughput.measure import Result, measure
 from benchmarks.throughput.setup import Contender, make_contenders
-from benchmarks.throughput.table import cpu, median_of, ratios_of, recorded_ratios, wall
+from benchmarks.throughput.table import cpu, median_of, ratios_of, recorded_ratios, rows_of, wall
 from hindsight.command_line import configuration_of
+from hindsight.config.throughput import Variant
 from hindsight.errors import InputError
 from hindsight.files import write_atomically
 
 RECORDED = Path(__file__).with_name("recorded.json")
 Part = tuple[list[Row], list[Ratio]]
 OURS_AT_BEST = ["compile=true", "loss=chunked", "peers.compile=false"]
+GPT2S: dict[Variant, tuple[str, float | None]] = {
+    Variant.plain: ("a GPT-2 in plain PyTorch, as nanoGPT's,", None),
+    Variant.huggingface: ("Hugging Face's GPT-2", 1.4),
+}
+"""Peers of a GPT: their names, and how many times our CPU time theirs is to be."""
 HOW = "--record (make bench RECORD=1)"
 
 
@@ -59,17 +65,25 @@ def at_least(name: str, other: Result, ours: Result, target: float | None) -> Ro
 
 
 def gpt_4096(changes: Sequence[str] = ()) -> Part:
-    """Measure gpt_demo at V = 4096: beside Hugging Face's, and in the Trainer."""
-    sizes = ["variants=[bare,trainer,huggingface]", "vocab_size=4096", *OURS_AT_BEST, "rounds=3", "steps=4"]
-    bare, trainer, huggingface = results = measure(contenders_of(sizes, changes))
+    """Measure gpt_demo at V = 4096: in the Trainer, and beside peers, which come last among the variants."""
+    sizes = ["variants=[bare,trainer,plain,huggingface]", "vocab_size=4096", *OURS_AT_BEST, "rounds=3", "steps=4"]
+    bare, trainer, *peers = results = measure(contenders_of(sizes, changes))
     rows = [
-        at_least(f"{title(bare)}: Hugging Face's GPT-2 over ours, CPU time", huggingface, bare, 1.4),
-        at_least("the bare loop over the Trainer with everything on, CPU time", bare, trainer, 0.97),
+        at_least(f"{title(bare)}: {name} over ours, CPU time", peer, bare, target)
+        for peer in peers
+        for name, target in [GPT2S[peer.contender.variant]]
     ]
+    rows.append(
+        at_least("the bare loop over the Trainer with everything on but W&B, CPU time", bare, trainer, 0.97),
+    )
     waited = sum(step.wait_seconds for turn in trainer.turns for step in turn)
     whole = sum(step.seconds for turn in trainer.turns for step in turn)
     rows.append(Row("the Trainer's waits for data, of its time", f"{waited / whole:.2%}"))
     rows.append(Row("to the first step, compilation included", f"{bare.first_step_seconds:.1f} s"))
+    for row in rows_of(results):
+        mfu = "?" if row["mfu"] is None else f"{row['mfu']:.1%}"
+        value = f"{row['tokens_per_second']:,.0f} tokens/s, MFU {mfu}"
+        rows.append(Row(f"{row['variant']} ({row['how']})", value))
     return rows, recorded_ratios(results)
 
 

@@ -111,7 +111,10 @@ def random_batches(setup: Setup) -> list[tuple[Tensor, Tensor]]:
 
 
 def train_config(setup: Setup, shards: Path, folder: Path) -> TrainConfig:
-    """A run with everything on; of what happens at intervals, all is there, and none falls into a turn."""
+    """A run with everything on but W&B, which would compute in a process of its own beside it.
+
+    Of what happens at intervals, all is there, and none falls into a turn.
+    """
     return TrainConfig(
         direction=Direction.forward,
         model=setup.model,
