@@ -84,7 +84,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     done = run_command("python", *command(folder, make(folder)), timeout_s=WAIT_S)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.index("4 runs, ") < done.stdout.index("is trained")  # the table stands first
+    table = "4 runs, "  # before data is made, and again with what the data tells
+    assert done.stdout.index(table) < done.stdout.index("convert_to_mds.py ") < done.stdout.rindex(table)
+    assert done.stdout.rindex(table) < done.stdout.index("is trained")
     return folder
 
 
@@ -368,16 +370,45 @@ def test_what_does_not_fit_the_data_or_the_disk_is_said_before_the_first_run(
     assert not (copied / "runs").exists()
 
 
-def test_what_is_known_to_have_no_room_is_said_before_further_data_is_made(copied: Path):
-    study = write_study(
-        copied,
-        corpora={"longer": {"corpus": "corpus.txt", "convert": {"block_length": 64}}},
-        axes={"corpus": ["words", "longer"]},
-        settings={"model.d_model": 1 << 17, "model.n_layers": 64},
-    )
-    with pytest.raises(InputError, match="of the 4 runs that are missing need"):
-        opened(copied, study).run()
-    assert len([*(copied / "data").glob("*/manifest.json")]) == 1
+AHEAD: list[tuple[dict[str, Any], str]] = [
+    BAD[0],
+    ({"settings": BAD[0][0]["settings"] | {"max_duration": "1000tok"}}, BAD[0][1]),
+    ({"settings": {"data.context_length": 24}}, r"study=small: .*24 does not divide block_length=32 of .*words-own-"),
+    ({"settings": {"data.context_length": 64}, "convert": {"block_length": 64}}, "exceeds model.context_length=32"),
+    ({"settings": {"data.stride": 64}}, "data.stride=64 would leave out tokens"),
+    (
+        {"axes": {"order": ["forward", "quarter_end_in_concat"]}, "settings": {"data.context_length": 2}},
+        "order=quarter_end_in_concat needs",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), AHEAD, ids=lambda value: value if isinstance(value, str) else "")
+def test_what_the_settings_alone_tell_is_said_before_data_is_made(tmp_path: Path, changes: dict[str, Any], words: str):
+    study = make(tmp_path, **changes)
+    with pytest.raises(InputError, match=words):
+        opened(tmp_path, study).run()
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("duration", ["4ba", "500tok", "1ep"])
+def test_the_table_before_data_has_what_the_settings_alone_tell(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], duration: str
+):
+    def rows(folder: Path) -> list[list[str]]:
+        study = write_study(folder, settings={"max_duration": duration})
+        assert opened(folder, study, only=Only.table, runs_dir=str(tmp_path / "runs")).run() == 0
+        return [line.split()[2:5] for line in capsys.readouterr().out.splitlines()[2:6]]
+
+    (tmp_path / "there").mkdir()
+    shutil.copy(whole / "corpus.txt", tmp_path / "there")
+    before = rows(tmp_path / "there")
+    shutil.copytree(whole / "data", tmp_path / "there" / "data")
+    if duration == "1ep":
+        assert before == 4 * [3 * ["unknown"]] != rows(tmp_path / "there")
+    else:
+        assert before == rows(tmp_path / "there")
+        assert before[0][0] == "512"
 
 
 def test_a_run_that_was_begun_with_other_settings_is_refused(whole: Path, copied: Path):

@@ -28,6 +28,29 @@ GROUP_BLOCKS = 1 << 16
 """Blocks whose windows are spread over the same stretch of an epoch."""
 
 
+def require_windows(context_length: int, stride: int | None, block_length: int, folder: str) -> None:
+    """Raise InputError if windows cannot be cut from the blocks of a dataset.
+
+    Args:
+        context_length: tokens in a window.
+        stride: tokens from the start of a window to that of the next; None for context_length.
+        block_length: tokens in a block.
+        folder: folder of the dataset, for the message.
+    """
+    if block_length % context_length:
+        small = [n for n in range(1, isqrt(block_length) + 1) if block_length % n == 0]
+        divisors = sorted({*small, *(block_length // n for n in small)})
+        raise InputError(
+            f"data.context_length={context_length} does not divide block_length={block_length} of {folder}; "
+            f"choose one of {divisors}, or convert the corpus with another block_length."
+        )
+    if stride is not None and stride > context_length:
+        raise InputError(
+            f"data.stride={stride} would leave out tokens between windows of data.context_length={context_length}; "
+            "give at most that."
+        )
+
+
 @dataclass(frozen=True)
 class SplitWindows:
     """The windows of a split of a converted corpus.
@@ -70,18 +93,7 @@ class SplitWindows:
     ) -> "SplitWindows":
         """Look up a split in the manifest of its dataset; InputError if windows cannot be cut from its blocks."""
         block_length = manifest.block_length
-        if block_length % context_length:
-            small = [n for n in range(1, isqrt(block_length) + 1) if block_length % n == 0]
-            divisors = sorted({*small, *(block_length // n for n in small)})
-            raise InputError(
-                f"data.context_length={context_length} does not divide block_length={block_length} of {folder}; "
-                f"choose one of {divisors}, or convert the corpus with another block_length."
-            )
-        if stride is not None and stride > context_length:
-            raise InputError(
-                f"data.stride={stride} would leave out tokens between windows of data.context_length={context_length}; "
-                "give at most that."
-            )
+        require_windows(context_length, stride, block_length, folder)
         n_tokens = manifest.splits[name].tokens
         return cls(
             os.path.abspath(folder),

@@ -15,6 +15,7 @@ from hindsight.errors import InputError
 from hindsight.evaluation.output import Output
 from hindsight.evaluation.trained_run import read_run
 from hindsight.json_lines import read_backward, read_records
+from hindsight.studies.ahead import Ahead, ahead_of
 from hindsight.studies.composed import evaluate_config
 from hindsight.studies.planned_runs import PlannedRun
 from hindsight.studies.results import DONE, FAILED, MISSING, RunResult
@@ -32,14 +33,14 @@ class RunState:
     """How far a run is.
 
     Args:
-        setup: the run, checked against its data.
+        setup: the run, checked against its data, or what its settings alone tell.
         state: missing, or as list_runs.py names it; done only if it is as long as the study has it, and damaged where
             its records cannot be read.
         step: its last step that is logged.
         tokens: tokens that it has made.
     """
 
-    setup: RunSetup
+    setup: RunSetup | Ahead
     state: str
     step: int
     tokens: int
@@ -105,6 +106,15 @@ def state_of(setup: RunSetup) -> RunState:
         return RunState(setup, DONE, step, tokens)
     state = describe_run(setup.folder).state.name
     return RunState(setup, INTERRUPTED if state == DONE else state, step, tokens)
+
+
+def state_ahead(run: PlannedRun) -> RunState | None:
+    """Say how far a run is whose data is not here; None where the data alone tells how long it is."""
+    if (ahead := ahead_of(run)) is None:
+        return None
+    state = state_without_data(run.folder)
+    last = last_record(run.folder) if state not in (MISSING, State.damaged.name) else {}
+    return RunState(ahead, state, int(last.get("step", 0)), int(last.get("tokens", 0)))
 
 
 def state_without_data(folder: Path) -> str:

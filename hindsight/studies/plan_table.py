@@ -25,7 +25,7 @@ class Row:
 
     Args:
         run: the run.
-        state: how far it is; None where its data is not made yet.
+        state: how far it is; None where its data is not made yet, and alone tells how long it is.
         tokens: tokens that it has still to make; None where that is not known.
         disk: bytes that it is going to add.
         hours: hours at the speed that was measured; None where none was.
@@ -43,7 +43,7 @@ def rows_of(planned: Sequence[PlannedRun], states: Sequence[RunState | None], sp
 
     Args:
         planned: the runs.
-        states: how far each is; None where its data is not made yet.
+        states: how far each is; None where its data is not made yet, and alone tells how long it is.
         speeds: tokens per second, by the run's name.
     """
     rows: list[Row] = []
@@ -69,7 +69,7 @@ def table_of(rows: Sequence[Row], workers: int) -> str:
     cells: list[list[str]] = [[*COLUMNS]]
     for number, row in enumerate(rows):
         state = row.state.state if row.state is not None else state_without_data(row.run.folder)
-        if row.state is None and state == MISSING:
+        if state == MISSING and not row.run.dataset.is_there:
             state = "no data yet"
         if row.run.waits:
             state = "waits for the sweep"

@@ -19,8 +19,9 @@ from hindsight.conversion.workers import available_cores
 from hindsight.errors import InputError
 from hindsight.files import locked
 from hindsight.shards.manifest import FEW_DOCUMENTS
+from hindsight.studies.ahead import check_ahead
 from hindsight.studies.commands import Command, arguments_of
-from hindsight.studies.known_runs import DONE, RunState, check_runs, state_of
+from hindsight.studies.known_runs import DONE, RunState, check_runs, state_ahead, state_of
 from hindsight.studies.made_data import Data
 from hindsight.studies.making import check_steps, make_data
 from hindsight.studies.plan_table import require_room, rows_of, table_of
@@ -78,6 +79,9 @@ class StudyWork:
     def _check_steps(self) -> None:
         try:
             check_steps(self.data)
+            for run in self.planned:
+                if not run.dataset.is_there:
+                    check_ahead(run)
         except InputError as error:
             raise InputError(f"study={self.study.name}: {error}") from None
 
@@ -91,12 +95,16 @@ class StudyWork:
         there = [run for run in self.planned if run.dataset.is_there]
         self._require_documents(there)
         states = dict(zip([run.name for run in there], self._states(there), strict=True))
-        if self.config.only is Only.table:
-            speeds = speeds_of(there, [states[run.name] for run in there])
-            self._show_table([states.get(run.name) for run in self.planned], speeds.known)
-            return output.exit_status()
+        ahead = {run.name: state_ahead(run) for run in self.planned if not run.dataset.is_there}
+        known = states | {name: state for name, state in ahead.items() if state is not None}
         if self.config.only is None:
-            self._require_room([*states.values()])
+            self._require_room([*known.values()])
+        if self.config.only is Only.table or (self.config.only is None and ahead):
+            found = [run for run in self.planned if run.name in known]
+            speeds = speeds_of(found, [known[run.name] for run in found])
+            self._show_table([known.get(run.name) for run in self.planned], speeds.known)
+        if self.config.only is Only.table:
+            return output.exit_status()
         with ExitStack() as stack:
             for folder in (self.out, *([self.runs_folder] if self.config.only is None else [])):
                 doing = f"study={self.study.name}: another process works on it in {folder}"

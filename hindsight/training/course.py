@@ -29,6 +29,20 @@ class Course:
         sizes = train.n_batches, train.epoch_tokens, train.batch_tokens
         return cls(steps_in(max_duration, *sizes), *sizes)
 
+    @classmethod
+    def ahead(cls, max_duration: str, batch_tokens: int) -> "Course | None":
+        """Give the course of a run on data that is not known yet, as if an epoch had no end; None for a run of epochs.
+
+        Args:
+            max_duration: such as 1000ba.
+            batch_tokens: tokens of a full batch.
+        """
+        number, unit = parse_duration(max_duration)
+        if unit == "ep":
+            return None
+        steps = number if unit == "ba" else -(-number // batch_tokens)
+        return cls(steps, steps + 1, (steps + 1) * batch_tokens, batch_tokens)
+
     @property
     def tokens(self) -> int:
         """Tokens that are trained on."""

@@ -109,6 +109,16 @@ def context_length_of(config: TrainConfig) -> int:
     return config.data.context_length or config.model.context_length
 
 
+def check_context(config: TrainConfig) -> None:
+    """Raise InputError for windows of training that are longer than those of the model."""
+    context_length = context_length_of(config)
+    if isinstance(config.model, GPTConfig) and context_length > config.model.context_length:
+        raise InputError(
+            f"data.context_length={context_length} exceeds model.context_length={config.model.context_length}; "
+            "lower the first or raise the second."
+        )
+
+
 def folder_of(config: TrainConfig) -> Path:
     """Folder of the run, absolute."""
     return Path(config.runs_dir, config.name_of_run()).resolve()
@@ -136,12 +146,8 @@ def check_setup(config: TrainConfig, locations: dict[str, Location]) -> RunSetup
     Raises:
         InputError: something is missing, damaged, or does not fit.
     """
+    check_context(config)
     context_length = context_length_of(config)
-    if isinstance(config.model, GPTConfig) and context_length > config.model.context_length:
-        raise InputError(
-            f"data.context_length={context_length} exceeds model.context_length={config.model.context_length}; "
-            "lower the first or raise the second."
-        )
     manifests = {split: Manifest.load(place.folder, place.key) for split, place in locations.items()}
     for split, place in locations.items():
         if place.remote is not None and manifests[split].format != MDS:
