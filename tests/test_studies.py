@@ -17,6 +17,7 @@ from hindsight.config.made_corpus import CorpusKind
 from hindsight.config.schemas import names_in
 from hindsight.config.study import Scale, StudyConfig
 from hindsight.errors import InputError
+from hindsight.studies.ahead import ahead_of, check_ahead
 from hindsight.studies.commands import arguments_of
 from hindsight.studies.made_data import Data
 from hindsight.studies.planned_runs import PlannedRun, plan_runs
@@ -81,6 +82,10 @@ def test_a_shipped_study_plans_runs_in_two_orders_at_every_scale(name: str, scal
     orders = {run.axes["order"] for run in plan}
     assert {"forward", "backward"} <= orders
     assert len({run.name for run in plan}) == len(plan)
+    for run in plan:
+        check_ahead(run)
+        is_of_epochs = run.config.max_duration.endswith("ep")
+        assert (ahead_of(run) is None) == is_of_epochs
     of_sweep = sum(run.is_sweep for run in plan)
     if scale is Scale.cpu:
         assert documented()[name] == [len(plan) - of_sweep, *([of_sweep] if of_sweep else [])]
