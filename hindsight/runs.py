@@ -73,6 +73,8 @@ METRIC_NAMES = ("loss_nats", "perplexity", "accuracy", "bits_per_byte")
 """Nats per target, exp of it, share of targets predicted, bits per UTF-8 byte of the targets."""
 TRAIN_LOSS, EVAL_LOSS = f"{TRAIN}loss_nats", f"{EVAL}loss_nats"
 TOKENS_PER_SECOND = f"{TRAIN}tokens_per_second"
+SKIPPED_STEPS = f"{TRAIN}skipped_steps"
+"""Steps that optim.skip_spikes has left out so far, all starts together."""
 
 
 def last_value(path: Path, key: str) -> float | None:

@@ -476,6 +476,28 @@ def test_what_may_change_the_rounding_and_an_unfinished_run_are_warned_of(tmp_pa
     ]
 
 
+def test_runs_that_left_out_other_numbers_of_steps_are_warned_of(tmp_path):
+    forward, backward = make_pair(tmp_path, "optim.skip_spikes=6")
+
+    def warnings(left_out: dict[Path, dict[int, int]]) -> list[str]:
+        for folder, by_step in left_out.items():
+            path = folder / "metrics.jsonl"
+            lines = [json.loads(line) for line in path.read_text().splitlines()]
+            lines = [line | {"train/skipped_steps": by_step.get(line["step"], 0)} for line in lines]
+            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        [pair], _ = pair_runs([read_run(forward), read_run(backward)])
+        return pair.warnings()
+
+    assert warnings({}) == warnings({forward: {20: 3}, backward: {20: 3}}) == []
+    (warning,) = warnings({forward: {20: 3}, backward: {20: 12}})
+    assert warning == (
+        f"optim.skip_spikes left out 3 steps of {forward} and 12 of {backward}: they learned from other windows"
+    )
+    with (backward / "metrics.jsonl").open("a") as file:  # behind the evaluation that is compared
+        file.write('{"step": 21, "tokens": 1344, "seconds": 2.7, "train/skipped_steps": 99}\n')
+    assert warnings({}) == [warning]
+
+
 def test_the_csv_has_a_row_a_run_with_all_digits(tmp_path):
     loss = 4.123456789012345
     compare(make_pair(tmp_path, losses=(loss, 4.2)), tmp_path / "out")

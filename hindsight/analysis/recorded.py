@@ -45,6 +45,8 @@ class RecordedRun:
     """The last line of samples.jsonl; None if there is none."""
     is_both: bool = False
     """Whether this is one of the two evaluations of a run of both orders."""
+    skipped_steps: int = 0
+    """Steps that optim.skip_spikes had left out by the last evaluation."""
 
     @property
     def loss_nats(self) -> float:
@@ -99,7 +101,7 @@ def read_run(folder: Path) -> RecordedRun:
     runs.require_keys(config, folder / runs.CONFIG, *(() if order else ("direction",)), "model.name", "seed")
     if not order and config["direction"] not in DIRECTIONS:
         raise InputError(f"{folder / runs.CONFIG} has direction={config['direction']}, not forward or backward.")
-    evaluations, speeds = _measured(folder)
+    evaluations, speeds, skipped_steps = _measured(folder)
     return RecordedRun(
         folder=folder,
         order=str(order or config["direction"]),
@@ -108,17 +110,18 @@ def read_run(folder: Path) -> RecordedRun:
         evaluations=evaluations,
         tokens_per_second=statistics.median(speeds) if speeds else None,
         sample=next(read_backward(folder / runs.SAMPLES), None),
+        skipped_steps=skipped_steps,
     )
 
 
-def _measured(folder: Path) -> tuple[list[dict[str, Any]], array]:
-    """Read the lines with a validation loss, and tokens/s; InputError if there is no loss, or the last is not finite.
+def _measured(folder: Path) -> tuple[list[dict[str, Any]], array, int]:
+    """Read the lines with a validation loss, tokens/s, and how many steps had been left out by the last of those lines.
 
-    Of a million lines, no more is kept in memory.
+    InputError if there is no loss, or the last is not finite. Of a million lines, no more is kept in memory.
     """
     path, before = folder / runs.METRICS, -1
     evaluations: list[dict[str, Any]] = []
-    speeds = array("d")
+    speeds, skipped, skipped_before_evaluation = array("d"), 0, 0
     for line in read_records(path):
         step = step_of(line)
         if step is None or step <= before:
@@ -126,8 +129,11 @@ def _measured(folder: Path) -> tuple[list[dict[str, Any]], array]:
         before = step
         if runs.is_number(speed := line.get(runs.TOKENS_PER_SECOND)):
             speeds.append(speed)
+        if isinstance(count := line.get(runs.SKIPPED_STEPS), int):
+            skipped = count
         if runs.EVAL_LOSS in line:
             evaluations.append({key: value for key, value in line.items() if not key.startswith(runs.TRAIN)})
+            skipped_before_evaluation = skipped
     if not evaluations:
         raise InputError(f"{folder} has no evaluation yet ({runs.EVAL_LOSS} in {runs.METRICS}); train it further.")
     for line in evaluations:
@@ -140,7 +146,7 @@ def _measured(folder: Path) -> tuple[list[dict[str, Any]], array]:
             raise InputError(
                 f"{folder} has {key}={value} at step {last['step']}, its last evaluation: nothing to compare."
             )
-    return evaluations, speeds
+    return evaluations, speeds, skipped_before_evaluation
 
 
 def evaluations_of(run: RecordedRun) -> list[RecordedRun]:

@@ -33,8 +33,6 @@ VALUES = ("loss", "gradient norm")
 """What is looked at of a step."""
 FIRST = 64
 """Steps at the beginning of a run that are made whatever they are like."""
-SKIPPED_STEPS = f"{runs.TRAIN}skipped_steps"
-"""Name of the metric: steps that were left out so far, all starts together."""
 
 
 class SkipSpikes(Callback):
@@ -99,7 +97,7 @@ class SkipSpikes(Callback):
     def batch_end(self, state: State, logger: Logger) -> None:
         """Log how many steps were left out."""
         if int(state.timestamp.batch) % self.interval == 0:
-            logger.log_metrics({SKIPPED_STEPS: self.skipped_steps})
+            logger.log_metrics({runs.SKIPPED_STEPS: self.skipped_steps})
 
     def state_dict(self) -> dict[str, Any]:
         """Give what a resume needs to decide as this run would have."""
