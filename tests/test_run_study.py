@@ -1,5 +1,6 @@
 """run_study.py: a study runs whole, goes on after whatever ended it, and refuses what cannot be before it begins."""
 
+import csv
 import itertools
 import json
 import os
@@ -39,13 +40,13 @@ def processes() -> Iterator[None]:
     end_servers()
 
 
-def keys_of(folder: Path, study: Path, **changes: Any) -> dict[str, str]:
+def keys_of(folder: Path, study: Path | str, **changes: Any) -> dict[str, str]:
     places = {"out": "out", "runs_dir": "runs", "data_dir": "data", "corpus_dir": "."}
     given = {"study": str(study), "scale": "tiny"} | {key: str(folder / name) for key, name in places.items()}
     return given | {key: str(value) for key, value in changes.items()}
 
 
-def command(folder: Path, study: Path, **changes: Any) -> list[str]:
+def command(folder: Path, study: Path | str, **changes: Any) -> list[str]:
     return ["run_study.py", *(f"{key}={value}" for key, value in keys_of(folder, study, **changes).items())]
 
 
@@ -302,6 +303,16 @@ def test_tasks_are_runs_of_the_table_also_by_hydras_launchers(copied: Path):
         opened(copied, study, task=4)
 
 
+@pytest.mark.slow
+def test_a_run_on_two_devices_is_trained_by_the_launcher(copied: Path):
+    study = write_study(copied, evaluation=None)
+    assert opened(copied, study, task=0, devices=2).run() == 0
+    assert opened(copied, study, only=Only.report, devices=2).run() == 0
+    (run, *_) = read_result(copied / "out").runs
+    assert (run.state, run.metadata["world_size"]) == ("done", 2)
+    assert run.commands[0].startswith("composer -n 2 train_composer.py ")
+
+
 def test_the_sweep_finds_rates_and_orders_with_one_rate_are_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     changes: dict[str, Any] = {
         "lr_sweep": {"rates": ["1e-4", 1e-2], "max_duration": "3ba"},
@@ -485,7 +496,7 @@ def test_two_studies_into_one_folder_are_refused_and_tasks_are_not(whole: Path):
 class Started:
     """The command, in a process group of its own."""
 
-    def __init__(self, folder: Path, study: Path) -> None:
+    def __init__(self, folder: Path, study: Path | str) -> None:
         self.log = folder / "said.txt"
         with self.log.open("ab") as file:
             self.process = subprocess.Popen(
@@ -526,17 +537,21 @@ def test_an_interrupted_study_saves_what_runs_and_leaves_nothing_behind(copied: 
     assert not [*(copied / "out" / "logs").glob("*.failed.json")]
 
 
-def kill_at_random_moments(folder: Path, study: Path, n_kills: int) -> Iterator[None]:
-    """Start a study again and again, and kill it: it alone, or with its process group."""
+def kill_at_random_moments(folder: Path, study: str, n_kills: int, whole_s: float) -> None:
+    """Start a study again and again, and kill it: it alone, or with its process group.
+
+    Args:
+        folder: where its data, runs and results are.
+        study: the study.
+        n_kills: how often it is killed.
+        whole_s: seconds that it takes.
+    """
     rng = random.Random(n_kills)
-    longest_s = 20.0
     for number in range(n_kills):
-        began_s = time.monotonic()
         started = Started(folder, study)
         try:
-            started.process.wait(rng.uniform(0.5, longest_s))
-            longest_s = time.monotonic() - began_s  # it was done before: kill the next ones earlier, from the beginning
-            shutil.rmtree(folder / "runs")
+            started.process.wait(rng.uniform(0.05, 0.7) * whole_s)
+            shutil.rmtree(folder / "runs")  # it was done before: the next ones begin with its runs
             shutil.rmtree(folder / "out")
         except subprocess.TimeoutExpired:
             processes = started.descendants()
@@ -547,21 +562,44 @@ def kill_at_random_moments(folder: Path, study: Path, n_kills: int) -> Iterator[
             started.process.wait()
             # Called at once, before the loop goes on.
             wait_until("the end of all processes", lambda: not any(map(is_alive, processes)), timeout_s=20)  # noqa: B023
-        yield
+
+
+DIFFERING = ("seconds", "tokens_per_second", "git_commit")
+"""Keys of a comparison, and columns of runs.csv, that differ from start to start."""
+
+
+def lasting_values(value: Any) -> Any:
+    """Leave such keys out of what a file has, at every depth."""
+    if isinstance(value, dict):
+        return {key: lasting_values(each) for key, each in value.items() if key not in DIFFERING}
+    return [lasting_values(each) for each in value] if isinstance(value, list) else value
+
+
+def found_in(folder: Path) -> dict[str, Any]:
+    """All that a study has found, by the file that says it, as if it were in another folder."""
+    out = folder / "out"
+    with (out / "runs.csv").open(newline="", encoding="utf-8") as file:
+        rows = [*csv.DictReader(file)]
+    found = {
+        "study.json": lasting(read_result(out)),
+        "comparison.json": lasting_values(json.loads((out / "comparison" / "comparison.json").read_text("utf-8"))),
+        "runs.csv": lasting_values(rows),
+        "report.md": lasting_text(out),
+    }
+    return json.loads(json.dumps(found).replace(str(folder), "FOLDER"))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_study_killed_at_ten_random_moments_ends_in_the_same_report(whole: Path, tmp_path: Path):
-    expected = lasting(read_result(whole / "out"))
-    folder = tmp_path / "killed"
-    study = make(folder)
-    for _ in kill_at_random_moments(folder, study, 10):
-        continue
-    done = run_command("python", *command(folder, study), timeout_s=WAIT_S)
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(json.dumps(lasting(read_result(folder / "out"))).replace(str(folder), str(whole)))
-    for run, one in zip(found.pop("runs"), expected.pop("runs"), strict=True):
-        assert run == one
-    assert found == expected
-    assert lasting_text(folder / "out").replace(str(folder), str(whole)) == lasting_text(whole / "out")
+def test_a_shipped_study_killed_at_ten_random_moments_ends_in_the_same_report(tmp_path: Path):
+    began_s = time.monotonic()
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+        if name == "killed":
+            kill_at_random_moments(tmp_path / name, "null", 10, time.monotonic() - began_s)
+        done = run_command("python", *command(tmp_path / name, "null"), timeout_s=WAIT_S)
+        assert done.returncode == 0, done.stdout + done.stderr
+    expected, found = (found_in(tmp_path / name) for name in ("whole", "killed"))
+    assert len(expected["runs.csv"]) == len(expected["comparison.json"]["runs"]) == 4
+    for name, of in expected.items():
+        assert found[name] == of, name
