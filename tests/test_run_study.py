@@ -28,6 +28,7 @@ from hindsight.studies.processes import end_servers
 from hindsight.studies.results import StudyResult
 from hindsight.studies.run import StudyWork
 from hindsight.studies.run_lengths import loss_at_end
+from hindsight.studies.study_records import write_records
 
 NAMES = ["forward-seed0", "forward-seed1", "backward-seed0", "backward-seed1"]
 WAIT_S = 300.0
@@ -123,6 +124,19 @@ def test_a_study_makes_its_data_trains_evaluates_compares_and_says_what_was_done
     assert all(run.commands[0] in script for run in result.runs)
     assert "export OMP_NUM_THREADS=" in script
     assert (out / "report.md").is_file()
+
+
+def test_the_commits_of_runs_are_said_where_they_differ_from_that_of_the_study(whole: Path, tmp_path: Path):
+    result = read_result(whole / "out")
+    result.provenance["git_commit"] = "b2"
+    for run, commit in zip(result.runs, ["a1", "a1", "b2", "a1"], strict=True):
+        run.metadata["git_commit"] = commit
+    write_records(tmp_path, result, None, {})
+    assert "# Runs were trained by commit a1 (3 runs), b2 (1 run)." in (tmp_path / "commands.sh").read_text()
+    for run in result.runs:
+        run.metadata["git_commit"] = "b2"
+    write_records(tmp_path, result, None, {})
+    assert "trained by" not in (tmp_path / "commands.sh").read_text()
 
 
 def test_its_commands_are_what_a_person_types_and_find_all_done(whole: Path):

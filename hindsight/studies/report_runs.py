@@ -99,8 +99,9 @@ def made_section(result: StudyResult) -> list[Block]:
     """Say how data and runs were made: commands, settings, commits and versions."""
     blocks: list[Block] = [
         Text(
-            "These commands make everything again, at the commit below, from the folder in which they were run; "
-            "commands.sh goes there by itself. What runs differ in beside order and seed stands in a table."
+            "These commands make everything again, at the commit below (each run at its own, in runs.csv, where there "
+            "are several), from the folder in which they were run; commands.sh goes there by itself. What runs differ "
+            "in beside order and seed stands in a table."
         ),
         Table({"key": "what", "value": "value"}, _conditions(result), TEXT),
     ]

@@ -6,6 +6,7 @@ import platform
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -150,11 +151,14 @@ def _script(out: Path, result: StudyResult, comparing: Command | None, environme
     made = [command for each in result.data.values() for command in each["commands"]]
     trained = [command for run in result.runs for command in run.commands]
     compared = [comparing.typed] if comparing is not None else []
-    commit = result.provenance.get("git_commit")
+    commit = result.provenance.get("git_commit") or "unknown"
+    of_runs = Counter(str(run.metadata.get("git_commit") or "unknown") for run in result.runs if run.metadata)
+    trained_by = ", ".join(f"{each} ({n} run{'s' if n > 1 else ''})" for each, n in of_runs.items())
     here = shlex.quote(os.path.relpath(Path.cwd(), out))
     lines = [
         f"# Study {result.name}, scale={result.scale}: what run_study.py has run.",
-        f"# Commit {commit or 'unknown'}. Each command does nothing where its result is there.",
+        f"# Commit {commit}. Each command does nothing where its result is there.",
+        *([f"# Runs were trained by commit {trained_by}."] if {*of_runs} - {commit} else []),
         "set -e",
         f'CDPATH= cd -- "$(dirname -- "${{BASH_SOURCE:-$0}}")"/{here}',
         *([] if is_in_project() else [f"export PYTHONPATH={shlex.quote(str(ROOT))}"]),
