@@ -1,5 +1,6 @@
 # Study lr_per_order, scale=cpu: what run_study.py has run.
-# Commit 67ca27712f76191fbf1cc99f5adf90a44d8a7eb7-dirty. Each command does nothing where its result is there.
+# Commit 9c228fe3dd01a1ef607e8b8eaa2bca3cab963e98. Each command does nothing where its result is there.
+# Runs were trained by commit 2fd30ef2a6e93abd8f7498665ca3effb956358e9 (22 runs), 42d2a081e3a95c794e1bf497b191dd54a35e4e4f (2 runs).
 set -e
 CDPATH= cd -- "$(dirname -- "${BASH_SOURCE:-$0}")"/../../..
 export OMP_NUM_THREADS=1
