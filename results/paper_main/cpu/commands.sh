@@ -1,5 +1,6 @@
 # Study paper_main, scale=cpu: what run_study.py has run.
-# Commit 67ca27712f76191fbf1cc99f5adf90a44d8a7eb7-dirty. Each command does nothing where its result is there.
+# Commit 46b7c9c1f99d13c64bbba5ac742edab311ce7b92. Each command does nothing where its result is there.
+# Runs were trained by commit a48c60c6e8d5159cca83e54b9ee709abe503de29 (14 runs), 773372c84c0edf8f1245fe5b099e42f1daba4bf8 (6 runs).
 set -e
 CDPATH= cd -- "$(dirname -- "${BASH_SOURCE:-$0}")"/../../..
 export OMP_NUM_THREADS=1
