@@ -73,9 +73,7 @@ def gpt_4096(changes: Sequence[str] = ()) -> Part:
         for peer in peers
         for name, target in [GPT2S[peer.contender.variant]]
     ]
-    rows.append(
-        at_least("the bare loop over the Trainer with everything on but W&B, CPU time", bare, trainer, 0.97),
-    )
+    rows.append(at_least("the bare loop over the Trainer with everything on but W&B, CPU time", bare, trainer, 0.97))
     waited = sum(step.wait_seconds for turn in trainer.turns for step in turn)
     whole = sum(step.seconds for turn in trainer.turns for step in turn)
     rows.append(Row("the Trainer's waits for data, of its time", f"{waited / whole:.2%}"))

@@ -9,6 +9,8 @@ VERSION = "0.10.0"
 """Version of this project, as in CITATION.cff."""
 PACKAGES = ("torch", "mosaicml", "mosaicml-streaming", "tokenizers", "transformers", "numpy")
 """Packages on which the numbers of a run may depend."""
+CODE = ("hindsight/", "conf/")
+"""Folders of code and configs."""
 RECORDS = "results"
 """Folder of what studies write, which no run reads."""
 OID = "# branch.oid "
@@ -20,11 +22,12 @@ NO_COMMIT = "(initial)"
 def git_commit() -> str | None:
     """Commit of this code, with "-dirty" behind it where files differ from it; None outside a git checkout.
 
-    A new .py or .yaml file that git does not ignore is a difference, too; what a study writes into results/ is none.
+    A new .py or .yaml file is a difference, too, if git does not ignore it and it stands where there were files, or
+    among code and configs. What a study writes into results/ is none.
     """
     top = Path(__file__).resolve().parents[1]
     command = ["git", "--no-optional-locks", "-C", str(top), "status", "--porcelain=v2", "--branch", "-z"]
-    command += ["--untracked-files=all", "--", ".", f":(exclude){RECORDS}"]
+    command += ["--", ".", f":(exclude){RECORDS}"]  # a folder that is new is one entry, however many files it has
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
@@ -36,8 +39,9 @@ def git_commit() -> str | None:
     if commit == NO_COMMIT:
         return None
     files = [entry for entry in entries if not entry.startswith("# ")]
-    is_dirty = any(not entry.startswith("? ") or entry.endswith((".py", ".yaml")) for entry in files)
-    return commit + "-dirty" * is_dirty
+    new = [entry.removeprefix("? ") for entry in files if entry.startswith("? ")]
+    is_code = [name.endswith((".py", ".yaml")) or (name.endswith("/") and name.startswith(CODE)) for name in new]
+    return commit + "-dirty" * (len(new) < len(files) or any(is_code))
 
 
 def versions() -> dict[str, str]:

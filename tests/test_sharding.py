@@ -85,8 +85,9 @@ def test_a_run_goes_on_on_other_devices_with_parts_of_the_weights_or_with_all(sh
         for name, steps in [("parts", 12), ("divided", 12), ("again", 6), ("again", 12)]
     ]
     train_on_two(tmp_path, *divided)
-    again, once = ([x for x in losses(tmp_path / name) if x.step != 6] for name in ("again", "divided"))
-    assert again == once, "bit for bit on the same devices; at step 6 one is evaluated"
+    again, once = (losses(tmp_path / name) for name in ("again", "divided"))
+    ended = [line._replace(eval_nats=None) if line.step == 6 else line for line in again]  # where its first part ended
+    assert ended == once, "bit for bit on the same devices"
     run = train(shards, tmp_path, *arguments(shards, tmp_path, *parts, "max_duration=18ba"))
     assert [line.step for line in losses(run)] == [line.step for line in losses(whole)]
     assert list(by_step(run).values()) == pytest.approx(list(by_step(whole).values()), rel=1e-5)

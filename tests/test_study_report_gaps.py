@@ -128,6 +128,7 @@ def test_the_words_same_and_best_of_the_axis_of_rates_are_compared_as_such(tmp_p
         ("backward against forward, same rate", "0.002"),
         ("backward against forward, best against best", "0.004"),
     ]
+    assert [numbers(row["gap (nats/token), 95% interval"])[0] for row in rows] == [0.1033, 0.0533]
     assert_shown(rows[0]["p (Holm)"], max(p_of(runs, "same"), 2 * min(p_of(runs, "same"), p_of(runs, "best"))))
     assert "at full length" not in report.text
 
