@@ -31,6 +31,7 @@ pytest_plugins = [
     "helpers.token_runs",
     "helpers.browser",
     "helpers.reported_studies",
+    "helpers.whole_study",
 ]
 
 # What a login node gives to a process; the tests must not need more than their users have.

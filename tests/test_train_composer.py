@@ -640,14 +640,14 @@ def test_bad_input_is_refused_before_a_folder_is_made(shards, tmp_path, change, 
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU needs no C++ compiler")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a run takes the GPU, for which nothing is compiled in C++")
 @pytest.mark.parametrize(("named", "words"), [("none", "CXX=none is no program"), (None, r"there is no \w+\+\+")])
 def test_compile_without_a_compiler_is_refused_before_a_folder_is_made(shards, tmp_path, monkeypatch, named, words):
     if named is None:
-        monkeypatch.delenv("CXX", raising=False)
-        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.delenv("CXX", raising=False)  # which would be taken for any on the PATH
+        monkeypatch.setenv("PATH", str(tmp_path))  # as where none is installed
     else:
-        monkeypatch.setenv("CXX", named)
+        monkeypatch.setenv("CXX", named)  # PyTorch takes what it names, and no other
     with pytest.raises(InputError, match=rf"compile=true needs a C\+\+ compiler.*{words}.*leave compile=false"):
         train(shards, tmp_path / "runs", "compile=true")
     assert not (tmp_path / "runs").exists()

@@ -62,15 +62,10 @@ class Pair:
         }
 
     def warnings(self) -> list[str]:
-        """Say what may change the rounding, which steps were left out, which run is not at its end, what they noted."""
+        """Differences that are warned of, runs before their end, and what the runs noted of themselves."""
         forward, backward = self.runs
         found = differences(forward.conditions, backward.conditions)  # none where both are one run
         lines = [f"{forward.folder} and {backward.folder} have {difference}" for difference in found]
-        if forward.skipped_steps != backward.skipped_steps:
-            lines.append(
-                f"optim.skip_spikes left out {forward.skipped_steps} steps of {forward.folder} and "
-                f"{backward.skipped_steps} of {backward.folder}: they learned from other windows"
-            )
         for run in self.folders():
             step, total = run.step, run.metadata.get("total_steps")
             if total is not None and step < total:

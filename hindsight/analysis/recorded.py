@@ -83,9 +83,9 @@ class RecordedRun:
 
     @property
     def conditions(self) -> dict[str, Any]:
-        """Everything in which the runs of a pair may differ with a warning, because it may change the rounding."""
+        """All in which runs of a pair may differ with a warning: what changes the rounding, and steps left out."""
         metadata = {key: value for key, value in self.metadata.items() if key.split(".")[0] in WARNED_METADATA}
-        return self._config_of(key_roles.PairRole.warned) | metadata
+        return self._config_of(key_roles.PairRole.warned) | metadata | {runs.SKIPPED_STEPS: self.skipped_steps}
 
     def _config_of(self, role: key_roles.PairRole) -> dict[str, Any]:
         return {key: value for key, value in self.config.items() if key_roles.roles_of(key).pair is role}

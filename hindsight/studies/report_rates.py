@@ -216,12 +216,14 @@ def _rows_of_words(groups: StudyGroups, part: Part) -> list[dict[str, Any]]:
 def _best_at_full_length(groups: StudyGroups, family: Family, order: str) -> RateAndLosses | None:
     """Give the rate of an order at which the study's own runs, of the same seeds, end lowest; None without runs."""
     seeds = {*family.losses(order)}
-    others = {key: value for key, value in family.axes.items() if key != RATE}
-    tried: ByRate = {}
-    for each in groups.families:
-        rate, losses = _rate_in(each, order), each.losses(order)
-        if rate is not None and others == {k: v for k, v in each.axes.items() if k != RATE} and seeds <= {*losses}:
-            tried[rate] = {seed: losses[seed] for seed in sorted(seeds)}
+
+    def others(axes: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in axes.items() if key != RATE}
+
+    alike = [each for each in groups.families if others(each.axes) == others(family.axes)]
+    of = next(iter(_by_rate([run for each in alike for run in each.runs.get(order, {}).values()]).values()), {})
+    losses = of.get(order, {}).items()
+    tried = {rate: {seed: by[seed] for seed in sorted(seeds)} for rate, by in losses if seeds <= {*by}}
     if not seeds or not tried:
         return None
     rate = _best_of(tried)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from hindsight.runs import is_number
 from hindsight.studies.report_groups import Gap, StudyGroups
-from hindsight.studies.report_parts import mean
+from hindsight.studies.report_parts import capitalized, mean
 
 UNLEARNED = 0.99
 """Share of the unigram entropy from which on a loss says that hardly more than the frequency of tokens was learned."""
@@ -22,8 +22,8 @@ def short_of_unlearned(n: int, n_gaps: int) -> str:
         n: such gaps.
         n_gaps: all gaps.
     """
-    what = "ardly more was learned than how frequent tokens are."
-    return f" H{what}" if n_gaps == 1 else f" In {n} of them h{what}"
+    said = "hardly more was learned than how frequent tokens are."
+    return f" {capitalized(said)}" if n_gaps == 1 else f" In {n} of them {said}"
 
 
 def said_of_unlearned(gaps: Sequence[Gap]) -> str:
